@@ -1,1 +1,28 @@
-//! x
+//! Reticle segments cells as a microscope captures them, and never loses a result.
+//!
+//! ```text
+//!               ┌ every frame ─► store (keep) ────► frame files ─┐ what is not yet segmented
+//! source ─Frame─┤                                                │ (the backlog)
+//!               └ newest only ─► segment ─Segmentation─► store (commit: one transaction)
+//!                                   │                        │
+//!                                   └► live view             └► Record: may be called saved
+//! ```
+//!
+//! Where to look, from left to right: a frame enters in [`capture`], is segmented in
+//! [`segment`], stored in [`store`], and leaves to people in [`web`]. [`app`] wires them,
+//! in one screen. Who may name whom (`tests/layering.rs` keeps it so):
+//! `base ← domain ← imagefile ← {capture, segment, store}`; `store ← web`;
+//! `{segment, store} ← learn`; everything `← config ← app ← cli`.
+
+pub mod base;
+pub mod capture;
+pub mod cli;
+pub mod domain;
+pub mod imagefile;
+pub mod learn;
+pub mod segment;
+pub mod store;
+pub mod telemetry;
+pub mod web;
+// pub mod app;
+// pub mod config;

@@ -1,1 +1,7 @@
-fn main(){}
+//! Parse, set up logging, dispatch, exit code. Nothing else.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    reticle::cli::main()
+}

@@ -1,0 +1,9 @@
+//! What every other module stands on: time, ids, shutdown, queues, durable files.
+//!
+//! Nothing here knows what a frame is. `base` names no other module of the crate.
+
+pub mod clock;
+pub mod durable;
+pub mod ids;
+pub mod queue;
+pub mod shutdown;

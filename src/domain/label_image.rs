@@ -1,0 +1,114 @@
+//! A label image: 0 is background, 1..n are objects.
+
+/// Labels, row-major, `width × height` of them, contiguous from 1.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LabelImage {
+    width: u32,
+    height: u32,
+    count: u32,
+    labels: Vec<u32>,
+}
+
+impl std::fmt::Debug for LabelImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LabelImage {}×{}, {} objects", self.width, self.height, self.count)
+    }
+}
+
+/// Why numbers are not a label image.
+#[derive(Debug, thiserror::Error)]
+#[error("a label image of {width}×{height} needs {} labels, not {found}", u64::from(*width) * u64::from(*height))]
+pub struct WrongLabelCount {
+    width: u32,
+    height: u32,
+    found: usize,
+}
+
+impl LabelImage {
+    /// Takes labels as they are; `count` becomes the largest one.
+    ///
+    /// # Errors
+    /// When there are not `width × height` of them.
+    pub fn new(width: u32, height: u32, labels: Vec<u32>) -> Result<Self, WrongLabelCount> {
+        if labels.len() != width as usize * height as usize {
+            return Err(WrongLabelCount { width, height, found: labels.len() });
+        }
+        let count = labels.iter().copied().max().unwrap_or(0);
+        Ok(Self { width, height, count, labels })
+    }
+
+    /// An image of background.
+    pub fn empty(width: u32, height: u32) -> Self {
+        let labels = vec![0; width as usize * height as usize];
+        Self { width, height, count: 0, labels }
+    }
+
+    /// Width in pixels.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Height in pixels.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// The largest label, which is the number of objects.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// The labels, row-major.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// Renumbers to 1..n in the order of first appearance, row by row.
+    #[must_use]
+    pub fn relabelled(mut self) -> Self {
+        let mut next = 0;
+        let mut new = vec![0_u32; self.count as usize + 1];
+        for label in &mut self.labels {
+            if *label != 0 {
+                let slot = &mut new[*label as usize];
+                if *slot == 0 {
+                    next += 1;
+                    *slot = next;
+                }
+                *label = *slot;
+            }
+        }
+        self.count = next;
+        self
+    }
+
+    /// Whether every label in 1..=count occurs.
+    pub fn is_contiguous(&self) -> bool {
+        let mut seen = vec![false; self.count as usize + 1];
+        for &label in &self.labels {
+            seen[label as usize] = true;
+        }
+        seen.iter().skip(1).all(|&seen| seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relabelling_makes_labels_contiguous_in_reading_order() {
+        let image = LabelImage::new(3, 2, vec![0, 7, 7, 2, 0, 9]).unwrap();
+        assert!(!image.is_contiguous());
+        let image = image.relabelled();
+        assert_eq!(image.labels(), [0, 1, 1, 2, 0, 3]);
+        assert_eq!(image.count(), 3);
+        assert!(image.is_contiguous());
+    }
+
+    #[test]
+    fn a_wrong_number_of_labels_is_refused() {
+        let error = LabelImage::new(3, 2, vec![0; 5]).unwrap_err().to_string();
+        assert_eq!(error, "a label image of 3×2 needs 6 labels, not 5");
+    }
+}
