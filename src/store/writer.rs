@@ -71,7 +71,9 @@ pub enum GapReason {
 }
 
 /// Why a frame has no file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum NoFile {
     /// The retention rule (`keep`) does not include it.
