@@ -202,3 +202,6 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem>
     catch_unwind(AssertUnwindSafe(decode))
         .unwrap_or_else(|_| Err(Problem::Damaged("the decoder gave up".to_owned())))
 }
+
+#[cfg(test)]
+mod tests;
