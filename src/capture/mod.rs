@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::domain::frame::Frame;
 
+pub mod folder;
 pub mod pixel_format;
 
 use pixel_format::PixelFormat;

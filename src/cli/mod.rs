@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod camera;
 pub mod fsck;
+pub mod tables;
 
 /// How a verb ended when nothing stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

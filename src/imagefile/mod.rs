@@ -133,6 +133,11 @@ impl Pages {
         &self.path
     }
 
+    /// Goes on with page `index`; those before it are not read.
+    pub fn skip_to(&mut self, index: usize) {
+        self.next = self.next.max(index).min(self.pages);
+    }
+
     /// How many pages the file has, read or not.
     pub fn total(&self) -> usize {
         self.pages
