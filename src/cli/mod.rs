@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 pub mod camera;
 pub mod fsck;
 pub mod train;
+pub mod tables;
 
 /// How a verb ended when nothing stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
