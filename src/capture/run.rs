@@ -331,10 +331,10 @@ impl<N: FnMut(Notice)> Loop<N> {
     /// Waits while the gate is closed; false when it is time to stop.
     fn pass_gate(&mut self, mut source: Option<&mut dyn Source>) -> bool {
         if !self.gate.is_open() {
+            let closed = self.clock.now();
             if let Some(source) = source.take() {
                 source.rest();
             }
-            let closed = self.clock.now();
             while !self.shutdown.is_requested() && !self.gate.wait_open(PATIENCE) {}
             self.paused += self.clock.now().since(&closed);
             // A pause says nothing about how far apart frames are.

@@ -26,7 +26,7 @@ use v4l::video::Capture;
 use v4l::video::capture::Parameters;
 use v4l::{Device, Format, FourCC, Fraction};
 
-use super::cameras::{control, fps, guarded, open_device, trouble};
+use super::cameras::{control, fps, guarded, open_device};
 use super::pixel_format::{PixelFormat, Unfit};
 use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
