@@ -15,10 +15,15 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 
+pub mod cameras;
 pub mod folder;
 pub mod pixel_format;
+pub mod run;
+pub mod v4l;
+pub mod virtual_scope;
 
 use pixel_format::PixelFormat;
 
@@ -186,6 +191,20 @@ pub trait Source: Send {
     /// Capture was paused: lets go of what would grow stale. The following [`Source::next`]
     /// goes on, without a jump in the sequence.
     fn rest(&mut self) {}
+}
+
+/// Opens the source that `options` name.
+///
+/// # Errors
+/// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot be
+/// what the options say.
+pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
+    match &options.spec {
+        SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
+        SourceSpec::Virtual | SourceSpec::Folder(_) => {
+            Err(SourceError::Unusable(format!("this build has no source `{}`", options.spec)))
+        }
+    }
 }
 
 #[cfg(test)]
