@@ -18,8 +18,10 @@ use std::time::Duration;
 use crate::domain::frame::Frame;
 
 pub mod pixel_format;
+mod virtual_scope;
 
 use pixel_format::PixelFormat;
+pub use virtual_scope::VirtualScope;
 
 /// Where frames come from and how they are taken: the table `[source]`.
 ///
