@@ -45,8 +45,8 @@ vm-camera: ## a real kernel with a virtual camera in qemu, and our program on it
 model: ## train the base model again (hours of one core); wants RETICLE_DATA
 	@scripts/model $(ARGS)
 
-dist: ## an archive to install from, with its sha256, in out/
-	@scripts/dist
+dist: ## an archive to install from, with its sha256, in out/; ARGS=aarch64 for that
+	@scripts/dist $(ARGS)
 
 install: ## install under DESTDIR (built before, without root: make run, or make dist)
 	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install
