@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::crash;
+
 /// Ending of files that are still being written.
 pub const TEMPORARY: &str = ".tmp";
 
@@ -28,8 +30,11 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
     let written = (|| {
         let mut file = File::create(&temporary)?;
         fill(&mut file)?;
+        crash::point("file written");
         file.sync_all()?;
+        crash::point("file synced");
         fs::rename(&temporary, path)?;
+        crash::point("file renamed");
         sync_parent(path)
     })();
     if written.is_err() {
@@ -47,7 +52,10 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => sync_parent(path),
+        _ => {
+            crash::point("file unlinked");
+            sync_parent(path)
+        }
     }
 }
 
@@ -117,6 +125,14 @@ impl Drop for Draft {
     }
 }
 
+/// Fsyncs a folder, so that names made or removed in it stay so.
+///
+/// # Errors
+/// Any error of the file system.
+pub fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 fn temporary_for(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY);
@@ -128,7 +144,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent)?.sync_all()
+    sync_dir(parent)
 }
 
 #[cfg(test)]

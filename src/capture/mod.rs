@@ -15,12 +15,18 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 
+pub mod cameras;
 pub mod folder;
 pub mod pixel_format;
+pub mod run;
+pub mod v4l;
+mod virtual_scope;
 
 use pixel_format::PixelFormat;
+pub use virtual_scope::VirtualScope;
 
 /// Where frames come from and how they are taken: the table `[source]`.
 ///
@@ -186,6 +192,21 @@ pub trait Source: Send {
     /// Capture was paused: lets go of what would grow stale. The following [`Source::next`]
     /// goes on, without a jump in the sequence.
     fn rest(&mut self) {}
+}
+
+/// Opens the source that `options` name.
+///
+/// # Errors
+/// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot be
+/// what the options say.
+pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
+    match &options.spec {
+        SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
+        SourceSpec::Folder(path) => {
+            Ok(Box::new(folder::Folder::open(path, options, clock.clone())?))
+        }
+        SourceSpec::Virtual => Ok(Box::new(VirtualScope::new(options, clock.clone())?)),
+    }
 }
 
 #[cfg(test)]
