@@ -1,8 +1,8 @@
 //! Capture: where a frame enters.
 //!
 //! A [`Source`] waits for the next frame and says what happened instead when none came. It
-//! never retries: [`run`] opens it, opens it again after a loss with capped back-off, and
-//! records the gap. Sources give mono frames of 8 or 16 bits, whatever the camera speaks.
+//! never retries: [`run::run`] opens it, opens it again after a loss with capped back-off,
+//! and records the gap. Sources give mono frames of 8 to 16 bits, whatever the camera speaks.
 //!
 //! | specification     | source            | file               |
 //! |-------------------|-------------------|--------------------|
@@ -10,9 +10,146 @@
 //! | `folder:PATH`     | images in a folder| `folder.rs`        |
 //! | `v4l:/dev/videoN` | a camera          | `v4l.rs`           |
 
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
+
+pub mod cameras;
+pub mod folder;
+pub mod pixel_format;
+pub mod run;
+pub mod v4l;
+mod virtual_scope;
+
+use pixel_format::PixelFormat;
+pub use virtual_scope::VirtualScope;
+
+/// Where frames come from and how they are taken: the table `[source]`.
+///
+/// What is left out is for the source to decide, and each field says what it then does.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// `virtual`, `folder:PATH` or `v4l:/dev/videoN` (better a path under `/dev/v4l/by-id`,
+    /// which stays the same when cameras are plugged in another order).
+    #[schemars(with = "String")]
+    pub spec: SourceSpec,
+    /// Frames a second. A camera is asked for it (left out: as the camera is set), a folder
+    /// is replayed at it (left out: as fast as frames are taken), the virtual microscope
+    /// runs at it (left out: 5).
+    #[schemars(range(min = 0.001, max = 10000.0))]
+    pub fps: Option<f64>,
+    /// Width in pixels, of a camera or of the virtual microscope. Give both or neither.
+    pub width: Option<u32>,
+    /// Height in pixels, of a camera or of the virtual microscope. Give both or neither.
+    pub height: Option<u32>,
+    /// What a camera shall send, as its four-character code: `GREY`, `Y10`, `Y12`, `Y16`,
+    /// `YUYV`, `MJPG`, or raw Bayer as `RGGB` or `RG12`. Left out: the deepest it offers.
+    #[schemars(with = "Option<String>")]
+    pub pixel_format: Option<PixelFormat>,
+    /// Exposure in microseconds; switches automatic exposure off. Left out: as the camera is
+    /// set.
+    pub exposure_us: Option<u32>,
+    /// Gain in the camera's own units; switches automatic gain off. Left out: as the camera
+    /// is set.
+    pub gain: Option<i32>,
+    /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
+    pub pixel_size_um: Option<f64>,
+    /// Folder: begin again with the first image after the last one.
+    pub replay: bool,
+    /// Virtual microscope: the same seed gives the same cells.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            spec: SourceSpec::Virtual,
+            fps: None,
+            width: None,
+            height: None,
+            pixel_format: None,
+            exposure_us: None,
+            gain: None,
+            pixel_size_um: None,
+            replay: false,
+            seed: 1,
+        }
+    }
+}
+
+/// Which source, as written `virtual`, `folder:PATH` or `v4l:/dev/videoN`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum SourceSpec {
+    /// The virtual microscope.
+    Virtual,
+    /// Images in a folder.
+    Folder(PathBuf),
+    /// A Video4Linux camera.
+    V4l(PathBuf),
+}
+
+/// A text that names no source.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no source{hint}; write `virtual`, `folder:PATH` or `v4l:/dev/videoN` \
+     (`reticle camera list` shows the cameras)"
+)]
+pub struct UnknownSource {
+    text: String,
+    hint: String,
+}
+
+impl FromStr for SourceSpec {
+    type Err = UnknownSource;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let unknown = |hint: &str| UnknownSource { text: text.to_owned(), hint: hint.to_owned() };
+        match text.split_once(':') {
+            None if text == "virtual" => Ok(Self::Virtual),
+            Some(("folder", "")) => Err(unknown(": the folder is missing")),
+            Some(("folder", path)) => Ok(Self::Folder(PathBuf::from(path))),
+            Some(("v4l", "")) => Err(unknown(": the device is missing")),
+            Some(("v4l", path)) => Ok(Self::V4l(PathBuf::from(path))),
+            None if text.starts_with("/dev/") => {
+                Err(unknown(&format!(" (did you mean `v4l:{text}`?)")))
+            }
+            None if text.contains('/') => {
+                Err(unknown(&format!(" (did you mean `folder:{text}`?)")))
+            }
+            _ => Err(unknown("")),
+        }
+    }
+}
+
+impl fmt::Display for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Virtual => f.write_str("virtual"),
+            Self::Folder(path) => write!(f, "folder:{}", path.display()),
+            Self::V4l(path) => write!(f, "v4l:{}", path.display()),
+        }
+    }
+}
+
+impl TryFrom<String> for SourceSpec {
+    type Error = UnknownSource;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<SourceSpec> for String {
+    fn from(spec: SourceSpec) -> Self {
+        spec.to_string()
+    }
+}
 
 /// What a source has to say.
 #[derive(Debug)]
@@ -51,4 +188,57 @@ pub trait Source: Send {
     /// [`SourceError::Lost`] when the device is gone or hangs, [`SourceError::Unusable`]
     /// when trying again cannot help.
     fn next(&mut self, patience: Duration) -> Result<Event, SourceError>;
+
+    /// Capture was paused: lets go of what would grow stale. The following [`Source::next`]
+    /// goes on, without a jump in the sequence.
+    fn rest(&mut self) {}
+}
+
+/// Opens the source that `options` name.
+///
+/// # Errors
+/// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot be
+/// what the options say.
+pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
+    match &options.spec {
+        SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
+        SourceSpec::Folder(path) => {
+            Ok(Box::new(folder::Folder::open(path, options, clock.clone())?))
+        }
+        SourceSpec::Virtual => Ok(Box::new(VirtualScope::new(options, clock.clone())?)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_specification_is_written_as_it_is_read() {
+        for text in ["virtual", "folder:/data/drop", "folder:a:b", "v4l:/dev/video0"] {
+            assert_eq!(text.parse::<SourceSpec>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_text_that_names_no_source_is_answered_with_what_would() {
+        let message = |text: &str| text.parse::<SourceSpec>().unwrap_err().to_string();
+        assert!(message("/dev/video2").contains("did you mean `v4l:/dev/video2`?"));
+        assert!(message("./images").contains("did you mean `folder:./images`?"));
+        assert!(message("folder:").contains("the folder is missing"));
+        assert!(message("usb").contains("`usb` is no source; write `virtual`"));
+    }
+
+    #[test]
+    fn options_survive_toml() {
+        let options = Options {
+            spec: SourceSpec::V4l("/dev/video0".into()),
+            pixel_format: Some("Y12".parse().unwrap()),
+            fps: Some(12.5),
+            ..Options::default()
+        };
+        let text = toml::to_string(&options).unwrap();
+        assert_eq!(toml::from_str::<Options>(&text).unwrap(), options);
+        assert_eq!(toml::from_str::<Options>("").unwrap(), Options::default());
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
@@ -17,7 +18,7 @@ pub enum Remedy {
 }
 
 /// Why the store could not do what was asked. The text says what, where, and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// The folder cannot be made, read or written.
     #[error("cannot {what} {}: {source}; {}", path.display(), advice(source))]
@@ -27,7 +28,7 @@ pub enum StoreError {
         /// On which file or folder.
         path: PathBuf,
         /// What the file system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// Another process works on this folder.
     #[error(
@@ -72,7 +73,13 @@ pub enum StoreError {
         /// The database.
         path: PathBuf,
         /// What SQLite said.
-        source: rusqlite::Error,
+        source: Arc<rusqlite::Error>,
+    },
+    /// A job of a session that was never opened.
+    #[error("session {session} was never opened in this store; report this as a defect")]
+    UnknownSession {
+        /// The session.
+        session: crate::base::ids::SessionId,
     },
     /// Something that cannot be stored as it is, or was not stored as it should be.
     #[error("cannot {what} of frame {frame}: {why}")]
@@ -92,7 +99,7 @@ impl StoreError {
         match self {
             Self::File { .. } | Self::Locked { .. } => Remedy::Retry,
             Self::Newer { .. } | Self::Damaged { .. } => Remedy::Stop,
-            Self::Unfit { .. } => Remedy::GiveUp,
+            Self::Unfit { .. } | Self::UnknownSession { .. } => Remedy::GiveUp,
             Self::Database { source, .. } => match source.sqlite_error_code() {
                 Some(
                     ErrorCode::DiskFull
@@ -123,7 +130,7 @@ impl StoreError {
 
     /// For `map_err` on file operations.
     pub(crate) fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::File { what, path: path.to_owned(), source }
+        move |source| Self::File { what, path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// For `map_err` on SQLite operations.
@@ -131,7 +138,7 @@ impl StoreError {
         what: &'static str,
         path: &Path,
     ) -> impl FnOnce(rusqlite::Error) -> Self {
-        move |source| Self::Database { what, path: path.to_owned(), source }
+        move |source| Self::Database { what, path: path.to_owned(), source: Arc::new(source) }
     }
 }
 

@@ -1,37 +1,60 @@
-//! The store: what must never be lost.
+//! The store: results that must never be lost, on one disk.
+//!
+//! It owns a data folder:
+//! ```text
+//! reticle.db (-wal, -shm)            records, label images, objects: SQLite
+//! frames/<session>/<frame>.tif       pixels of the frames that the retention rule keeps
+//! orphans/                           frame files that a crash left without a record
+//! reserve                            room set aside so that a full disk can be mended
+//! lock                               whose folder it is
+//! ```
+//! and promises:
+//! - What is reported as [`Outcome::Saved`] or [`Outcome::Kept`] is committed and fsynced: it
+//!   is there after `kill -9` and after a power cut, with the same hash.
+//! - A result is there whole (record, label image, objects, model, parameters) or not at all.
+//! - Given the same thing twice, it changes nothing.
+//! - Records and label images are never deleted; frame files are, by the written rule, counted
+//!   and with the reason.
+//! - What cannot be saved is reported with [`StoreError::remedy`]; the writer goes on.
+//!
+//! The invariants and the order of steps are in `docs/design/storage.md`; [`fsck`] checks the
+//! first, `writer.rs`, `retention.rs` and `recovery.rs` do the second, and tests kill the
+//! process between every two steps.
 
+mod blobs;
 mod error;
+#[cfg(test)]
+mod fixture;
+mod frames;
+mod fsck;
+mod job;
+mod lock;
 mod options;
 mod readers;
+mod recovery;
+mod retention;
+mod rows;
+mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
-pub use error::{Remedy, StoreError};
-pub use options::{FrameRetention, Keep, Options, UnknownKeep};
-pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
-pub use writer::{Gap, GapReason, Job, NoFile, Outcome};
-
+use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
+pub use error::{Remedy, StoreError};
+pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
+pub use job::{Gap, GapReason, Job, NoFile, Outcome};
+pub use options::{FrameRetention, Keep, Options, UnknownKeep};
+pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
+pub use recovery::Recovery;
+
 use crate::base::clock::Clock;
+use crate::base::durable;
 use crate::base::queue;
 
-/// What [`Store::open`] found and mended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Recovery {
-    /// Whether the last owner of the folder ended without closing it.
-    pub unclean: bool,
-    /// Half-written files removed.
-    pub temporaries: u64,
-    /// Frame files of which the database knows nothing, moved to `orphans/`.
-    pub orphans: u64,
-    /// Evicted frame files whose deletion was completed.
-    pub evictions_completed: u64,
-    /// Frame files that the database names and that are not there.
-    pub missing: u64,
-}
-
 /// The open store: the folder's lock and the one connection that writes.
-pub struct Store {}
+pub struct Store(writer::Writer);
 
 impl Store {
     /// Opens the store, makes it where there is none, and mends what a crash left.
@@ -39,17 +62,39 @@ impl Store {
     /// # Errors
     /// When the folder cannot be made or written, another process has it, or its database is
     /// newer than this program or damaged.
-    pub fn open(options: &Options, _clock: Clock) -> Result<(Self, Recovery), StoreError> {
-        todo!("{options:?}")
+    pub fn open(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
+        let folder = &options.folder;
+        durable::create_dir(folder).map_err(StoreError::file("make the data folder", folder))?;
+        let (lock, unclean) = lock::FolderLock::take(folder)?;
+        let database = schema::database_path(folder);
+        let connection = schema::open_and_migrate(&database)?;
+        let (recovery, kept_bytes) =
+            recovery::recover(folder, &database, &connection, &clock, unclean)?;
+        let writer = writer::Writer {
+            folder: folder.clone(),
+            database,
+            connection: Some(connection),
+            lock,
+            clock,
+            retention: options.frames.clone(),
+            kept_bytes,
+            leftovers: Vec::new(),
+            owed: VecDeque::new(),
+        };
+        if let Err(error) = writer.restore_reserve() {
+            tracing::warn!(%error, "no room is set aside for a full disk");
+        }
+        tracing::info!(folder = %folder.display(), kept_bytes, ?recovery, "store opened");
+        Ok((Self(writer), recovery))
     }
 
     /// Reads what this store saves.
     pub fn reader(&self) -> Reader {
-        todo!()
+        Reader::of(&self.0.folder)
     }
 
     /// Starts the thread `store-writer`, which works through `jobs` until the queue is closed
-    /// and empty, then closes the store.
+    /// and empty, then closes the store. Outcomes come in the order of the jobs.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -58,7 +103,8 @@ impl Store {
         jobs: queue::Receiver<Job>,
         outcomes: impl FnMut(Outcome) + Send + 'static,
     ) -> std::io::Result<JoinHandle<()>> {
-        drop((jobs, outcomes));
-        todo!()
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || self.0.run(&jobs, outcomes))
     }
 }
