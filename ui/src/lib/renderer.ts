@@ -61,6 +61,12 @@ export class Renderer {
     this.#resize();
   }
 
+  /** Where the frame lies in the window. */
+  get place(): { left: number; top: number; scale: number } {
+    const box = this.#canvas.getBoundingClientRect();
+    return { left: box.left + this.view.x, top: box.top + this.view.y, scale: this.view.scale };
+  }
+
   get picture(): Picture | null {
     return this.#picture;
   }
