@@ -43,6 +43,8 @@ mod routes;
 mod streams;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use feed::{LiveFeed, LiveFrame, StatusBoard};
