@@ -8,6 +8,8 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use super::crash;
+
 /// Ending of files that are still being written.
 pub const TEMPORARY: &str = ".tmp";
 
@@ -28,8 +30,11 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
     let written = (|| {
         let mut file = File::create(&temporary)?;
         fill(&mut file)?;
+        crash::point("file written");
         file.sync_all()?;
+        crash::point("file synced");
         fs::rename(&temporary, path)?;
+        crash::point("file renamed");
         sync_parent(path)
     })();
     if written.is_err() {
@@ -47,7 +52,10 @@ pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => sync_parent(path),
+        _ => {
+            crash::point("file unlinked");
+            sync_parent(path)
+        }
     }
 }
 
@@ -68,6 +76,63 @@ pub fn create_dir(folder: &Path) -> io::Result<()> {
     }
 }
 
+/// A file that is written bit by bit, for what does not fit in memory: it bears its name, and
+/// survives a power cut, only from [`Draft::commit`] on. Dropped before, it is gone.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    path: PathBuf,
+    committed: bool,
+}
+
+impl Draft {
+    /// Begins a file that will be `path`. What is at `path` stays until the commit.
+    ///
+    /// # Errors
+    /// Any error of the file system.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = File::create(temporary_for(path))?;
+        Ok(Self { file, path: path.to_owned(), committed: false })
+    }
+
+    /// Gives the file its name, durably.
+    ///
+    /// # Errors
+    /// Any error of the file system; `path` then holds what it held before.
+    pub fn commit(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(temporary_for(&self.path), &self.path)?;
+        self.committed = true;
+        sync_parent(&self.path)
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.committed {
+            fs::remove_file(temporary_for(&self.path)).ok();
+        }
+    }
+}
+
+/// Fsyncs a folder, so that names made or removed in it stay so.
+///
+/// # Errors
+/// Any error of the file system.
+pub fn sync_dir(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 fn temporary_for(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(TEMPORARY);
@@ -79,7 +144,7 @@ fn sync_parent(path: &Path) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    File::open(parent)?.sync_all()
+    sync_dir(parent)
 }
 
 #[cfg(test)]
@@ -97,6 +162,22 @@ mod tests {
         });
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_draft_has_its_name_only_once_it_is_committed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut draft = Draft::create(&path).unwrap();
+        draft.write_all(b"half").unwrap();
+        drop(draft);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let mut draft = Draft::create(&path).unwrap();
+        draft.write_all(b"whole").unwrap();
+        assert!(!path.exists());
+        draft.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

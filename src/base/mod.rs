@@ -3,6 +3,7 @@
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
 pub mod clock;
+pub(crate) mod crash;
 pub mod durable;
 pub mod ids;
 pub mod queue;

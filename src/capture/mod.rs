@@ -19,11 +19,14 @@ use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 
 pub mod cameras;
+pub mod folder;
 pub mod pixel_format;
 pub mod run;
 pub mod v4l;
+mod virtual_scope;
 
 use pixel_format::PixelFormat;
+pub use virtual_scope::VirtualScope;
 
 /// Where frames come from and how they are taken: the table `[source]`.
 ///
@@ -199,9 +202,10 @@ pub trait Source: Send {
 pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
     match &options.spec {
         SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
-        SourceSpec::Virtual | SourceSpec::Folder(_) => {
-            Err(SourceError::Unusable(format!("this build has no source `{}`", options.spec)))
+        SourceSpec::Folder(path) => {
+            Ok(Box::new(folder::Folder::open(path, options, clock.clone())?))
         }
+        SourceSpec::Virtual => Ok(Box::new(VirtualScope::new(options, clock.clone())?)),
     }
 }
 

@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 
 pub mod camera;
 pub mod fsck;
+pub mod train;
+pub mod tables;
 
 /// How a verb ended when nothing stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,8 @@ enum Verb {
     Camera(camera::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
+    /// Train
+    Train(train::Args),
 }
 
 /// Runs the command line of this process.
@@ -40,6 +44,7 @@ pub fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Camera(args) => camera::run(args),
         Verb::Fsck(args) => fsck::run(args),
+        Verb::Train(args) => train::run(args),
     };
     match done {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,

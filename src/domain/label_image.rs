@@ -1,5 +1,10 @@
 //! A label image: 0 is background, 1..n are objects.
 
+use sha2::{Digest, Sha256};
+
+/// Labels hashed at a time.
+const HASH_PIECE: usize = 16 * 1024;
+
 /// Labels, row-major, `width × height` of them, contiguous from 1.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelImage {
@@ -63,6 +68,25 @@ impl LabelImage {
         &self.labels
     }
 
+    /// SHA-256 of the labels, row-major and little-endian: 2 bytes each where there are fewer
+    /// than 65,536 objects, else 4; the bytes of the label file that a scientist opens.
+    pub fn sha256(&self) -> [u8; 32] {
+        // In pieces, so that a large image is not copied.
+        let mut hash = Sha256::new();
+        let mut bytes = Vec::with_capacity(4 * HASH_PIECE);
+        for piece in self.labels.chunks(HASH_PIECE) {
+            bytes.clear();
+            for label in piece {
+                match u16::try_from(*label) {
+                    Ok(label) if self.count < 65_536 => bytes.extend(label.to_le_bytes()),
+                    _ => bytes.extend(label.to_le_bytes()),
+                }
+            }
+            hash.update(&bytes);
+        }
+        hash.finalize().into()
+    }
+
     /// Renumbers to 1..n in the order of first appearance, row by row.
     #[must_use]
     pub fn relabelled(mut self) -> Self {
@@ -104,6 +128,14 @@ mod tests {
         assert_eq!(image.labels(), [0, 1, 1, 2, 0, 3]);
         assert_eq!(image.count(), 3);
         assert!(image.is_contiguous());
+    }
+
+    #[test]
+    fn the_hash_is_over_16_bits_until_there_are_too_many_objects() {
+        let small = LabelImage::new(2, 1, vec![1, 0x0302]).unwrap();
+        assert_eq!(small.sha256(), <[u8; 32]>::from(Sha256::digest([1, 0, 2, 3])));
+        let large = LabelImage::new(2, 1, vec![1, 0x0001_0000]).unwrap();
+        assert_eq!(large.sha256(), <[u8; 32]>::from(Sha256::digest([1, 0, 0, 0, 0, 0, 1, 0])));
     }
 
     #[test]

@@ -1,1 +1,2 @@
-//! segment
+//! Segment
+pub mod normalise;

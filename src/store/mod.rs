@@ -1,1 +1,106 @@
-//! store
+//! The store: results that must never be lost, on one disk.
+//!
+//! It owns a data folder:
+//! ```text
+//! reticle.db (-wal, -shm)            records, label images, objects: SQLite
+//! frames/<session>/<frame>.tif       pixels of the frames that the retention rule keeps
+//! orphans/                           frame files that a crash left without a record
+//! reserve                            room set aside so that a full disk can be mended
+//! lock                               whose folder it is
+//! ```
+//! and promises:
+//! - What is reported as [`Outcome::Saved`] or [`Outcome::Kept`] is committed and fsynced: it
+//!   is there after `kill -9` and after a power cut, with the same hash.
+//! - A result is there whole (record, label image, objects, model, parameters) or not at all.
+//! - Given the same thing twice, it changes nothing.
+//! - Records and label images are never deleted; frame files are, by the written rule, counted
+//!   and with the reason.
+//! - What cannot be saved is reported with [`StoreError::remedy`]; the writer goes on.
+//!
+//! The invariants and the order of steps are in `docs/design/storage.md`; [`fsck`] checks the
+//! first, `writer.rs`, `retention.rs` and `recovery.rs` do the second, and tests kill the
+//! process between every two steps.
+
+mod blobs;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod frames;
+mod job;
+mod lock;
+mod options;
+mod readers;
+mod recovery;
+mod retention;
+mod rows;
+mod schema;
+mod writer;
+
+use std::collections::VecDeque;
+use std::thread::JoinHandle;
+
+pub use error::{Remedy, StoreError};
+pub use job::{Gap, GapReason, Job, NoFile, Outcome};
+pub use options::{FrameRetention, Keep, Options, UnknownKeep};
+pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
+pub use recovery::Recovery;
+
+use crate::base::clock::Clock;
+use crate::base::durable;
+use crate::base::queue;
+
+/// The open store: the folder's lock and the one connection that writes.
+pub struct Store(writer::Writer);
+
+impl Store {
+    /// Opens the store, makes it where there is none, and mends what a crash left.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or written, another process has it, or its database is
+    /// newer than this program or damaged.
+    pub fn open(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
+        let folder = &options.folder;
+        durable::create_dir(folder).map_err(StoreError::file("make the data folder", folder))?;
+        let (lock, unclean) = lock::FolderLock::take(folder)?;
+        let database = schema::database_path(folder);
+        let connection = schema::open_and_migrate(&database)?;
+        let (recovery, kept_bytes) =
+            recovery::recover(folder, &database, &connection, &clock, unclean)?;
+        let writer = writer::Writer {
+            folder: folder.clone(),
+            database,
+            connection: Some(connection),
+            lock,
+            clock,
+            retention: options.frames.clone(),
+            kept_bytes,
+            leftovers: Vec::new(),
+            owed: VecDeque::new(),
+        };
+        if let Err(error) = writer.restore_reserve() {
+            tracing::warn!(%error, "no room is set aside for a full disk");
+        }
+        tracing::info!(folder = %folder.display(), kept_bytes, ?recovery, "store opened");
+        Ok((Self(writer), recovery))
+    }
+
+    /// Reads what this store saves.
+    pub fn reader(&self) -> Reader {
+        Reader::of(&self.0.folder)
+    }
+
+    /// Starts the thread `store-writer`, which works through `jobs` until the queue is closed
+    /// and empty, then closes the store. Outcomes come in the order of the jobs.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn spawn_writer(
+        self,
+        jobs: queue::Receiver<Job>,
+        outcomes: impl FnMut(Outcome) + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new()
+            .name("store-writer".to_owned())
+            .spawn(move || self.0.run(&jobs, outcomes))
+    }
+}

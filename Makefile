@@ -1,0 +1,52 @@
+# Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench ui cross test-cross vm-camera model dist install
+
+ARGS ?=
+PREFIX ?= /usr
+DESTDIR ?=
+
+help: ## what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target what; do \
+		printf '  make %-12s %s\n' "$$target" "$$what"; done
+
+run: ## build and start, with the virtual microscope; ARGS="--source folder:PATH"
+	@scripts/run $(ARGS)
+
+test: ## install what is missing, check, and run all tests
+	@scripts/setup test
+	@scripts/ui
+	@scripts/check
+	@scripts/test $(ARGS)
+
+check: ## format, lints, docs, policy, spelling, page; without running the tests
+	@scripts/setup test
+	@scripts/ui
+	@scripts/check $(ARGS)
+
+bench: ## how fast it is here: frames a second, CPU by stage, memory
+	@scripts/bench $(ARGS)
+
+ui: ## build the page into ui/dist
+	@scripts/setup run
+	@scripts/ui
+
+cross: ## build for aarch64; prints the path of the stripped binary
+	@cross/build
+
+test-cross: ## segment one image with the aarch64 build under qemu and with the native one
+	@cross/test
+
+vm-camera: ## a real kernel with a virtual camera in qemu, and our program on it
+	@scripts/setup vm
+	@scripts/vm-camera $(ARGS)
+
+model: ## train the base model again (hours of one core); wants RETICLE_DATA
+	@scripts/model $(ARGS)
+
+dist: ## an archive to install from, with its sha256, in out/; ARGS=aarch64 for that
+	@scripts/dist $(ARGS)
+
+install: ## install under DESTDIR (built before, without root: make run, or make dist)
+	@DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install

@@ -1,0 +1,389 @@
+//! `folder:PATH`: images as another program drops them.
+//!
+//! **Watching** (no `fps`, no `replay`): the images that are there come first, in natural
+//! order of their names; then each new one once it is whole, for ever. None is missed between
+//! the listing and the watch and none comes twice: see [`watch`]. A file that is written again
+//! is a new image.
+//!
+//! **Replaying** (`fps` or `replay`): the images that are there, in the same order, as if a
+//! camera took them: at `fps` on a schedule that does not drift, or else as fast as they are
+//! taken. With `replay` the folder is listed again after the last image and the sequence
+//! counts on; without, that is the end.
+//!
+//! Pages of a file become frames named `file.tif#page`. An image that cannot be read is
+//! refused by name and the next one follows. One page is in memory at a time.
+//!
+//! A folder that is not there, goes away or (when replaying) has no readable image is
+//! [`SourceError::Lost`]: it may be a network drive that is not mounted yet, and opening it
+//! again later finds it. Only what waiting cannot mend is [`SourceError::Unusable`].
+
+mod place;
+mod watch;
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Event, Options, Source, SourceError};
+use crate::base::clock::{Clock, Stamp};
+use crate::domain::frame::{Frame, Shot};
+use crate::imagefile::{self, Limits, Page, Pages, Problem};
+use watch::{Arrival, Watch};
+
+/// A replay that is later than this (after a pause) sets its schedule anew instead of racing
+/// to catch up; up to this much it catches up, so that the mean rate is kept.
+const LATE: Duration = Duration::from_secs(1);
+
+/// Images in a folder, as frames.
+pub struct Folder {
+    path: PathBuf,
+    identity: Identity,
+    clock: Clock,
+    pixel_size_um: Option<f64>,
+    mode: Mode,
+    /// The file whose pages are being read.
+    reading: Option<Reading>,
+    sequence: u64,
+}
+
+enum Mode {
+    Watching(Box<Watch>),
+    Replaying(Replay),
+}
+
+struct Replay {
+    files: VecDeque<OsString>,
+    again: bool,
+    period: Option<Duration>,
+    /// When the next frame is due, in monotonic nanoseconds.
+    due_ns: Option<u64>,
+    /// Read, and not due yet.
+    ready: Option<Shot>,
+    given_this_round: bool,
+}
+
+struct Reading {
+    arrival: Arrival,
+    pages: Pages,
+}
+
+/// Which folder it is, so that one that was taken away and made anew is noticed.
+#[derive(PartialEq, Eq)]
+struct Identity(u64, u64);
+
+/// What reading on gave.
+enum Step {
+    Shot(Box<Shot>),
+    Refused(Event),
+    /// The file has no more pages, or is read later; go on with the next file.
+    FileDone,
+}
+
+impl Folder {
+    /// Opens the folder and, when watching, begins to watch it before it is listed.
+    ///
+    /// # Errors
+    /// [`SourceError::Lost`] when the folder is not there or cannot be listed,
+    /// [`SourceError::Unusable`] when it is not a folder or cannot be watched.
+    pub fn open(path: &Path, options: &Options, clock: Clock) -> Result<Self, SourceError> {
+        let identity = identity(path)?;
+        let period = options.fps.map(period).transpose()?;
+        let mode = if options.fps.is_some() || options.replay {
+            Mode::Replaying(Replay {
+                files: list(path)?,
+                again: options.replay,
+                period,
+                due_ns: None,
+                ready: None,
+                given_this_round: false,
+            })
+        } else {
+            Mode::Watching(Box::new(Watch::begin(path, clock.clone())?))
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            clock,
+            pixel_size_um: options.pixel_size_um,
+            mode,
+            reading: None,
+            sequence: 0,
+        })
+    }
+
+    /// Lost, if the folder is no longer the one that was opened.
+    fn check_folder(&self) -> Result<(), SourceError> {
+        if identity(&self.path)? != self.identity {
+            let path = self.path.display();
+            return Err(SourceError::Lost(format!("the folder {path} was replaced by another")));
+        }
+        Ok(())
+    }
+
+    /// Begins to read a file. `None` where it is gone again or changes right now.
+    fn begin(&mut self, arrival: Arrival) -> Result<Option<Event>, SourceError> {
+        let path = self.path.join(&arrival.name);
+        if let Mode::Watching(watch) = &mut self.mode
+            && !watch.is_unchanged(&arrival)
+        {
+            watch.wait_for(arrival);
+            return Ok(None);
+        }
+        match imagefile::open(&path, Limits::default()) {
+            Ok(mut pages) => {
+                if arrival.skip_pages > 0 {
+                    pages.skip_to(arrival.skip_pages);
+                }
+                self.reading = Some(Reading { arrival, pages });
+                Ok(None)
+            }
+            Err(error) => self.refuse(arrival, None, error.problem()),
+        }
+    }
+
+    /// Reads the next page of the file at hand.
+    fn step(&mut self) -> Result<Step, SourceError> {
+        let Some(mut reading) = self.reading.take() else { return Ok(Step::FileDone) };
+        let several = reading.pages.total() > 1;
+        match reading.pages.next() {
+            None => {
+                if let Mode::Watching(watch) = &mut self.mode {
+                    watch.was_read(&reading.arrival);
+                }
+                Ok(Step::FileDone)
+            }
+            Some(Ok(page)) => {
+                let shot = self.shot(&reading.arrival, page, several);
+                reading.arrival.skip_pages = shot.1;
+                self.reading = Some(reading);
+                Ok(Step::Shot(shot.0))
+            }
+            Some(Err(error)) => {
+                let page = error.page();
+                let refused = self.refuse(reading.arrival.clone(), page, error.problem())?;
+                if refused.is_some() {
+                    self.reading = Some(reading);
+                }
+                Ok(refused.map_or(Step::FileDone, Step::Refused))
+            }
+        }
+    }
+
+    /// What to say about a file or page that could not be read; `None` where it is read again
+    /// later or is simply gone.
+    fn refuse(
+        &mut self,
+        arrival: Arrival,
+        page: Option<usize>,
+        problem: &Problem,
+    ) -> Result<Option<Event>, SourceError> {
+        // The folder's end explains its files' errors.
+        self.check_folder()?;
+        if let Problem::Unreadable(error) = problem
+            && error.kind() == std::io::ErrorKind::NotFound
+        {
+            return Ok(None);
+        }
+        let name = arrival.name.to_string_lossy().into_owned();
+        if let Mode::Watching(watch) = &mut self.mode
+            && matches!(problem, Problem::Damaged(_) | Problem::Empty | Problem::NotAnImage)
+            && watch.may_become_whole(arrival)
+        {
+            return Ok(None);
+        }
+        let what = page.map_or_else(|| name.clone(), |page| format!("{name}#{page}"));
+        Ok(Some(Event::Refused { what, why: problem.to_string() }))
+    }
+
+    /// The page as a shot without number and time, and how many pages are read with it.
+    fn shot(&self, arrival: &Arrival, page: Page, several: bool) -> (Box<Shot>, usize) {
+        let name = arrival.name.to_string_lossy();
+        let shot = Shot {
+            sequence: 0,
+            captured: self.clock.now(),
+            exposure_us: None,
+            width: page.width,
+            height: page.height,
+            bit_depth: page.bit_depth,
+            pixels: page.pixels,
+            pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
+            place: place::from_name(&name),
+            origin: Some(if several {
+                format!("{name}#{}", page.index)
+            } else {
+                name.into_owned()
+            }),
+            truth: None,
+        };
+        (Box::new(shot), page.index + 1)
+    }
+
+    /// Numbers a shot and gives it its time.
+    fn frame(&mut self, mut shot: Shot) -> Result<Event, SourceError> {
+        shot.sequence = self.sequence;
+        shot.captured = self.clock.now();
+        self.sequence += 1;
+        let frame: Frame =
+            shot.into_frame().map_err(|error| SourceError::Unusable(error.to_string()))?;
+        Ok(Event::Frame(Box::new(frame)))
+    }
+
+    fn next_watched(&mut self, patience: Duration) -> Result<Event, SourceError> {
+        let until = after(self.clock.now(), patience);
+        loop {
+            while self.reading.is_some() {
+                match self.step()? {
+                    Step::Shot(shot) => return self.frame(*shot),
+                    Step::Refused(event) => return Ok(event),
+                    Step::FileDone => {}
+                }
+            }
+            let left = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
+            let Mode::Watching(watch) = &mut self.mode else { return Ok(Event::End) };
+            match watch.next(left)? {
+                Some(arrival) => {
+                    if let Some(event) = self.begin(arrival)? {
+                        return Ok(event);
+                    }
+                }
+                None => {
+                    self.check_folder()?;
+                    return Ok(Event::Nothing);
+                }
+            }
+        }
+    }
+
+    fn next_replayed(&mut self, patience: Duration) -> Result<Event, SourceError> {
+        loop {
+            let Mode::Replaying(replay) = &mut self.mode else { return Ok(Event::End) };
+            if replay.ready.is_some() {
+                if !replay.is_due(&self.clock, patience) {
+                    return Ok(Event::Nothing);
+                }
+                if let Some(shot) = replay.ready.take() {
+                    replay.given_this_round = true;
+                    return self.frame(shot);
+                }
+            }
+            if self.reading.is_some() {
+                match self.step()? {
+                    Step::Shot(shot) => self.make_ready(*shot),
+                    Step::Refused(event) => return Ok(event),
+                    Step::FileDone => {}
+                }
+                continue;
+            }
+            if let Some(name) = replay.files.pop_front() {
+                if let Some(event) = self.begin(Arrival::whole(name))? {
+                    return Ok(event);
+                }
+                continue;
+            }
+            if !std::mem::take(&mut replay.given_this_round) {
+                self.check_folder()?;
+                let path = self.path.display();
+                return Err(SourceError::Lost(format!(
+                    "the folder {path} has no image that can be read; put TIFF, PNG or JPEG \
+                     files there"
+                )));
+            }
+            if !replay.again {
+                // Asked again, the answer is the same.
+                replay.given_this_round = true;
+                return Ok(Event::End);
+            }
+            replay.files = list(&self.path)?;
+        }
+    }
+
+    fn make_ready(&mut self, shot: Shot) {
+        if let Mode::Replaying(replay) = &mut self.mode {
+            replay.ready = Some(shot);
+        }
+    }
+}
+
+impl Source for Folder {
+    fn next(&mut self, patience: Duration) -> Result<Event, SourceError> {
+        match self.mode {
+            Mode::Watching(_) => self.next_watched(patience),
+            Mode::Replaying(_) => self.next_replayed(patience),
+        }
+    }
+
+    fn rest(&mut self) {
+        // A camera that was held does not owe the frames of that time.
+        if let Mode::Replaying(replay) = &mut self.mode {
+            replay.due_ns = None;
+        }
+    }
+}
+
+impl Replay {
+    /// Waits up to `patience` for the next frame's time; true once it has come, and then the
+    /// frame after it is due one period later.
+    fn is_due(&mut self, clock: &Clock, patience: Duration) -> bool {
+        let Some(period) = self.period else { return true };
+        let mut now = clock.now().mono_ns;
+        let due = *self.due_ns.get_or_insert(now);
+        if now < due {
+            std::thread::sleep(patience.min(Duration::from_nanos(due - now)));
+            now = clock.now().mono_ns;
+            if now < due {
+                return false;
+            }
+        }
+        let late = Duration::from_nanos(now - due) > LATE;
+        let base = if late { now } else { due };
+        self.due_ns = Some(base.saturating_add(nanos(period)));
+        true
+    }
+}
+
+/// The images of a folder by name, in natural order.
+fn list(path: &Path) -> Result<VecDeque<OsString>, SourceError> {
+    let images = imagefile::list_images(&[path.to_owned()])
+        .map_err(|error| SourceError::Lost(format!("the folder {error}")))?;
+    Ok(images.iter().filter_map(|image| image.file_name()).map(OsString::from).collect())
+}
+
+fn natural(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {
+    imagefile::natural_order(Path::new(a), Path::new(b))
+}
+
+fn identity(path: &Path) -> Result<Identity, SourceError> {
+    let shown = path.display();
+    let metadata = std::fs::metadata(path).map_err(|error| {
+        SourceError::Lost(format!(
+            "the folder {shown} cannot be opened ({error}); make it, or mount its drive"
+        ))
+    })?;
+    if !metadata.is_dir() {
+        return Err(SourceError::Unusable(format!(
+            "{shown} is not a folder; give the folder that holds the images"
+        )));
+    }
+    Ok(Identity(metadata.dev(), metadata.ino()))
+}
+
+/// Time between two frames.
+fn period(fps: f64) -> Result<Duration, SourceError> {
+    let period = Duration::try_from_secs_f64(fps.recip()).ok().filter(|time| !time.is_zero());
+    period.ok_or_else(|| {
+        SourceError::Unusable(format!("fps = {fps} is no rate; give frames a second, above 0"))
+    })
+}
+
+fn after(now: Stamp, patience: Duration) -> u64 {
+    now.mono_ns.saturating_add(nanos(patience))
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

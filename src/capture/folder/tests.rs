@@ -1,0 +1,352 @@
+//! Real files, real inotify. Nothing sleeps: each test waits on the source's own `next`.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::time::SystemTime;
+
+use super::*;
+use crate::domain::frame::Pixels;
+use crate::domain::label_image::LabelImage;
+
+/// Longer than any wait in here on a busy machine.
+const LONG: Duration = Duration::from_secs(60);
+/// Long enough for what is there to be found.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// A PNG of 2 × 2 grey values of 16 bits, all `value`.
+fn png(value: u32) -> Vec<u8> {
+    let image = LabelImage::new(2, 2, vec![value; 4]).unwrap();
+    imagefile::encode_labels_png(&image).unwrap()
+}
+
+fn stack() -> Vec<u8> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    fs::read(root.join("tests/golden/images/imagej_stack.tif")).unwrap()
+}
+
+struct Drop {
+    folder: tempfile::TempDir,
+}
+
+impl Drop {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn put(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.at(name), bytes).unwrap();
+    }
+
+    /// A file that nobody has changed for an hour.
+    fn put_old(&self, name: &str, bytes: &[u8]) {
+        self.put(name, bytes);
+        let hour_ago = SystemTime::UNIX_EPOCH
+            + Duration::from_nanos(Clock::system().now().wall_ns as u64)
+            - Duration::from_secs(3600);
+        File::options().write(true).open(self.at(name)).unwrap().set_modified(hour_ago).unwrap();
+    }
+
+    fn watch(&self) -> Folder {
+        Folder::open(self.folder.path(), &Options::default(), Clock::system()).unwrap()
+    }
+
+    fn replay(&self, options: &Options, clock: &Clock) -> Folder {
+        Folder::open(self.folder.path(), options, clock.clone()).unwrap()
+    }
+}
+
+fn frame(source: &mut Folder) -> Frame {
+    match source.next(LONG).unwrap() {
+        Event::Frame(frame) => *frame,
+        other => panic!("{other:?} instead of a frame"),
+    }
+}
+
+fn origin(source: &mut Folder) -> String {
+    frame(source).origin.unwrap()
+}
+
+fn nothing_more(source: &mut Folder) {
+    let event = source.next(SHORT).unwrap();
+    assert!(matches!(event, Event::Nothing), "{event:?}");
+}
+
+#[test]
+fn what_is_there_comes_first_in_natural_order_then_what_is_new() {
+    let drop = Drop::new();
+    for name in ["t10.png", "t2.png", "A03_s4.png"] {
+        drop.put_old(name, &png(7));
+    }
+    drop.put_old("notes.txt", b"not an image");
+    let mut source = drop.watch();
+    let first = frame(&mut source);
+    assert_eq!(first.origin.as_deref(), Some("A03_s4.png"));
+    assert_eq!(first.place.well.as_deref(), Some("A03"));
+    assert_eq!(first.place.field, Some(4));
+    assert_eq!((first.sequence, first.width, first.height, first.bit_depth), (0, 2, 2, 16));
+    assert!(first.pixels == Pixels::U16(vec![7; 4]));
+    assert_eq!(origin(&mut source), "t2.png");
+    assert_eq!(origin(&mut source), "t10.png");
+    nothing_more(&mut source);
+    drop.put("t1.png", &png(8));
+    let new = frame(&mut source);
+    assert_eq!((new.origin.as_deref(), new.sequence), (Some("t1.png"), 3));
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_file_renamed_into_place_comes_once_and_its_temporary_name_never() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    drop.put("a.png.part", &png(1));
+    nothing_more(&mut source);
+    fs::rename(drop.at("a.png.part"), drop.at("a.png")).unwrap();
+    assert_eq!(origin(&mut source), "a.png");
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_growing_file_is_not_read_before_it_is_closed() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    let bytes = stack();
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    let mut file = File::create(drop.at("a.tif")).unwrap();
+    file.write_all(half).unwrap();
+    nothing_more(&mut source);
+    file.write_all(rest).unwrap();
+    std::mem::drop(file);
+    for page in 0..3 {
+        assert_eq!(origin(&mut source), format!("a.tif#{page}"));
+    }
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_file_that_its_writer_keeps_open_is_read_once_it_stands_still() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    let mut file = File::create(drop.at("a.png")).unwrap();
+    file.write_all(&png(1)).unwrap();
+    let begun = Clock::system().now();
+    assert_eq!(origin(&mut source), "a.png");
+    assert!(Clock::system().now().since(&begun) + SHORT > watch::SETTLED);
+    // Closing changes nothing, so it is not a new image.
+    std::mem::drop(file);
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_writer_that_pauses_in_the_middle_is_waited_for_and_not_refused() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    let bytes = stack();
+    let (half, rest) = bytes.split_at(bytes.len() / 2);
+    let mut file = File::create(drop.at("a.tif")).unwrap();
+    file.write_all(half).unwrap();
+    // Half of a stack holds its first pages; whatever is read of it comes once.
+    let mut seen = Vec::new();
+    let patience = watch::SETTLED * 2;
+    while let Event::Frame(frame) = source.next(patience).unwrap() {
+        seen.push(frame.origin.unwrap());
+    }
+    file.write_all(rest).unwrap();
+    std::mem::drop(file);
+    while seen.len() < 3 {
+        seen.push(origin(&mut source));
+    }
+    assert_eq!(seen, ["a.tif#0", "a.tif#1", "a.tif#2"]);
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_file_written_again_is_a_new_image() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    for value in 1..4 {
+        drop.put("latest.png", &png(value));
+        assert!(frame(&mut source).pixels == Pixels::U16(vec![value as u16; 4]));
+    }
+    nothing_more(&mut source);
+}
+
+#[test]
+fn a_writer_racing_the_first_listing_loses_no_file_and_gets_none_twice() {
+    let drop = Drop::new();
+    let path = drop.folder.path().to_owned();
+    let count = 300;
+    let writer = std::thread::spawn(move || {
+        for at in 0..count {
+            fs::write(path.join(format!("t{at}.png")), png(at)).unwrap();
+        }
+    });
+    let mut source = drop.watch();
+    let mut seen = BTreeMap::new();
+    for _ in 0..count {
+        *seen.entry(origin(&mut source)).or_insert(0) += 1;
+    }
+    writer.join().unwrap();
+    nothing_more(&mut source);
+    assert_eq!(seen.len(), count as usize);
+}
+
+#[test]
+fn more_changes_than_the_kernel_remembers_lose_no_file() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+    let limit: u32 = limit.trim().parse().unwrap();
+    // Made, opened, written, closed: four events each, and our own queue on top.
+    let count = limit / 4 + 1200;
+    for at in 0..count {
+        drop.put(&format!("t{at}.png"), &png(1));
+    }
+    let mut seen = BTreeMap::new();
+    for _ in 0..count {
+        *seen.entry(origin(&mut source)).or_insert(0) += 1;
+    }
+    nothing_more(&mut source);
+    assert_eq!(seen.len(), count as usize);
+}
+
+#[test]
+fn a_broken_image_is_refused_by_name_and_the_next_one_follows() {
+    let drop = Drop::new();
+    let mut source = drop.watch();
+    drop.put("a.png", &png(1)[..40]);
+    drop.put("b.tif", b"");
+    drop.put("c.png", b"hello");
+    drop.put("d.png", &png(1));
+    for (name, expected) in [("a.png", "damaged"), ("b.tif", "empty"), ("c.png", "not a TIFF")] {
+        match source.next(LONG).unwrap() {
+            Event::Refused { what, why } => {
+                assert_eq!(what, name);
+                assert!(why.contains(expected), "{why}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let frame = frame(&mut source);
+    assert_eq!((frame.origin.as_deref(), frame.sequence), (Some("d.png"), 0));
+}
+
+#[test]
+fn a_folder_that_goes_away_is_lost_and_found_again() {
+    let drop = Drop::new();
+    let path = drop.at("drop");
+    let open = || Folder::open(&path, &Options::default(), Clock::system());
+    let lost = |error: SourceError| match error {
+        SourceError::Lost(why) => assert!(why.contains("drop"), "{why}"),
+        other => panic!("{other:?}"),
+    };
+    lost(open().err().unwrap());
+    fs::create_dir(&path).unwrap();
+    let mut source = open().unwrap();
+    nothing_more(&mut source);
+    fs::remove_dir(&path).unwrap();
+    lost(source.next(LONG).unwrap_err());
+    fs::create_dir(&path).unwrap();
+    let mut source = open().unwrap();
+    fs::rename(&path, drop.at("elsewhere")).unwrap();
+    fs::create_dir(&path).unwrap();
+    lost(source.next(LONG).unwrap_err());
+    let mut source = open().unwrap();
+    fs::write(path.join("a.png"), png(1)).unwrap();
+    assert_eq!(origin(&mut source), "a.png");
+}
+
+#[test]
+fn a_file_in_place_of_the_folder_needs_a_person() {
+    let drop = Drop::new();
+    drop.put("a", b"");
+    let error = Folder::open(&drop.at("a"), &Options::default(), Clock::system()).err().unwrap();
+    assert!(matches!(error, SourceError::Unusable(_)), "{error:?}");
+}
+
+#[test]
+fn a_replay_keeps_its_rate_without_drift_and_ends() {
+    let drop = Drop::new();
+    for at in 0..5 {
+        drop.put(&format!("t{at}.png"), &png(at));
+    }
+    let clock = Clock::manual(1_000_000_000);
+    let options = Options { fps: Some(10.0), ..Options::default() };
+    let mut source = drop.replay(&options, &clock);
+    let begun = clock.now();
+    let no_wait = Duration::ZERO;
+    let mut at_ms = Vec::new();
+    // The clock moves in steps that do not fit the period.
+    loop {
+        match source.next(no_wait).unwrap() {
+            Event::Frame(frame) => at_ms.push(frame.captured.since(&begun).as_millis()),
+            Event::Nothing => clock.advance(Duration::from_millis(30)),
+            Event::End => break,
+            Event::Refused { .. } => panic!(),
+        }
+    }
+    assert_eq!(at_ms, [0, 120, 210, 300, 420]);
+    assert!(matches!(source.next(no_wait).unwrap(), Event::End));
+}
+
+#[test]
+fn a_replay_that_was_held_goes_on_at_its_rate_instead_of_racing() {
+    let drop = Drop::new();
+    for at in 0..4 {
+        drop.put(&format!("t{at}.png"), &png(at));
+    }
+    let clock = Clock::manual(1_000_000_000);
+    let options = Options { fps: Some(10.0), ..Options::default() };
+    let mut source = drop.replay(&options, &clock);
+    assert_eq!(frame(&mut source).sequence, 0);
+    source.rest();
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(frame(&mut source).sequence, 1);
+    assert!(matches!(source.next(Duration::ZERO).unwrap(), Event::Nothing));
+    // The same without being told.
+    clock.advance(Duration::from_secs(5));
+    assert_eq!(frame(&mut source).sequence, 2);
+    assert!(matches!(source.next(Duration::ZERO).unwrap(), Event::Nothing));
+}
+
+#[test]
+fn a_replay_begins_again_and_counts_on() {
+    let drop = Drop::new();
+    drop.put("b.tif", &stack());
+    drop.put("a.png", &png(1));
+    let options = Options { replay: true, pixel_size_um: Some(0.5), ..Options::default() };
+    let mut source = drop.replay(&options, &Clock::system());
+    for sequence in 0..12_u64 {
+        let frame = frame(&mut source);
+        assert_eq!(frame.sequence, sequence);
+        let expected = ["a.png", "b.tif#0", "b.tif#1", "b.tif#2"][(sequence % 4) as usize];
+        assert_eq!(frame.origin.as_deref(), Some(expected));
+        assert_eq!(frame.pixel_size_um, Some(0.5));
+    }
+}
+
+#[test]
+fn a_replay_of_nothing_is_lost_instead_of_spinning() {
+    let drop = Drop::new();
+    drop.put("a.png", b"hello");
+    let options = Options { replay: true, ..Options::default() };
+    let mut source = drop.replay(&options, &Clock::system());
+    assert!(matches!(source.next(LONG).unwrap(), Event::Refused { .. }));
+    let error = source.next(LONG).unwrap_err();
+    assert!(matches!(error, SourceError::Lost(_)));
+    assert!(error.to_string().contains("has no image that can be read"), "{error}");
+}
+
+#[test]
+fn a_rate_that_is_none_needs_a_person() {
+    let drop = Drop::new();
+    for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let options = Options { fps: Some(fps), ..Options::default() };
+        let error = Folder::open(drop.folder.path(), &options, Clock::system()).err().unwrap();
+        assert!(matches!(error, SourceError::Unusable(_)), "{fps}: {error:?}");
+    }
+}

@@ -1,0 +1,404 @@
+//! Which files of a folder are new and whole.
+//!
+//! 1. The watch (inotify) begins before the folder is listed, so nothing falls between.
+//! 2. A file is whole once its writer closed it or renamed it into place.
+//! 3. A file that is found by listing is whole if nobody changed it for [`SETTLED`], which is
+//!    also the rule for writers that keep their file open: unchanged for [`SETTLED`], it is
+//!    read. If that finds it damaged, it is read again each [`SETTLED`] until its writer goes
+//!    on, or [`GIVEN_UP`] has passed. Pages that were given are not given again when the file
+//!    has grown since.
+//! 4. A file is one version: name, inode, size and time of change. No version is given twice,
+//!    whether it was noticed by an event or by listing; another version is a new image.
+//! 5. When the kernel's queue overflows, and every [`RELISTED`] for network drives, whose
+//!    other users' writes make no events here, the folder is listed again.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use tracing::{debug, warn};
+
+use super::{SourceError, nanos};
+use crate::base::clock::Clock;
+use crate::base::queue::{self, Received, WhenFull};
+use crate::imagefile::is_image_name;
+
+/// How long a file that nobody closed has to stand still before it is read.
+pub(super) const SETTLED: Duration = Duration::from_secs(2);
+
+/// How long a file that stands still but is damaged may yet be finished by its writer.
+const GIVEN_UP: Duration = Duration::from_secs(30);
+
+/// How often the folder is listed when there is nothing else to do.
+const RELISTED: Duration = Duration::from_secs(10);
+
+/// Listing takes at most this share of the time (1/50), however large the folder.
+const LISTING_SHARE: u32 = 50;
+
+/// Events that wait to be looked at. When this is full the kernel's queue fills, and when that
+/// is full the kernel says so and the folder is listed again: a bound without a loss.
+const EVENTS: usize = 1024;
+
+/// A file that is to be read.
+#[derive(Clone, Debug)]
+pub(super) struct Arrival {
+    pub(super) name: OsString,
+    /// Pages of it that were given before it grew.
+    pub(super) skip_pages: usize,
+    /// What it was when it was found whole; `None` when it is read as it is.
+    version: Option<Version>,
+    /// Whether its writer said that it is whole.
+    closed: bool,
+}
+
+impl Arrival {
+    /// A file that is read as it is, in full.
+    pub(super) fn whole(name: OsString) -> Self {
+        Self { name, skip_pages: 0, version: None, closed: true }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    inode: u64,
+    size: u64,
+    modified_ns: i128,
+}
+
+impl Version {
+    fn of(metadata: &Metadata) -> Self {
+        let modified_ns =
+            i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        Self { inode: metadata.ino(), size: metadata.size(), modified_ns }
+    }
+
+    /// Stands for the version in a set: 8 bytes a file, however long its name.
+    fn key(&self, name: &OsStr) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (name, self.inode, self.size, self.modified_ns).hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// A file that is not known to be whole.
+struct Growing {
+    version: Version,
+    /// Since when it is so, in monotonic nanoseconds.
+    since_ns: u64,
+    /// When it was first read although nobody had closed it.
+    first_read_ns: Option<u64>,
+    /// Whether this version was handed out.
+    taken: bool,
+    /// Pages that were given, and what the file was then.
+    given: Option<(usize, Version)>,
+}
+
+enum Notice {
+    /// Closed by its writer, or renamed into place.
+    Whole(OsString),
+    /// Made or changed.
+    Touched(OsString),
+    /// Events were lost.
+    Overflow,
+    /// The folder itself went away.
+    FolderGone,
+}
+
+/// See the module.
+pub(super) struct Watch {
+    path: PathBuf,
+    clock: Clock,
+    notices: queue::Receiver<Notice>,
+    waiting: VecDeque<Arrival>,
+    growing: HashMap<OsString, Growing>,
+    /// Versions that were handed out and are still in the folder.
+    given: HashSet<u64>,
+    relist_at_ns: u64,
+    _watcher: RecommendedWatcher,
+}
+
+impl Watch {
+    /// Begins to watch, then lists what is there.
+    pub(super) fn begin(path: &Path, clock: Clock) -> Result<Self, SourceError> {
+        let shown = path.display();
+        let unusable = |error: notify::Error| {
+            SourceError::Unusable(format!(
+                "the folder {shown} cannot be watched ({error}); raise \
+                 fs.inotify.max_user_watches and fs.inotify.max_user_instances with sysctl"
+            ))
+        };
+        let (sender, notices) = queue::bounded("folder-events", EVENTS, WhenFull::Wait);
+        let root = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut watcher = notify::recommended_watcher(move |event| {
+            for notice in notices_of(event, &root) {
+                sender.send(notice);
+            }
+        })
+        .map_err(unusable)?;
+        watcher.watch(path, RecursiveMode::NonRecursive).map_err(unusable)?;
+        let mut watch = Self {
+            path: path.to_owned(),
+            relist_at_ns: 0,
+            clock,
+            notices,
+            waiting: VecDeque::new(),
+            growing: HashMap::new(),
+            given: HashSet::new(),
+            _watcher: watcher,
+        };
+        watch.relist()?;
+        Ok(watch)
+    }
+
+    /// Waits up to `patience` for a file that is whole.
+    pub(super) fn next(&mut self, patience: Duration) -> Result<Option<Arrival>, SourceError> {
+        let until = self.now_ns().saturating_add(nanos(patience));
+        let mut looked = false;
+        loop {
+            if let Some(arrival) = self.waiting.pop_front() {
+                return Ok(Some(arrival));
+            }
+            let now = self.now_ns();
+            let settles = self.next_settled_ns().unwrap_or(u64::MAX);
+            if now >= self.relist_at_ns {
+                self.relist()?;
+                continue;
+            }
+            if now >= settles {
+                self.settle();
+                continue;
+            }
+            // A stream of events must not keep the caller longer than it wanted to wait.
+            if looked && now >= until {
+                return Ok(None);
+            }
+            looked = true;
+            let wake = settles.min(self.relist_at_ns).min(until);
+            match self.notices.recv_timeout(Duration::from_nanos(wake.saturating_sub(now))) {
+                Received::Item(notice) => self.notice(notice)?,
+                Received::Timeout => {}
+                Received::Closed => {
+                    let path = self.path.display();
+                    return Err(SourceError::Lost(format!("the watch on {path} ended")));
+                }
+            }
+        }
+    }
+
+    /// Whether the file is still the version that was found whole.
+    pub(super) fn is_unchanged(&self, arrival: &Arrival) -> bool {
+        arrival.version == self.version(&arrival.name)
+    }
+
+    /// The file changed after it was found whole: it is looked at again when its writer closes
+    /// it or it stands still.
+    pub(super) fn wait_for(&mut self, arrival: Arrival) {
+        if let Some(version) = self.version(&arrival.name)
+            && !self.given.contains(&version.key(&arrival.name))
+        {
+            self.grows(arrival.name, version, self.now_ns());
+        }
+    }
+
+    /// All pages of a file were read.
+    pub(super) fn was_read(&mut self, arrival: &Arrival) {
+        if let Some(growing) = self.growing.get_mut(&arrival.name) {
+            growing.given = arrival.version.map(|version| (arrival.skip_pages, version));
+        }
+    }
+
+    /// Whether a file that cannot be read now may be whole later; it is watched then. Pages of
+    /// it that were given stay given.
+    pub(super) fn may_become_whole(&mut self, arrival: Arrival) -> bool {
+        let Some(version) = self.version(&arrival.name) else {
+            // Gone again: nothing to refuse, nothing to wait for.
+            return true;
+        };
+        let now = self.now_ns();
+        let changed = arrival.version != Some(version);
+        let first_read_ns =
+            self.growing.get(&arrival.name).and_then(|growing| growing.first_read_ns);
+        let patient = first_read_ns.is_none_or(|first| now - first < nanos(GIVEN_UP));
+        if changed || (!arrival.closed && patient) {
+            self.given.remove(&version.key(&arrival.name));
+            let given = arrival.version.map(|version| (arrival.skip_pages, version));
+            self.growing.insert(
+                arrival.name,
+                Growing {
+                    version,
+                    since_ns: now,
+                    first_read_ns: first_read_ns.or(Some(now)),
+                    taken: false,
+                    given,
+                },
+            );
+            return true;
+        }
+        false
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.clock.now().mono_ns
+    }
+
+    fn version(&self, name: &OsStr) -> Option<Version> {
+        let metadata = std::fs::metadata(self.path.join(name)).ok()?;
+        metadata.is_file().then(|| Version::of(&metadata))
+    }
+
+    fn notice(&mut self, notice: Notice) -> Result<(), SourceError> {
+        match notice {
+            Notice::Whole(name) => {
+                let growing = self.growing.remove(&name);
+                if let Some(version) = self.version(&name) {
+                    let skip = growing.map_or(0, |growing| skip_pages(growing.given, version));
+                    self.arrive(name, version, skip, true);
+                }
+                Ok(())
+            }
+            Notice::Touched(name) => {
+                if let Some(version) = self.version(&name)
+                    && !self.given.contains(&version.key(&name))
+                {
+                    self.grows(name, version, self.now_ns());
+                }
+                Ok(())
+            }
+            Notice::Overflow => {
+                warn!(folder = %self.path.display(), "too many changes at once; listing the folder");
+                self.relist()
+            }
+            Notice::FolderGone => {
+                let path = self.path.display();
+                Err(SourceError::Lost(format!("the folder {path} was removed or renamed")))
+            }
+        }
+    }
+
+    /// Hands a version out, once.
+    fn arrive(&mut self, name: OsString, version: Version, skip_pages: usize, closed: bool) {
+        if self.given.insert(version.key(&name)) {
+            self.waiting.push_back(Arrival { name, skip_pages, version: Some(version), closed });
+        }
+    }
+
+    fn grows(&mut self, name: OsString, version: Version, since_ns: u64) {
+        let growing = self.growing.entry(name).or_insert(Growing {
+            version,
+            since_ns,
+            first_read_ns: None,
+            taken: false,
+            given: None,
+        });
+        if growing.version != version {
+            *growing = Growing { version, since_ns, taken: false, ..*growing };
+        }
+    }
+
+    fn next_settled_ns(&self) -> Option<u64> {
+        let open = self.growing.values().filter(|growing| !growing.taken);
+        open.map(|growing| growing.since_ns.saturating_add(nanos(SETTLED))).min()
+    }
+
+    /// Hands out what stood still long enough.
+    fn settle(&mut self) {
+        let now = self.now_ns();
+        let mut settled = Vec::new();
+        let path = &self.path;
+        self.growing.retain(|name, growing| {
+            if growing.taken || now.saturating_sub(growing.since_ns) < nanos(SETTLED) {
+                return true;
+            }
+            let Ok(metadata) = std::fs::metadata(path.join(name)) else { return false };
+            let version = Version::of(&metadata);
+            if version == growing.version {
+                growing.taken = true;
+                growing.first_read_ns.get_or_insert(now);
+                settled.push((name.clone(), version, skip_pages(growing.given, version)));
+            } else {
+                *growing = Growing { version, since_ns: now, ..*growing };
+            }
+            true
+        });
+        settled.sort_by(|(a, ..), (b, ..)| super::natural(a, b));
+        for (name, version, skip) in settled {
+            debug!(file = %name.display(), "nobody closed this file, but it stands still");
+            self.arrive(name, version, skip, false);
+        }
+    }
+
+    /// Lists the folder, takes what is whole and forgets what is gone.
+    fn relist(&mut self) -> Result<(), SourceError> {
+        let begun = self.clock.now();
+        let mut present = HashSet::new();
+        for name in super::list(&self.path)? {
+            let Some(version) = self.version(&name) else { continue };
+            let key = version.key(&name);
+            present.insert(key);
+            if self.given.contains(&key) || self.growing.contains_key(&name) {
+                continue;
+            }
+            let age = i128::from(begun.wall_ns) - version.modified_ns;
+            if age >= i128::from(nanos(SETTLED)) {
+                self.arrive(name, version, 0, true);
+            } else {
+                self.grows(name, version, begun.mono_ns);
+            }
+        }
+        self.given.retain(|key| present.contains(key));
+        let path = &self.path;
+        self.growing.retain(|name, growing| !growing.taken || path.join(name).exists());
+        let took = self.clock.now().since(&begun);
+        let pause = RELISTED.max(took * LISTING_SHARE);
+        self.relist_at_ns = self.now_ns().saturating_add(nanos(pause));
+        Ok(())
+    }
+}
+
+/// A file that only grew since some of its pages were given has those pages still; any other
+/// change made it a new one.
+fn skip_pages(given: Option<(usize, Version)>, version: Version) -> usize {
+    given.map_or(
+        0,
+        |(pages, then)| {
+            if version == then || version.size > then.size { pages } else { 0 }
+        },
+    )
+}
+
+/// What an event of the kernel means here.
+fn notices_of(event: notify::Result<notify::Event>, root: &Path) -> Vec<Notice> {
+    let event = match event {
+        Ok(event) => event,
+        Err(error) => {
+            warn!(%error, "an event was lost; listing the folder");
+            return vec![Notice::Overflow];
+        }
+    };
+    if event.need_rescan() {
+        return vec![Notice::Overflow];
+    }
+    let gone = matches!(
+        event.kind,
+        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From))
+    );
+    let make: fn(OsString) -> Notice = match event.kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write))
+        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Notice::Whole,
+        EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
+            Notice::Touched
+        }
+        _ if gone && event.paths.iter().any(|path| path == root) => {
+            return vec![Notice::FolderGone];
+        }
+        _ => return Vec::new(),
+    };
+    let names = event.paths.iter().filter(|path| is_image_name(path));
+    names.filter_map(|path| path.file_name()).map(|name| make(name.to_owned())).collect()
+}

@@ -1,0 +1,101 @@
+//! Why an image file was not read, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// One file, or one page of it, that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{} {problem}", path.display(), page.map(|page| format!("#{page}")).unwrap_or_default())]
+pub struct ImageFileError {
+    path: PathBuf,
+    page: Option<usize>,
+    problem: Problem,
+}
+
+impl ImageFileError {
+    pub(super) fn new(path: &Path, page: Option<usize>, problem: Problem) -> Self {
+        Self { path: path.to_owned(), page, problem }
+    }
+
+    /// Which file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which page of it, from 0, where the file has several.
+    pub fn page(&self) -> Option<usize> {
+        self.page
+    }
+
+    /// What is wrong with it; reads as "`FILE` `PROBLEM`".
+    pub fn problem(&self) -> &Problem {
+        &self.problem
+    }
+}
+
+/// What is wrong with an image.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The operating system refused.
+    #[error("cannot be read ({0}); check that it is there and that this user may read it")]
+    Unreadable(io::Error),
+    /// A folder, a pipe, a device.
+    #[error("is not a file; give an image file, or a folder where folders are taken")]
+    NotAFile,
+    /// No bytes.
+    #[error("is empty (0 bytes); export or copy it again")]
+    Empty,
+    /// Neither TIFF nor PNG nor JPEG.
+    #[error("is not a TIFF, PNG or JPEG image; export it as one of these")]
+    NotAnImage,
+    /// The file contradicts itself or ends too early.
+    #[error("is damaged or cut short ({0}); export or copy it again")]
+    Damaged(String),
+    /// More than one channel that matter.
+    #[error("is a colour image; Reticle segments one channel: export one channel as greyscale")]
+    Colour,
+    /// Well formed, but of a kind that is not read here.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Larger than the caller allowed.
+    #[error(
+        "has {width}×{height} pixels, above the limit of {limit}; crop it or export it in tiles"
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Pixels allowed.
+        limit: u64,
+    },
+    /// Writing failed.
+    #[error("cannot be written ({0}); check the folder, its permissions and the free space")]
+    Unwritable(io::Error),
+}
+
+impl Problem {
+    /// Whether later pages of the same file are in doubt, too.
+    pub(super) fn ends_the_file(&self) -> bool {
+        !matches!(self, Self::Colour | Self::Unsupported(_) | Self::TooLarge { .. })
+    }
+
+    /// A well-formed image of a kind that is not read here.
+    pub(super) fn kind(what: &str) -> Self {
+        Self::Unsupported(format!("{what}; export it as 8-bit or 16-bit greyscale"))
+    }
+}
+
+/// An early end is damage to the file; all else is the operating system's.
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Damaged("it ends too early".to_owned()),
+            // Decoders report corrupt streams so.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
+                Self::Damaged(error.to_string())
+            }
+            _ => Self::Unreadable(error),
+        }
+    }
+}

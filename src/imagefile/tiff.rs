@@ -1,0 +1,257 @@
+//! TIFF: classic and BigTIFF, both byte orders, stacks, OME-TIFF, ImageJ.
+
+use std::collections::HashSet;
+use std::io::{Read, Seek};
+
+use tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
+use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, SampleFormat, Tag};
+use tiff::{ColorType, TiffError, TiffFormatError, TiffUnsupportedError};
+
+use super::grey::{Channels, one_channel};
+use super::meta::Description;
+use super::{Limits, Page, Problem};
+use crate::domain::frame::Pixels;
+
+/// Largest value of one tag: the OME-XML of a whole plate, the strips of a tall image.
+const MAX_TAG_BYTES: usize = 64 * 1024 * 1024;
+
+/// The pages of one TIFF file.
+#[derive(Debug)]
+pub(super) struct Stack<R: Read + Seek> {
+    decoder: Decoder<R>,
+    limits: Limits,
+    description: Description,
+    /// Places of the pages in the file's chain of directories; thumbnails are left out.
+    pages: Vec<usize>,
+    /// What is wrong with the chain after the last of them.
+    broken: Option<Problem>,
+}
+
+/// Grey values of any width that a TIFF page may have.
+pub(super) enum Values {
+    U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+}
+
+/// A page as the file has it.
+pub(super) struct Raw {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    pub(super) values: Values,
+}
+
+impl<R: Read + Seek> Stack<R> {
+    /// Lists the pages; reads none.
+    pub(super) fn open(reader: R, limits: Limits) -> Result<Self, Problem> {
+        let mut decoder =
+            Decoder::new(reader).map_err(problem)?.with_limits(decoder_limits(limits));
+        let description = description(&mut decoder);
+        let (pages, broken) = list_pages(&mut decoder);
+        if let Some(images) = description.imagej_images
+            && images > pages.len()
+            && pages.len() == 1
+            && broken.is_none()
+        {
+            return Err(Problem::Unsupported(format!(
+                "says it has {images} images but lists one, as ImageJ does above 4 GB; \
+                 export it as OME-TIFF"
+            )));
+        }
+        if pages.is_empty() && broken.is_none() {
+            return Err(Problem::Damaged("it holds no image".to_owned()));
+        }
+        Ok(Self { decoder, limits, description, pages, broken })
+    }
+
+    /// Number of pages; where the file breaks off, the missing rest counts as one.
+    pub(super) fn len(&self) -> usize {
+        self.pages.len() + usize::from(self.broken.is_some())
+    }
+
+    /// Reads page `index`.
+    pub(super) fn read(&mut self, index: usize) -> Result<Page, Problem> {
+        let raw = self.read_raw(index)?;
+        let (pixels, most) = match raw.values {
+            Values::U8(values) => (Pixels::U8(values), 8),
+            Values::U16(values) => (Pixels::U16(values), 16),
+            Values::U32(_) => {
+                return Err(Problem::kind("has 32 bits a pixel, which cameras do not give"));
+            }
+        };
+        let bit_depth = match self.description.significant_bits {
+            Some(bits @ (10 | 12 | 14)) if most == 16 && all_below(&pixels, bits) => bits,
+            _ => most,
+        };
+        let resolution = self.tag(Tag::XResolution).zip(self.tag(Tag::YResolution));
+        let unit = self.decoder.find_tag_unsigned(Tag::ResolutionUnit).ok().flatten();
+        let pixel_size_um = self.description.pixel_size_um(resolution, unit);
+        Ok(Page { width: raw.width, height: raw.height, bit_depth, pixels, pixel_size_um, index })
+    }
+
+    /// Reads page `index` without narrowing its values.
+    pub(super) fn read_raw(&mut self, index: usize) -> Result<Raw, Problem> {
+        let Some(&place) = self.pages.get(index) else {
+            let end = || Problem::Damaged("there is no such page".to_owned());
+            return Err(self.broken.take().unwrap_or_else(end));
+        };
+        self.decoder.seek_to_image(place).map_err(problem)?;
+        let (width, height) = self.decoder.dimensions().map_err(problem)?;
+        self.limits.check(width, height)?;
+        let channels = self.channels()?;
+        let mut result = DecodingResult::U8(Vec::new());
+        self.decoder.read_image_to_buffer(&mut result).map_err(problem)?;
+        let values = match result {
+            DecodingResult::U8(values) => Values::U8(one_channel(values, channels, u8::MAX)?),
+            DecodingResult::U16(values) => Values::U16(one_channel(values, channels, u16::MAX)?),
+            DecodingResult::U32(values) => Values::U32(one_channel(values, channels, u32::MAX)?),
+            DecodingResult::I8(values) => Values::U8(unsigned(values, channels)?),
+            DecodingResult::I16(values) => Values::U16(unsigned(values, channels)?),
+            DecodingResult::I32(values) => Values::U32(unsigned(values, channels)?),
+            _ => return Err(Problem::kind("has pixels of 64 bits")),
+        };
+        let expected = width as usize * height as usize;
+        let found = match &values {
+            Values::U8(values) => values.len(),
+            Values::U16(values) => values.len(),
+            Values::U32(values) => values.len(),
+        };
+        if found != expected {
+            return Err(Problem::Damaged(format!("{found} of {expected} pixels are there")));
+        }
+        Ok(Raw { width, height, values })
+    }
+
+    /// How the samples of the current page lie; refuses what has no grey value.
+    fn channels(&mut self) -> Result<Channels, Problem> {
+        let unsigned = |decoder: &mut Decoder<R>, tag, default: u16| {
+            decoder.find_tag_unsigned::<u16>(tag).ok().flatten().unwrap_or(default)
+        };
+        let interpretation = unsigned(&mut self.decoder, Tag::PhotometricInterpretation, 1);
+        if interpretation == PhotometricInterpretation::RGBPalette.to_u16() {
+            return Err(Problem::kind("is shown through a colour table (LUT)"));
+        }
+        let formats = self.decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat);
+        if let Ok(Some(formats)) = formats
+            && formats.contains(&SampleFormat::IEEEFP.to_u16())
+        {
+            return Err(Problem::kind(
+                "has floating-point pixels, whose black and white are not known",
+            ));
+        }
+        let planar = unsigned(&mut self.decoder, Tag::PlanarConfiguration, 1)
+            == PlanarConfiguration::Planar.to_u16();
+        let colour = self.decoder.colortype().map_err(problem)?;
+        let depth = colour.bit_depth();
+        if !matches!(depth, 8 | 16 | 32) {
+            return Err(Problem::kind(&format!("has {depth} bits a pixel")));
+        }
+        match colour {
+            ColorType::Gray(_) => Ok(Channels { count: 1, alpha: false, planar: false }),
+            ColorType::GrayA(_) => Ok(Channels { count: 2, alpha: true, planar }),
+            ColorType::RGB(_) => Ok(Channels { count: 3, alpha: false, planar }),
+            ColorType::RGBA(_) => Ok(Channels { count: 4, alpha: true, planar }),
+            ColorType::Multiband { num_samples, .. } => Err(Problem::Unsupported(format!(
+                "has {num_samples} channels in one page; Reticle segments one channel: \
+                 export one channel as greyscale"
+            ))),
+            _ => Err(Problem::Colour),
+        }
+    }
+
+    /// A tag of the current page as a number.
+    fn tag(&mut self, tag: Tag) -> Option<f64> {
+        self.decoder.find_tag(tag).ok().flatten()?.into_f64().ok()
+    }
+}
+
+/// Signed values that are not negative; labels are often saved so.
+fn unsigned<S, U>(values: Vec<S>, channels: Channels) -> Result<Vec<U>, Problem>
+where
+    U: TryFrom<S>,
+{
+    if channels.count != 1 {
+        return Err(Problem::Colour);
+    }
+    values
+        .into_iter()
+        .map(U::try_from)
+        .collect::<Result<_, _>>()
+        .map_err(|_negative| Problem::kind("has negative pixels"))
+}
+
+fn all_below(pixels: &Pixels, bits: u8) -> bool {
+    match pixels {
+        Pixels::U8(_) => true,
+        Pixels::U16(values) => values.iter().all(|&value| value < 1 << bits),
+    }
+}
+
+/// Walks the chain of directories without reading images.
+fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> (Vec<usize>, Option<Problem>) {
+    let mut pages = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = decoder.ifd_pointer();
+    for place in 0.. {
+        let Some(pointer) = next else { break };
+        if !seen.insert(pointer) {
+            let why = "its list of pages runs in a circle".to_owned();
+            return (pages, Some(Problem::Damaged(why)));
+        }
+        let directory = match decoder.read_directory(pointer) {
+            Ok(directory) => directory,
+            Err(error) => return (pages, Some(problem(error))),
+        };
+        let subfile: Option<u32> = decoder
+            .read_directory_tags(&directory)
+            .find_tag_unsigned(Tag::NewSubfileType)
+            .ok()
+            .flatten();
+        // Bit 0: a smaller copy of another page; bit 2: a transparency mask.
+        if subfile.unwrap_or(0) & 0b101 == 0 {
+            pages.push(place);
+        }
+        next = directory.next();
+    }
+    (pages, None)
+}
+
+/// The description of the first page; text in an unknown encoding is as good as none.
+fn description<R: Read + Seek>(decoder: &mut Decoder<R>) -> Description {
+    let text = decoder.get_tag_ascii_string(Tag::ImageDescription);
+    text.map(|text| Description::parse(&text)).unwrap_or_default()
+}
+
+fn decoder_limits(limits: Limits) -> DecoderLimits {
+    // Up to four channels of two bytes, or one of four (labels).
+    let bytes = usize::try_from(limits.max_pixels.saturating_mul(8)).unwrap_or(usize::MAX);
+    let mut decoder_limits = DecoderLimits::default();
+    decoder_limits.decoding_buffer_size = bytes;
+    // A compressed strip that was not worth compressing is a little larger than its pixels.
+    decoder_limits.intermediate_buffer_size = bytes.saturating_add(bytes / 8).saturating_add(4096);
+    decoder_limits.ifd_value_size = MAX_TAG_BYTES;
+    decoder_limits
+}
+
+fn problem(error: TiffError) -> Problem {
+    match error {
+        TiffError::IoError(error) => Problem::from(error),
+        TiffError::UnsupportedError(TiffUnsupportedError::UnsupportedCompressionMethod(method)) => {
+            Problem::Unsupported(format!(
+                "is compressed by {method:?}, which is not read here; export it uncompressed or \
+                 with LZW or deflate"
+            ))
+        }
+        TiffError::UnsupportedError(error) => {
+            Problem::kind(&format!("is a TIFF of a kind that is not read here ({error})"))
+        }
+        TiffError::FormatError(TiffFormatError::InvalidDimensions(..)) => {
+            Problem::Damaged("its width or height is 0".to_owned())
+        }
+        TiffError::FormatError(error) => Problem::Damaged(error.to_string()),
+        TiffError::LimitsExceeded | TiffError::IntSizeError => {
+            Problem::Damaged("it names sizes that cannot be".to_owned())
+        }
+        TiffError::UsageError(error) => Problem::Damaged(error.to_string()),
+    }
+}

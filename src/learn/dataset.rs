@@ -1,0 +1,211 @@
+//! Reads a folder of images and a folder of label images, paired by file name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::imagefile;
+use crate::segment::normalise::Normalisation;
+
+/// One image with its labels, in memory for training.
+pub struct Pair {
+    /// File name without its ending.
+    pub name: String,
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// Normalised intensities, row-major.
+    pub image: Vec<f32>,
+    /// Labels, row-major.
+    pub labels: Vec<u32>,
+    /// Median diameter of its objects, of circles of equal area; `None` without objects.
+    pub median_diameter: Option<f32>,
+}
+
+/// Why a data set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataSetError {
+    /// The folder is not laid out as it must be.
+    #[error("{folder} has no folder `{missing}`; a data set is images/ and labels/ with the same file names")]
+    Layout {
+        /// Folder that was given.
+        folder: PathBuf,
+        /// What is not in it.
+        missing: &'static str,
+    },
+    /// There is nothing in it.
+    #[error("{0} has no image that has labels of the same name")]
+    Empty(PathBuf),
+    /// An image without labels.
+    #[error("{0} has no label image of the same name in labels/; add one or remove the image")]
+    Unlabelled(PathBuf),
+    /// Image and labels do not fit together.
+    #[error("{image} is {image_size:?} pixels but its labels are {label_size:?}")]
+    Mismatch {
+        /// The image.
+        image: PathBuf,
+        /// Its width and height.
+        image_size: (u32, u32),
+        /// Width and height of the labels.
+        label_size: (u32, u32),
+    },
+    /// An image cannot be read.
+    #[error(transparent)]
+    Image(#[from] imagefile::ImageFileError),
+    /// A folder cannot be read.
+    #[error("cannot list {folder}")]
+    List {
+        /// Which folder.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Pair {
+    /// Takes normalised intensities and labels, `width × height` of each.
+    pub fn new(
+        name: String,
+        width: usize,
+        height: usize,
+        image: Vec<f32>,
+        labels: Vec<u32>,
+    ) -> Self {
+        let median_diameter = median_diameter(&labels);
+        Self { name, width, height, image, labels, median_diameter }
+    }
+
+    /// Label at the pixel nearest to `(x, y)`, both within the image.
+    pub fn label_at(&self, x: f32, y: f32) -> u32 {
+        let column = (x.round() as usize).min(self.width - 1);
+        let row = (y.round() as usize).min(self.height - 1);
+        self.labels[row * self.width + column]
+    }
+
+    /// Intensity at `(x, y)` within the image, bilinear between pixels.
+    pub fn intensity_at(&self, x: f32, y: f32) -> f32 {
+        let (left, top) = (x.floor() as usize, y.floor() as usize);
+        let right = (left + 1).min(self.width - 1);
+        let bottom = (top + 1).min(self.height - 1);
+        let (left, top) = (left.min(self.width - 1), top.min(self.height - 1));
+        let (fx, fy) = (x.fract(), y.fract());
+        let row = |row: usize| {
+            self.image[row * self.width + left] * (1.0 - fx)
+                + self.image[row * self.width + right] * fx
+        };
+        row(top) * (1.0 - fy) + row(bottom) * fy
+    }
+}
+
+fn median_diameter(labels: &[u32]) -> Option<f32> {
+    let count = labels.iter().copied().max()? as usize;
+    let mut areas = vec![0_u32; count + 1];
+    for &label in labels {
+        areas[label as usize] += 1;
+    }
+    let mut areas: Vec<u32> = areas.into_iter().skip(1).filter(|&area| area > 0).collect();
+    if areas.is_empty() {
+        return None;
+    }
+    let middle = areas.len() / 2;
+    let (_, &mut median, _) = areas.select_nth_unstable(middle);
+    Some(2.0 * (median as f32 / std::f32::consts::PI).sqrt())
+}
+
+/// Paths of images and their labels under `folder/images` and `folder/labels`, by file name.
+///
+/// # Errors
+/// When a folder is missing or empty, or an image has no labels.
+pub fn paired_paths(folder: &Path) -> Result<Vec<(PathBuf, PathBuf)>, DataSetError> {
+    let labels = by_stem(folder, "labels")?;
+    let mut pairs = Vec::new();
+    for (stem, image) in by_stem(folder, "images")? {
+        let label = labels.get(&stem).ok_or_else(|| DataSetError::Unlabelled(image.clone()))?;
+        pairs.push((image, label.clone()));
+    }
+    if pairs.is_empty() {
+        return Err(DataSetError::Empty(folder.to_owned()));
+    }
+    Ok(pairs)
+}
+
+/// Reads every pair under `folder`, each image normalised over its whole frame.
+///
+/// # Errors
+/// On the first image or folder that cannot be used; training on part of the data by
+/// accident would be worse than not training.
+pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, DataSetError> {
+    paired_paths(folder)?
+        .into_iter()
+        .map(|(image_path, label_path)| {
+            let page = imagefile::read_single(&image_path, imagefile::Limits::default())?;
+            let labels = imagefile::read_labels(&label_path)?;
+            if (page.width, page.height) != (labels.width(), labels.height()) {
+                return Err(DataSetError::Mismatch {
+                    image: image_path,
+                    image_size: (page.width, page.height),
+                    label_size: (labels.width(), labels.height()),
+                });
+            }
+            let span = normalisation.span(&page.pixels, page.width as usize);
+            let image = (0..page.pixels.len()).map(|at| span.apply(page.pixels.get(at))).collect();
+            let name = stem_of(&image_path);
+            Ok(Pair::new(
+                name,
+                page.width as usize,
+                page.height as usize,
+                image,
+                labels.relabelled().labels().to_vec(),
+            ))
+        })
+        .collect()
+}
+
+fn by_stem(
+    folder: &Path,
+    part: &'static str,
+) -> Result<BTreeMap<String, PathBuf>, DataSetError> {
+    let inner = folder.join(part);
+    if !inner.is_dir() {
+        return Err(DataSetError::Layout { folder: folder.to_owned(), missing: part });
+    }
+    let list_failed =
+        |source| DataSetError::List { folder: inner.clone(), source };
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(&inner).map_err(list_failed)? {
+        let path = entry.map_err(list_failed)?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        if path.is_file() && !hidden {
+            found.insert(stem_of(&path), path);
+        }
+    }
+    Ok(found)
+}
+
+fn stem_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_diameter_is_that_of_circles_of_equal_area() {
+        let labels: Vec<u32> = [(1, 100), (2, 314), (3, 2000)]
+            .iter()
+            .flat_map(|&(label, area)| std::iter::repeat_n(label, area))
+            .collect();
+        let diameter = median_diameter(&labels).unwrap();
+        assert!((diameter - 20.0).abs() < 0.1, "{diameter}");
+        assert_eq!(median_diameter(&[0, 0]), None);
+    }
+
+    #[test]
+    fn a_folder_without_labels_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("images")).unwrap();
+        let error = paired_paths(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("has no folder `labels`"), "{error}");
+    }
+}

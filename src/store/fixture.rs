@@ -1,0 +1,118 @@
+//! Made-up cells and frames for this module's tests.
+
+use std::sync::Arc;
+
+use crate::base::clock::Clock;
+use crate::base::ids::SessionId;
+use crate::domain::frame::{Frame, Pixels, Place, Shot};
+use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
+use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
+use crate::domain::session::Session;
+
+/// Ellipses of about the size of nuclei, some touching, none hidden.
+pub(crate) fn cells(width: u32, height: u32, count: u32, seed: u64) -> LabelImage {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut random = |below: f64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 53) as f64 * below
+    };
+    let radius =
+        0.45 * (f64::from(width) * f64::from(height) / f64::from(count.max(1))).sqrt() / 1.6;
+    let mut labels = vec![0; (width * height) as usize];
+    for label in 1..=count {
+        let (y, x) = (random(f64::from(height)), random(f64::from(width)));
+        let (a, b) = (radius * (0.7 + random(0.6)), radius * (0.6 + random(0.5)));
+        let turn = random(std::f64::consts::PI);
+        for row in 0..height {
+            for column in 0..width {
+                let (dy, dx) = (f64::from(row) - y, f64::from(column) - x);
+                if dy.abs() > 2.0 * radius || dx.abs() > 2.0 * radius {
+                    continue;
+                }
+                let u = (dx * turn.cos() + dy * turn.sin()) / a;
+                let v = (dy * turn.cos() - dx * turn.sin()) / b;
+                let slot = &mut labels[(row * width + column) as usize];
+                if u * u + v * v < 1.0 && *slot == 0 {
+                    *slot = label;
+                }
+            }
+        }
+    }
+    LabelImage::new(width, height, labels).unwrap().relabelled()
+}
+
+pub(crate) fn session(clock: &Clock) -> Session {
+    Session {
+        id: SessionId::new(),
+        name: "plate 7".into(),
+        source: "virtual".into(),
+        channel: Some("DAPI".into()),
+        operator: None,
+        pixel_size_um: Some(0.65),
+        started: clock.now(),
+    }
+}
+
+pub(crate) fn frame(clock: &Clock, sequence: u64, width: u32, height: u32) -> Arc<Frame> {
+    let pixels = (0..width * height)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 20) as u16 ^ sequence as u16)
+        .collect();
+    let shot = Shot {
+        sequence,
+        captured: clock.now(),
+        exposure_us: Some(10_000),
+        width,
+        height,
+        bit_depth: 16,
+        pixels: Pixels::U16(pixels),
+        pixel_size_um: Some(0.65),
+        place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(3) },
+        origin: None,
+        truth: None,
+    };
+    Arc::new(shot.into_frame().unwrap())
+}
+
+pub(crate) fn model() -> Arc<ModelRef> {
+    Arc::new(ModelRef {
+        name: "nuclei".into(),
+        sha256: "ab".repeat(32),
+        parameters: "{\"threshold\":0.5}".into(),
+        software: "0.1.0".into(),
+    })
+}
+
+pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
+    let labels = cells(frame.width, frame.height, count, frame.sequence + 1);
+    let objects = super::writer::areas(&labels).into_iter().zip(1..).map(|(area, label)| Object {
+        label,
+        area,
+        centroid_0: 1.5,
+        centroid_1: 2.5,
+        bbox_0: 0,
+        bbox_1: 0,
+        bbox_2: 4,
+        bbox_3: 5,
+        perimeter: 11.25,
+        eccentricity: 0.5,
+        solidity: 0.9,
+        major_axis_length: 5.0,
+        minor_axis_length: 4.0,
+        orientation: -0.25,
+        intensity_mean: 300.125,
+        intensity_max: 400.0,
+        intensity_min: 200.0,
+        touches_border: label == 1,
+    });
+    Segmentation {
+        frame: Arc::clone(frame),
+        model: model(),
+        objects: Arc::new(objects.collect()),
+        labels: Arc::new(labels),
+        focus: 0.75,
+        timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
+    }
+}

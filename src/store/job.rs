@@ -1,0 +1,161 @@
+//! What goes into the writer and what comes out of it.
+
+use std::sync::Arc;
+
+use rusqlite::ToSql;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+
+use super::error::StoreError;
+use crate::base::clock::Stamp;
+use crate::base::ids::{FrameId, SessionId};
+use crate::domain::frame::Frame;
+use crate::domain::record::Record;
+use crate::domain::segmentation::Segmentation;
+use crate::domain::session::Session;
+
+/// What the writer is asked to do, in the order of the queue. [`Job::Keep`] of a frame comes
+/// before its [`Job::Commit`].
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// A session begins. Before any frame of it.
+    Open(Session),
+    /// A session ends.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// When.
+        at: Stamp,
+    },
+    /// A frame was captured: record it, and keep its pixels by the retention rule.
+    Keep {
+        /// Session it belongs to.
+        session: SessionId,
+        /// The frame.
+        frame: Arc<Frame>,
+    },
+    /// A frame was segmented: save the result.
+    Commit {
+        /// Session it belongs to.
+        session: SessionId,
+        /// The result; it carries its frame.
+        segmentation: Segmentation,
+    },
+    /// Frames are missing that should have been there.
+    Gap(Gap),
+}
+
+/// A stretch without frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Session it happened in.
+    pub session: SessionId,
+    /// Last moment before it.
+    pub from: Stamp,
+    /// First moment after it.
+    pub to: Stamp,
+    /// Frames missed, where the source can tell.
+    pub missed: Option<u64>,
+    /// Why, for machines.
+    pub reason: GapReason,
+    /// What was seen, for people.
+    pub detail: String,
+}
+
+/// An enum that the database holds as a word.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+        pub enum $name {
+            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// The word for it in JSON and in the database.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+        }
+
+        impl ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+                Ok(self.word().into())
+            }
+        }
+
+        impl FromSql for $name {
+            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+                match value.as_str()? {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(FromSqlError::InvalidType),
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Why frames are missing.
+    GapReason {
+        /// The source was lost and came back.
+        SourceLost = "source_lost",
+        /// The source's own count jumped.
+        SequenceJump = "sequence_jump",
+        /// Capture could not hand frames on in time.
+        Overrun = "overrun",
+    }
+}
+
+words! {
+    /// Why a frame has no file.
+    NoFile {
+        /// The retention rule (`keep`) does not include it.
+        Rule = "rule",
+        /// It alone is larger than `max_bytes`, or nothing could be evicted for it.
+        MaxBytes = "max_bytes",
+        /// There was too little free room (`min_free_bytes`) and nothing to evict.
+        MinFree = "min_free",
+        /// The file could not be written; the failure was reported.
+        WriteFailed = "write_failed",
+        /// It was evicted to stay within `max_bytes`.
+        EvictedMaxBytes = "evicted_max_bytes",
+        /// It was evicted to leave `min_free_bytes` free.
+        EvictedMinFree = "evicted_min_free",
+    }
+}
+
+/// What became of a [`Job`]. Sent only after the fact is committed and fsynced.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The frame is recorded and its pixels are on the disk.
+    Kept {
+        /// Which.
+        frame: FrameId,
+    },
+    /// The frame is recorded, without its pixels.
+    NotKept {
+        /// Which.
+        frame: FrameId,
+        /// Why.
+        reason: NoFile,
+    },
+    /// The result is committed: it may be called saved.
+    Saved(Record),
+    /// It is not saved.
+    Failed {
+        /// Which frame. `None` for the begin or end of a session and for a gap: these are few
+        /// and small, and the writer tries them again with whatever comes next.
+        frame: Option<FrameId>,
+        /// Why, and what to do; [`StoreError::remedy`] says whether to try again.
+        error: StoreError,
+    },
+    /// Frame files were deleted to make room; records and label images stay.
+    Evicted {
+        /// How many.
+        frames: u64,
+        /// Bytes they took.
+        bytes: u64,
+        /// Why.
+        reason: NoFile,
+    },
+}

@@ -1,0 +1,120 @@
+//! One owner a folder: an exclusive `flock` on `<folder>/lock`.
+//!
+//! The kernel lets go of it however the owner ends. The file holds the owner's process id
+//! while it works and is emptied when it closes the store: whoever takes the lock and finds a
+//! number knows that the last owner died.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+
+use super::error::StoreError;
+
+/// Held for as long as the store is open.
+#[derive(Debug)]
+pub(super) struct FolderLock {
+    file: File,
+}
+
+impl FolderLock {
+    /// Takes the folder, and says whether its last owner died in it.
+    pub(super) fn take(folder: &Path) -> Result<(Self, bool), StoreError> {
+        let path = path(folder);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(StoreError::file("open the lock", &path))?;
+        match lock_with_patience(&file) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked {
+                    folder: folder.to_owned(),
+                    pid: read_owner(&mut file),
+                });
+            }
+            Err(error) => return Err(StoreError::file("take the lock", &path)(error.into())),
+        }
+        let unclean = read_owner(&mut file).is_some();
+        let mut lock = Self { file };
+        lock.write_owner(&std::process::id().to_string())
+            .map_err(StoreError::file("write the lock", &path))?;
+        Ok((lock, unclean))
+    }
+
+    /// Says that the store was closed in order.
+    pub(super) fn release_clean(mut self, folder: &Path) -> Result<(), StoreError> {
+        self.write_owner("").map_err(StoreError::file("write the lock", &path(folder)))
+    }
+
+    fn write_owner(&mut self, owner: &str) -> std::io::Result<()> {
+        self.file.set_len(0)?;
+        self.file.rewind()?;
+        self.file.write_all(owner.as_bytes())?;
+        self.file.sync_all()
+    }
+}
+
+/// Someone who only looks ([`is_taken`]) has the lock for microseconds: outlast that.
+fn lock_with_patience(file: &File) -> Result<(), rustix::io::Errno> {
+    for _ in 0..20 {
+        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+    Err(rustix::io::Errno::WOULDBLOCK)
+}
+
+/// Whether some process owns the folder now. For those who only look.
+pub(super) fn is_taken(folder: &Path) -> bool {
+    // Opened to read: looking needs no right to write. Shared: lookers do not see each other.
+    File::open(path(folder)).is_ok_and(|file| {
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+    })
+}
+
+fn path(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+fn read_owner(file: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_owner_is_told_who_the_first_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lock, unclean) = FolderLock::take(folder.path()).unwrap();
+        assert!(!unclean);
+        assert!(is_taken(folder.path()));
+        let error = FolderLock::take(folder.path()).unwrap_err().to_string();
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
+        lock.release_clean(folder.path()).unwrap();
+        assert!(!is_taken(folder.path()));
+    }
+
+    #[test]
+    fn the_next_owner_knows_whether_the_last_one_died() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(FolderLock::take(folder.path()).unwrap());
+        let (lock, unclean) = FolderLock::take(folder.path()).unwrap();
+        assert!(unclean);
+        lock.release_clean(folder.path()).unwrap();
+        assert!(!FolderLock::take(folder.path()).unwrap().1);
+    }
+}

@@ -1,0 +1,249 @@
+//! Room for new frame files: which old ones go, and in what order it is done.
+//!
+//! # Evict, in order
+//!
+//! 1. The files to go are chosen: those of segmented frames first, the oldest of them first;
+//!    then the oldest of the rest. Records, label images and measurements never go.
+//! 2. One transaction takes the file's name out of each frame's row, writes the reason there,
+//!    and counts it.
+//! 3. The transaction is committed, which fsyncs the log.
+//! 4. Each file is unlinked, and its folder is fsynced.
+//!
+//! A crash after 3 leaves files that no row names, of frames that are recorded as evicted: the
+//! next start completes 4. The other order would leave rows that name files that are gone.
+//!
+//! # When the disk is full to the last byte
+//!
+//! Step 2 needs a little room in the log itself. A reserve of [`RESERVE_BYTES`] is kept aside
+//! for that, is given up when an eviction fails for want of room, and is made again after.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+
+use rusqlite::{TransactionBehavior, params};
+
+use super::error::StoreError;
+use super::frames;
+use super::job::{NoFile, Outcome};
+use super::schema;
+use super::writer::Writer;
+use crate::base::crash;
+use crate::base::durable;
+
+/// Files that go in one transaction at most.
+const EVICT_FILES: u32 = 64;
+
+/// Part of `max_bytes` that is freed at once, so that a full store does not pay a commit of its
+/// own for each new frame.
+const EVICT_PART: u64 = 64;
+
+/// Name of the reserve in the data folder.
+pub(super) const RESERVE: &str = "reserve";
+
+/// Many times the log pages that an eviction of [`EVICT_FILES`] writes (measured: 0.3 MiB).
+const RESERVE_BYTES: u64 = 4 << 20;
+
+struct Candidate {
+    pk: i64,
+    name: String,
+    bytes: u64,
+}
+
+impl Writer {
+    /// Makes room for a file of `incoming` bytes; the reason if there can be none.
+    pub(super) fn room_for(
+        &mut self,
+        incoming: u64,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<Option<NoFile>, StoreError> {
+        let max_bytes = self.retention.max_bytes;
+        let over = (self.kept_bytes + incoming).saturating_sub(max_bytes);
+        if over > 0 {
+            if incoming > max_bytes {
+                return Ok(Some(NoFile::MaxBytes));
+            }
+            let freed =
+                self.evict(over.max(max_bytes / EVICT_PART), NoFile::EvictedMaxBytes, outcomes)?;
+            if freed < over {
+                return Ok(Some(NoFile::MaxBytes));
+            }
+        }
+        let short = self.short_of_free(incoming)?;
+        if short > 0 {
+            self.evict(short, NoFile::EvictedMinFree, outcomes)?;
+            if self.short_of_free(incoming)? > 0 {
+                return Ok(Some(NoFile::MinFree));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives room back that others took meanwhile, and restores the reserve.
+    pub(super) fn keep_room(
+        &mut self,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<(), StoreError> {
+        let short = self.short_of_free(0)?;
+        if short > 0 {
+            self.evict(short, NoFile::EvictedMinFree, outcomes)?;
+        }
+        self.restore_reserve()
+    }
+
+    /// There was no room for a write: the oldest files go, however much is said to be free.
+    pub(super) fn evict_for_full_disk(
+        &mut self,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<(), StoreError> {
+        let part = (self.retention.max_bytes / EVICT_PART).max(1);
+        self.evict(part, NoFile::EvictedMinFree, outcomes).map(drop)
+    }
+
+    /// Evicts until `wanted` bytes are freed or nothing is left; gives the bytes freed.
+    fn evict(
+        &mut self,
+        wanted: u64,
+        reason: NoFile,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<u64, StoreError> {
+        let mut freed = 0;
+        while freed < wanted {
+            let chosen = self.choose(wanted - freed)?;
+            if chosen.is_empty() {
+                break;
+            }
+            let bytes = chosen.iter().map(|file| file.bytes).sum();
+            if let Err(error) = self.forget(&chosen, reason) {
+                if !(error.is_disk_full() && self.give_up_reserve()) {
+                    return Err(error);
+                }
+                self.forget(&chosen, reason)?;
+            }
+            crash::point("eviction committed");
+            self.unlink(&chosen);
+            self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+            freed += bytes;
+            let frames = chosen.len() as u64;
+            tracing::info!(frames, bytes, reason = reason.word(), "frame files evicted");
+            outcomes(Outcome::Evicted { frames, bytes, reason });
+        }
+        Ok(freed)
+    }
+
+    /// Step 1.
+    fn choose(&mut self, wanted: u64) -> Result<Vec<Candidate>, StoreError> {
+        let database = self.database.clone();
+        let query = |db: &rusqlite::Connection| -> rusqlite::Result<Vec<Candidate>> {
+            let mut statement = db.prepare_cached(
+                "SELECT pk, file, file_bytes FROM frame WHERE file IS NOT NULL
+                 ORDER BY segmented DESC, pk LIMIT ?1",
+            )?;
+            let rows = statement.query_map([EVICT_FILES], |row| {
+                Ok(Candidate {
+                    pk: row.get(0)?,
+                    name: row.get(1)?,
+                    bytes: row.get::<_, i64>(2)?.cast_unsigned(),
+                })
+            })?;
+            rows.collect()
+        };
+        let mut chosen = query(self.connection()?)
+            .map_err(schema::damaged_or("choose frame files to evict", &database))?;
+        let mut sum = 0;
+        let enough = chosen.iter().take_while(|file| {
+            let needed = sum < wanted;
+            sum += file.bytes;
+            needed
+        });
+        let enough = enough.count();
+        chosen.truncate(enough);
+        Ok(chosen)
+    }
+
+    /// Steps 2 and 3.
+    fn forget(&mut self, chosen: &[Candidate], reason: NoFile) -> Result<(), StoreError> {
+        let now = self.clock.now();
+        let database = self.database.clone();
+        let run = |db: &mut rusqlite::Connection| -> rusqlite::Result<()> {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            for file in chosen {
+                transaction
+                    .prepare_cached(
+                        "UPDATE frame SET file = NULL, file_bytes = NULL, no_file = ?2
+                         WHERE pk = ?1",
+                    )?
+                    .execute(params![file.pk, reason])?;
+                transaction
+                    .prepare_cached(
+                        "INSERT INTO tally (kind, reason, count, bytes, last_wall_ns)
+                         VALUES ('evicted', ?1, 1, ?2, ?3)
+                         ON CONFLICT (kind, reason) DO UPDATE SET count = count + 1,
+                             bytes = bytes + excluded.bytes, last_wall_ns = excluded.last_wall_ns",
+                    )?
+                    .execute(params![reason, file.bytes.cast_signed(), now.wall_ns])?;
+            }
+            crash::point("eviction written");
+            transaction.commit()
+        };
+        run(self.connection()?).map_err(schema::damaged_or("evict frame files", &database))
+    }
+
+    /// Step 4. A file that will not go stays a left-over, to be tried again.
+    fn unlink(&mut self, chosen: &[Candidate]) {
+        let mut folders = BTreeSet::new();
+        for file in chosen {
+            let path = self.folder.join(&file.name);
+            tracing::debug!(file = file.name, bytes = file.bytes, "frame file evicted");
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, file = file.name, "cannot remove; will try again");
+                    self.leftovers.push(path);
+                }
+                _ => {
+                    folders.extend(path.parent().map(PathBuf::from));
+                }
+            }
+            crash::point("evicted file unlinked");
+        }
+        for folder in folders {
+            if let Err(error) = durable::sync_dir(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "cannot fsync");
+            }
+        }
+    }
+
+    /// Bytes missing to leave `min_free_bytes` free beside a file of `incoming` bytes.
+    fn short_of_free(&self, incoming: u64) -> Result<u64, StoreError> {
+        let free = frames::free_bytes(&self.folder)
+            .map_err(StoreError::file("ask for the free room of", &self.folder))?;
+        Ok(self.retention.min_free_bytes.saturating_add(incoming).saturating_sub(free))
+    }
+
+    /// Whether there was a reserve to give up.
+    fn give_up_reserve(&self) -> bool {
+        let gone = std::fs::remove_file(self.folder.join(RESERVE)).is_ok();
+        if gone {
+            tracing::warn!("the disk is full: the reserve is given up to evict frame files");
+        }
+        gone
+    }
+
+    /// Sets room aside, if it is not there and there is some.
+    pub(super) fn restore_reserve(&self) -> Result<(), StoreError> {
+        let path = self.folder.join(RESERVE);
+        if path.metadata().is_ok_and(|meta| meta.len() == RESERVE_BYTES) {
+            return Ok(());
+        }
+        let reserve = || -> std::io::Result<()> {
+            let file = File::create(&path)?;
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
+            Ok(())
+        };
+        reserve().map_err(|error| {
+            // Half a reserve would pass for a whole one's absence; better none.
+            std::fs::remove_file(&path).ok();
+            StoreError::file("set room aside in", &path)(error)
+        })
+    }
+}

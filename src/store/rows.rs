@@ -1,0 +1,289 @@
+//! The rows that one job adds, inside the transaction of its caller.
+//!
+//! Each function may be given the same thing twice and then changes nothing.
+
+use rusqlite::{Connection, OptionalExtension, named_params, params};
+
+use super::job::{Gap, NoFile};
+use crate::base::clock::Stamp;
+use crate::base::ids::{FrameId, SessionId};
+use crate::domain::frame::Frame;
+use crate::domain::object::Object;
+use crate::domain::segmentation::{ModelRef, Segmentation};
+use crate::domain::session::Session;
+
+/// Whether a frame's pixels are in a file, and if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pixels {
+    /// In the file that `frames::file_name` names, of this size.
+    Filed { bytes: u64 },
+    /// Nowhere.
+    Without(NoFile),
+}
+
+/// Primary key of a session; `None` if it was never opened.
+pub(super) fn session(db: &Connection, id: SessionId) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT pk FROM session WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()
+}
+
+/// A session begins.
+pub(super) fn open_session(db: &Connection, session: &Session) -> rusqlite::Result<()> {
+    let boot = boot(db, &session.started)?;
+    db.prepare_cached(
+        "INSERT INTO session (id, name, source, channel, operator, pixel_size_um,
+                              started_wall_ns, started_mono_ns, started_boot)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
+    )?
+    .execute(params![
+        session.id.as_bytes(),
+        session.name,
+        session.source,
+        session.channel,
+        session.operator,
+        session.pixel_size_um,
+        session.started.wall_ns,
+        session.started.mono_ns.cast_signed(),
+        boot,
+    ])?;
+    Ok(())
+}
+
+/// A session ends.
+pub(super) fn close_session(db: &Connection, pk: i64, at: &Stamp) -> rusqlite::Result<()> {
+    let boot = boot(db, at)?;
+    db.prepare_cached(
+        "UPDATE session SET ended_wall_ns = ?2, ended_mono_ns = ?3, ended_boot = ?4
+         WHERE pk = ?1 AND ended_wall_ns IS NULL",
+    )?
+    .execute(params![pk, at.wall_ns, at.mono_ns.cast_signed(), boot])?;
+    Ok(())
+}
+
+/// A gap in a session.
+pub(super) fn gap(db: &Connection, session: i64, gap: &Gap) -> rusqlite::Result<()> {
+    let (from, to) = (boot(db, &gap.from)?, boot(db, &gap.to)?);
+    db.prepare_cached(
+        "INSERT INTO gap (session, from_wall_ns, from_mono_ns, from_boot,
+                          to_wall_ns, to_mono_ns, to_boot, missed, reason, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![
+        session,
+        gap.from.wall_ns,
+        gap.from.mono_ns.cast_signed(),
+        from,
+        gap.to.wall_ns,
+        gap.to.mono_ns.cast_signed(),
+        to,
+        gap.missed.map(u64::cast_signed),
+        gap.reason,
+        gap.detail,
+    ])?;
+    Ok(())
+}
+
+/// Where a recorded frame's pixels are; `None` if the frame is not recorded.
+pub(super) fn pixels_of(db: &Connection, id: FrameId) -> rusqlite::Result<Option<Pixels>> {
+    db.prepare_cached("SELECT file_bytes, no_file FROM frame WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| {
+            Ok(match row.get::<_, Option<i64>>(0)? {
+                Some(bytes) => Pixels::Filed { bytes: bytes.cast_unsigned() },
+                None => Pixels::Without(row.get(1)?),
+            })
+        })
+        .optional()
+}
+
+/// Records a frame, and gives its primary key. A frame that is recorded stays as it is.
+pub(super) fn frame(
+    db: &Connection,
+    session: i64,
+    frame: &Frame,
+    file: Option<&str>,
+    pixels: Pixels,
+) -> rusqlite::Result<i64> {
+    if let Some(pk) = frame_pk(db, frame.id)? {
+        return Ok(pk);
+    }
+    let boot = boot(db, &frame.captured)?;
+    let (file_bytes, no_file) = match pixels {
+        Pixels::Filed { bytes } => (Some(bytes.cast_signed()), None),
+        Pixels::Without(reason) => (None, Some(reason)),
+    };
+    db.prepare_cached(
+        "INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
+                            captured_boot, exposure_us, width, height, bit_depth, sha256,
+                            pixel_size_um, plate, well, field, origin, file, file_bytes, no_file)
+         VALUES (:id, :session, :sequence, :wall, :mono, :boot, :exposure, :width, :height,
+                 :bit_depth, :sha256, :pixel_size, :plate, :well, :field, :origin,
+                 :file, :file_bytes, :no_file)",
+    )?
+    .execute(named_params! {
+        ":id": frame.id.as_bytes(),
+        ":session": session,
+        ":sequence": frame.sequence.cast_signed(),
+        ":wall": frame.captured.wall_ns,
+        ":mono": frame.captured.mono_ns.cast_signed(),
+        ":boot": boot,
+        ":exposure": frame.exposure_us,
+        ":width": frame.width,
+        ":height": frame.height,
+        ":bit_depth": frame.bit_depth,
+        ":sha256": frame.sha256,
+        ":pixel_size": frame.pixel_size_um,
+        ":plate": frame.place.plate,
+        ":well": frame.place.well,
+        ":field": frame.place.field,
+        ":origin": frame.origin,
+        ":file": file,
+        ":file_bytes": file_bytes,
+        ":no_file": no_file,
+    })?;
+    let pk = db.last_insert_rowid();
+    db.prepare_cached("UPDATE session SET frames = frames + 1 WHERE pk = ?1")?
+        .execute([session])?;
+    Ok(pk)
+}
+
+/// Records a model's answer to a frame that is recorded: the result, its label image and its
+/// objects. False if this model's answer to this frame was there already.
+pub(super) fn segmentation(
+    db: &Connection,
+    session: i64,
+    frame: i64,
+    segmentation: &Segmentation,
+    labels: &[u8],
+    now: &Stamp,
+) -> rusqlite::Result<bool> {
+    let model = model(db, &segmentation.model)?;
+    let boot = boot(db, now)?;
+    let timings = &segmentation.timings;
+    let added = db
+        .prepare_cached(
+            "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
+                                       instances_us, measure_us, committed_wall_ns,
+                                       committed_mono_ns, committed_boot, labels_sha256, labels)
+             VALUES (:frame, :model, :objects, :focus, :normalise, :network, :instances, :measure,
+                     :wall, :mono, :boot, :sha256, :labels)
+             ON CONFLICT (frame, model) DO NOTHING",
+        )?
+        .execute(named_params! {
+            ":frame": frame,
+            ":model": model,
+            ":objects": segmentation.labels.count(),
+            ":focus": segmentation.focus,
+            ":normalise": timings.normalise_us.cast_signed(),
+            ":network": timings.network_us.cast_signed(),
+            ":instances": timings.instances_us.cast_signed(),
+            ":measure": timings.measure_us.cast_signed(),
+            ":wall": now.wall_ns,
+            ":mono": now.mono_ns.cast_signed(),
+            ":boot": boot,
+            ":sha256": segmentation.labels.sha256(),
+            ":labels": labels,
+        })?;
+    if added == 0 {
+        return Ok(false);
+    }
+    let pk = db.last_insert_rowid();
+    crate::base::crash::point("segmentation inserted");
+    for object in segmentation.objects.iter() {
+        insert_object(db, pk, object)?;
+    }
+    db.prepare_cached("UPDATE frame SET segmented = 1 WHERE pk = ?1 AND segmented = 0")?
+        .execute([frame])?;
+    db.prepare_cached(
+        "UPDATE session SET segmentations = segmentations + 1, objects = objects + ?2
+         WHERE pk = ?1",
+    )?
+    .execute(params![session, segmentation.labels.count()])?;
+    Ok(true)
+}
+
+/// An event of the store itself, for its logbook.
+pub(super) fn event(
+    db: &Connection,
+    now: &Stamp,
+    kind: &str,
+    detail: &serde_json::Value,
+) -> rusqlite::Result<()> {
+    let boot = boot(db, now)?;
+    db.execute(
+        "INSERT INTO event (wall_ns, mono_ns, boot, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![now.wall_ns, now.mono_ns.cast_signed(), boot, kind, detail.to_string()],
+    )?;
+    Ok(())
+}
+
+fn insert_object(db: &Connection, segmentation: i64, object: &Object) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        r#"INSERT INTO object (segmentation, label, area, "centroid-0", "centroid-1", "bbox-0",
+                               "bbox-1", "bbox-2", "bbox-3", perimeter, eccentricity, solidity,
+                               major_axis_length, minor_axis_length, orientation, intensity_mean,
+                               intensity_max, intensity_min, touches_border)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17,
+                   ?18, ?19)"#,
+    )?
+    // SQLite turns what is not a number into null by itself.
+    .execute(params![
+        segmentation,
+        object.label,
+        object.area,
+        object.centroid_0,
+        object.centroid_1,
+        object.bbox_0,
+        object.bbox_1,
+        object.bbox_2,
+        object.bbox_3,
+        object.perimeter,
+        object.eccentricity,
+        object.solidity,
+        object.major_axis_length,
+        object.minor_axis_length,
+        object.orientation,
+        object.intensity_mean,
+        object.intensity_max,
+        object.intensity_min,
+        object.touches_border,
+    ])?;
+    Ok(())
+}
+
+fn frame_pk(db: &Connection, id: FrameId) -> rusqlite::Result<Option<i64>> {
+    db.prepare_cached("SELECT pk FROM frame WHERE id = ?1")?
+        .query_row([id.as_bytes()], |row| row.get(0))
+        .optional()
+}
+
+fn model(db: &Connection, model: &ModelRef) -> rusqlite::Result<i64> {
+    let values = params![model.sha256, model.name, model.parameters, model.software];
+    let known = db
+        .prepare_cached(
+            "SELECT pk FROM model
+             WHERE sha256 = ?1 AND name = ?2 AND parameters = ?3 AND software = ?4",
+        )?
+        .query_row(values, |row| row.get(0))
+        .optional()?;
+    if let Some(pk) = known {
+        return Ok(pk);
+    }
+    db.prepare_cached(
+        "INSERT INTO model (sha256, name, parameters, software) VALUES (?1, ?2, ?3, ?4)",
+    )?
+    .execute(values)?;
+    Ok(db.last_insert_rowid())
+}
+
+fn boot(db: &Connection, stamp: &Stamp) -> rusqlite::Result<i64> {
+    let known = db
+        .prepare_cached("SELECT pk FROM boot WHERE id = ?1")?
+        .query_row([stamp.boot_id.as_bytes()], |row| row.get(0))
+        .optional()?;
+    if let Some(pk) = known {
+        return Ok(pk);
+    }
+    db.prepare_cached("INSERT INTO boot (id) VALUES (?1)")?.execute([stamp.boot_id.as_bytes()])?;
+    Ok(db.last_insert_rowid())
+}

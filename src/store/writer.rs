@@ -1,0 +1,483 @@
+//! The only thread that writes.
+//!
+//! # Keep and commit, in order
+//!
+//! What waits in the queue is taken together, up to [`BATCH_JOBS`] jobs or [`BATCH_BYTES`], so
+//! that one fsync of the log serves all of it.
+//! 1. Room is made for each frame file (`retention.rs`).
+//! 2. Each frame file is written: `.tmp` → fsync → rename → fsync of its folder.
+//! 3. One transaction takes all rows of the batch. Each job has a savepoint: one that cannot
+//!    be stored is undone alone.
+//! 4. The transaction is committed, which fsyncs the log.
+//! 5. Only now is anything reported: kept, saved, failed.
+//!
+//! So a row never names a file that is not whole on the disk, and a file without a row was
+//! never promised to anyone.
+//!
+//! # When it fails
+//!
+//! A commit that failed is tried a second time at once, with room made or the database opened
+//! again. If that fails too, every job of the batch is reported as failed, and the next batch
+//! starts afresh: saving resumes by itself when the disk is back. Begins and ends of sessions
+//! and gaps are few and small; they are owed and tried again first.
+//!
+//! Frame files of a failed batch are removed after the *next* commit, not at once: after an
+//! I/O error at the fsync nobody knows whether the commit is on the disk, and a power cut could
+//! bring its rows back. The next commit overwrites it in the log.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::blobs;
+use super::error::{Remedy, StoreError};
+use super::frames;
+use super::job::{Gap, Job, NoFile, Outcome};
+use super::lock::FolderLock;
+use super::options::FrameRetention;
+use super::rows::{self, Pixels};
+use super::schema;
+use crate::base::clock::{Clock, Stamp};
+use crate::base::crash;
+use crate::base::ids::{FrameId, SessionId};
+use crate::base::queue::{Received, Receiver};
+use crate::domain::frame::Frame;
+use crate::domain::record::Record;
+use crate::domain::segmentation::Segmentation;
+use crate::domain::session::Session;
+
+/// Jobs that share a commit at most: bounds what one failure can touch.
+const BATCH_JOBS: usize = 32;
+
+/// Pixel and label bytes that share a commit at most: bounds how long a result waits for
+/// files of later frames (64 MiB is about a second on a slow SD card).
+const BATCH_BYTES: usize = 64 << 20;
+
+/// How often the writer looks after owed jobs and free room when there is nothing to do.
+const IDLE: Duration = Duration::from_secs(5);
+
+/// Begins, ends and gaps that wait for the disk at most. A day of a camera that is lost every
+/// minute has fewer.
+const OWED_JOBS: usize = 4096;
+
+/// The open store, ready to write.
+pub(super) struct Writer {
+    pub(super) folder: PathBuf,
+    pub(super) database: PathBuf,
+    /// `None` after an error that a fresh connection may mend.
+    pub(super) connection: Option<Connection>,
+    pub(super) lock: FolderLock,
+    pub(super) clock: Clock,
+    pub(super) retention: FrameRetention,
+    /// Bytes of all frame files.
+    pub(super) kept_bytes: u64,
+    /// Files that no row names any more (or never did), to be removed after the next commit.
+    pub(super) leftovers: Vec<PathBuf>,
+    /// Small jobs that failed and are tried again.
+    pub(super) owed: VecDeque<Ledger>,
+}
+
+/// A job that is rows only, without a frame.
+#[derive(Clone, Debug)]
+pub(super) enum Ledger {
+    Open(Session),
+    Close { session: SessionId, at: Stamp },
+    Gap(Gap),
+}
+
+/// A job with its heavy work done: only rows are missing.
+enum Prepared {
+    Ledger(Ledger),
+    Keep {
+        session: SessionId,
+        frame: Arc<Frame>,
+        pixels: Pixels,
+        /// Whether the file was written just now, for this job.
+        fresh: bool,
+        /// Why there is no file although there should be.
+        trouble: Option<StoreError>,
+    },
+    Commit {
+        session: SessionId,
+        segmentation: Segmentation,
+        labels: Vec<u8>,
+    },
+    Unfit {
+        frame: FrameId,
+        error: StoreError,
+    },
+}
+
+impl Writer {
+    /// Works until the queue is closed and empty.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, mut outcomes: impl FnMut(Outcome)) {
+        loop {
+            match jobs.recv_timeout(IDLE) {
+                Received::Item(first) => {
+                    let batch = gather(first, jobs);
+                    self.work(batch, &mut outcomes);
+                }
+                Received::Timeout => self.idle(&mut outcomes),
+                Received::Closed => break,
+            }
+        }
+        self.close(&mut outcomes);
+    }
+
+    /// One batch: files, rows, commit, and then the news.
+    pub(super) fn work(&mut self, batch: Vec<Job>, outcomes: &mut impl FnMut(Outcome)) {
+        let mut prepared: Vec<Prepared> = self.owed.drain(..).map(Prepared::Ledger).collect();
+        for job in batch {
+            let job = self.prepare(job, outcomes);
+            prepared.push(job);
+        }
+        crash::point("batch prepared");
+        let mut committed = self.commit(&prepared);
+        if let Err(error) = &committed
+            && error.remedy() == Remedy::Retry
+        {
+            tracing::debug!(%error, "commit failed; trying once more");
+            self.mend(error, outcomes);
+            committed = self.commit(&prepared);
+        }
+        match committed {
+            Ok(results) => {
+                crash::point("committed");
+                for (job, result) in prepared.into_iter().zip(results) {
+                    self.report(job, result, outcomes);
+                }
+                self.remove_leftovers();
+            }
+            Err(error) => {
+                if error.remedy() == Remedy::Retry && !error.is_disk_full() {
+                    self.connection = None;
+                }
+                for job in prepared {
+                    self.report_failed(job, &error, outcomes);
+                }
+            }
+        }
+    }
+
+    fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+        if !self.owed.is_empty() || !self.leftovers.is_empty() {
+            self.work(Vec::new(), outcomes);
+        }
+        if let Err(error) = self.keep_room(outcomes) {
+            tracing::warn!(%error, "cannot make room");
+        }
+    }
+
+    /// Last attempt at what is owed; then the log is folded into the database and the folder
+    /// is marked as closed in order.
+    fn close(mut self, outcomes: &mut impl FnMut(Outcome)) {
+        if !self.owed.is_empty() || !self.leftovers.is_empty() {
+            self.work(Vec::new(), outcomes);
+        }
+        for job in &self.owed {
+            tracing::error!(?job, "not recorded: the disk did not come back before the end");
+        }
+        let closed = match self.connection.take() {
+            Some(connection) => connection
+                .close()
+                .map_err(|(_, error)| StoreError::database("close", &self.database)(error)),
+            None => Ok(()),
+        };
+        match closed.and_then(|()| self.lock.release_clean(&self.folder)) {
+            Ok(()) => tracing::info!(folder = %self.folder.display(), "store closed"),
+            // Nothing is lost: the next start finds the folder as after a crash.
+            Err(error) => tracing::warn!(%error, "store not closed in order"),
+        }
+    }
+
+    fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
+        match job {
+            Job::Open(session) => Prepared::Ledger(Ledger::Open(session)),
+            Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
+            Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
+            Job::Keep { session, frame } => {
+                let (pixels, fresh, trouble) = match self.keep_pixels(session, &frame, outcomes) {
+                    Ok((pixels, fresh)) => (pixels, fresh, None),
+                    Err(error) => (Pixels::Without(NoFile::WriteFailed), false, Some(error)),
+                };
+                Prepared::Keep { session, frame, pixels, fresh, trouble }
+            }
+            Job::Commit { session, segmentation } => {
+                let frame = segmentation.frame.id;
+                match encode_labels(&segmentation) {
+                    Ok(labels) => Prepared::Commit { session, segmentation, labels },
+                    Err(why) => Prepared::Unfit {
+                        frame,
+                        error: StoreError::Unfit { what: "save the result", frame, why },
+                    },
+                }
+            }
+        }
+    }
+
+    /// Writes the frame's file where the rule wants one and there is room; and whether it was
+    /// written now.
+    fn keep_pixels(
+        &mut self,
+        session: SessionId,
+        frame: &Frame,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<(Pixels, bool), StoreError> {
+        let database = self.database.clone();
+        let known = rows::pixels_of(self.connection()?, frame.id)
+            .map_err(schema::damaged_or("look up a frame", &database))?;
+        if let Some(pixels) = known {
+            return Ok((pixels, false));
+        }
+        if !self.retention.keep.includes(frame.sequence) {
+            return Ok((Pixels::Without(NoFile::Rule), false));
+        }
+        if let Some(reason) = self.room_for(frames::expected_bytes(frame), outcomes)? {
+            return Ok((Pixels::Without(reason), false));
+        }
+        let bytes = match frames::write(&self.folder, session, frame) {
+            // Somebody else filled the disk between the look and the write.
+            Err(error) if error.is_disk_full() => {
+                self.mend(&error, outcomes);
+                frames::write(&self.folder, session, frame)?
+            }
+            other => other?,
+        };
+        self.kept_bytes += bytes;
+        Ok((Pixels::Filed { bytes }, true))
+    }
+
+    /// All rows of the batch in one transaction.
+    fn commit(&mut self, batch: &[Prepared]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let now = self.clock.now();
+        let database = self.database.clone();
+        let failed = |error| schema::damaged_or("commit", &database)(error);
+        let connection = self.connection()?;
+        let mut transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+        let mut results = Vec::with_capacity(batch.len());
+        for job in batch {
+            let savepoint = transaction.savepoint().map_err(failed)?;
+            match insert(&savepoint, job, &now) {
+                Ok(()) => {
+                    savepoint.commit().map_err(failed)?;
+                    results.push(Ok(()));
+                }
+                Err(Trouble::Job(error)) => results.push(Err(error)),
+                Err(Trouble::Database(error)) => {
+                    let error = failed(error);
+                    if error.remedy() != Remedy::GiveUp {
+                        return Err(error);
+                    }
+                    results.push(Err(error));
+                }
+            }
+        }
+        crash::point("rows inserted");
+        transaction.commit().map_err(failed)?;
+        Ok(results)
+    }
+
+    fn report(
+        &mut self,
+        job: Prepared,
+        result: Result<(), StoreError>,
+        outcomes: &mut impl FnMut(Outcome),
+    ) {
+        if let Err(error) = result {
+            self.report_failed(job, &error, outcomes);
+            return;
+        }
+        outcomes(match job {
+            Prepared::Ledger(_) => return,
+            Prepared::Keep { frame, trouble: Some(error), .. } => {
+                Outcome::Failed { frame: Some(frame.id), error }
+            }
+            Prepared::Keep { frame, pixels: Pixels::Filed { .. }, .. } => {
+                Outcome::Kept { frame: frame.id }
+            }
+            Prepared::Keep { frame, pixels: Pixels::Without(reason), .. } => {
+                Outcome::NotKept { frame: frame.id, reason }
+            }
+            Prepared::Commit { session, segmentation, .. } => Outcome::Saved(Record::committed(
+                segmentation.frame.id,
+                session,
+                segmentation.frame.sequence,
+                segmentation.labels.count(),
+            )),
+            Prepared::Unfit { frame, error } => Outcome::Failed { frame: Some(frame), error },
+        });
+    }
+
+    fn report_failed(
+        &mut self,
+        job: Prepared,
+        error: &StoreError,
+        outcomes: &mut impl FnMut(Outcome),
+    ) {
+        let frame = match job {
+            Prepared::Ledger(job) => {
+                if error.remedy() != Remedy::GiveUp && self.owed.len() < OWED_JOBS {
+                    self.owed.push_back(job);
+                }
+                None
+            }
+            Prepared::Keep { session, frame, pixels, fresh, .. } => {
+                if let Pixels::Filed { bytes } = pixels
+                    && fresh
+                {
+                    self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+                    self.leftovers.push(self.folder.join(frames::file_name(session, frame.id)));
+                }
+                Some(frame.id)
+            }
+            Prepared::Commit { segmentation, .. } => Some(segmentation.frame.id),
+            Prepared::Unfit { frame, .. } => Some(frame),
+        };
+        outcomes(Outcome::Failed { frame, error: error.clone() });
+    }
+
+    /// The writing connection, opened again if need be.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        if self.connection.is_none() {
+            self.connection = Some(schema::reopen(&self.database)?);
+            tracing::info!(database = %self.database.display(), "database opened again");
+        }
+        self.connection.as_mut().ok_or_else(|| StoreError::Damaged {
+            path: self.database.clone(),
+            detail: "it could not be opened".to_owned(),
+        })
+    }
+
+    /// What can be done at once against `error`.
+    fn mend(&mut self, error: &StoreError, outcomes: &mut impl FnMut(Outcome)) {
+        if error.is_disk_full() {
+            if let Err(error) = self.evict_for_full_disk(outcomes) {
+                tracing::debug!(%error, "cannot make room on a full disk");
+            }
+        } else {
+            self.connection = None;
+        }
+    }
+
+    /// Removes files that no row names. Safe only after a commit; see the module's head.
+    fn remove_leftovers(&mut self) {
+        for path in std::mem::take(&mut self.leftovers) {
+            if let Err(error) = self.remove_unless_named(&path) {
+                tracing::debug!(%error, "a left-over frame file stays for now");
+                self.leftovers.push(path);
+            }
+        }
+    }
+
+    fn remove_unless_named(&mut self, path: &std::path::Path) -> Result<(), StoreError> {
+        let name = path.strip_prefix(&self.folder).unwrap_or(path).to_string_lossy().into_owned();
+        let database = self.database.clone();
+        let named: bool = self
+            .connection()?
+            .query_row("SELECT EXISTS (SELECT 1 FROM frame WHERE file = ?1)", [name], |row| {
+                row.get(0)
+            })
+            .map_err(StoreError::database("look up a file", &database))?;
+        if named {
+            return Ok(());
+        }
+        crate::base::durable::remove(path).map_err(StoreError::file("remove", path))
+    }
+}
+
+/// The first job and what waits behind it already, within the batch's bounds.
+fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+    let mut bytes = weight(&first);
+    let mut batch = vec![first];
+    while batch.len() < BATCH_JOBS && bytes < BATCH_BYTES {
+        let Received::Item(job) = jobs.recv_timeout(Duration::ZERO) else { break };
+        bytes += weight(&job);
+        batch.push(job);
+    }
+    batch
+}
+
+/// Bytes that a job writes, roughly.
+fn weight(job: &Job) -> usize {
+    match job {
+        Job::Keep { frame, .. } => frame.pixels.len() * frame.pixels.bytes_per_pixel(),
+        Job::Commit { segmentation, .. } => 256 * segmentation.objects.len() + 4096,
+        Job::Open(_) | Job::Close { .. } | Job::Gap(_) => 256,
+    }
+}
+
+/// What one job met: its own fault, or the database's.
+enum Trouble {
+    Job(StoreError),
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+fn insert(db: &Connection, job: &Prepared, now: &Stamp) -> Result<(), Trouble> {
+    let session_pk = |id: SessionId| {
+        rows::session(db, id)?
+            .ok_or_else(|| Trouble::Job(StoreError::UnknownSession { session: id }))
+    };
+    match job {
+        Prepared::Ledger(Ledger::Open(session)) => rows::open_session(db, session)?,
+        Prepared::Ledger(Ledger::Close { session, at }) => {
+            rows::close_session(db, session_pk(*session)?, at)?;
+        }
+        Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
+        Prepared::Keep { session, frame, pixels, .. } => {
+            let name = frames::file_name(*session, frame.id);
+            let file = matches!(pixels, Pixels::Filed { .. }).then_some(name.as_str());
+            rows::frame(db, session_pk(*session)?, frame, file, *pixels)?;
+            crash::point("frame inserted");
+        }
+        Prepared::Commit { session, segmentation, labels } => {
+            let session = session_pk(*session)?;
+            // Its keep went before; if that failed, the frame is recorded now, without pixels.
+            let without = Pixels::Without(NoFile::WriteFailed);
+            let frame = rows::frame(db, session, &segmentation.frame, None, without)?;
+            rows::segmentation(db, session, frame, segmentation, labels, now)?;
+        }
+        Prepared::Unfit { .. } => {}
+    }
+    Ok(())
+}
+
+/// The label image as bytes, if the result is one that the invariants allow.
+fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
+    let (frame, labels) = (&segmentation.frame, &segmentation.labels);
+    if (labels.width(), labels.height()) != (frame.width, frame.height) {
+        return Err(format!(
+            "its label image is {}×{} but the frame {}×{}; report this as a defect",
+            labels.width(),
+            labels.height(),
+            frame.width,
+            frame.height
+        ));
+    }
+    let areas = areas(labels);
+    let told: Vec<(u32, u32)> =
+        segmentation.objects.iter().map(|object| (object.label, object.area)).collect();
+    if !(1..).zip(areas).eq(told) {
+        return Err("its objects are not those of its label image; report this as a defect".into());
+    }
+    blobs::encode(labels).map_err(|error| error.to_string())
+}
+
+/// Pixels of each object, by label from 1.
+pub(super) fn areas(labels: &crate::domain::label_image::LabelImage) -> Vec<u32> {
+    let mut areas = vec![0_u32; labels.count() as usize + 1];
+    for &label in labels.labels() {
+        areas[label as usize] += 1;
+    }
+    areas.remove(0);
+    areas
+}

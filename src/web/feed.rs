@@ -1,0 +1,130 @@
+//! Where the daemon leaves what people want to see: its status and its newest frame.
+//!
+//! Both hold one value; a new one replaces the old one, and writing never waits for a reader.
+//! A frame is encoded when the first viewer asks for it, once for all viewers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use tokio::sync::{OnceCell, watch};
+
+use super::wire;
+use crate::domain::segmentation::Segmentation;
+use crate::domain::status::Status;
+
+/// The daemon's status: one writer (`app`), many readers. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Status>>);
+
+impl StatusBoard {
+    /// A board with the default status.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Changes the status; readers see all of the change or none of it.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The status as it is now.
+    pub fn read(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A frame with its segmentation, as the live view shows it.
+#[derive(Clone, Debug)]
+pub struct LiveFrame {
+    /// The answer; it holds its frame.
+    pub segmentation: Segmentation,
+    /// AP at IoU 0.5 against the truth, where the source knows it.
+    pub ap50: Option<f64>,
+    /// Objects in the truth, where the source knows it.
+    pub true_objects: Option<u32>,
+}
+
+/// The newest frame for the live view. Cheap to clone.
+#[derive(Clone)]
+pub struct LiveFeed(watch::Sender<Option<Arc<Slot>>>);
+
+impl Default for LiveFeed {
+    fn default() -> Self {
+        Self(watch::Sender::new(None))
+    }
+}
+
+impl LiveFeed {
+    /// A feed without a frame.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Shows `frame` to whoever watches; replaces the one before, never waits.
+    pub fn publish(&self, frame: Arc<LiveFrame>) {
+        self.0.send_replace(Some(Arc::new(Slot::new(frame))));
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Slot>>> {
+        self.0.subscribe()
+    }
+
+    pub(crate) fn newest(&self) -> Option<Arc<Slot>> {
+        self.0.borrow().clone()
+    }
+}
+
+/// How pictures are made for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Encoding {
+    /// Longest edge in pixels.
+    pub(crate) longest: u32,
+    /// JPEG quality, 1 to 100.
+    pub(crate) quality: u8,
+}
+
+/// A published frame and what it was encoded to so far.
+pub(crate) struct Slot {
+    pub(crate) frame: Arc<LiveFrame>,
+    message: OnceCell<Option<Bytes>>,
+    snapshot: OnceCell<Option<Bytes>>,
+}
+
+impl Slot {
+    fn new(frame: Arc<LiveFrame>) -> Self {
+        Self { frame, message: OnceCell::new(), snapshot: OnceCell::new() }
+    }
+
+    /// The message of the live channel. `None` if the frame cannot be shown, which is logged.
+    pub(crate) async fn message(&self, encoding: Encoding) -> Option<Bytes> {
+        self.once(&self.message, move |frame| wire::message(frame, encoding)).await
+    }
+
+    /// A JPEG with the outlines burnt in. `None` as for [`Slot::message`].
+    pub(crate) async fn snapshot(&self, encoding: Encoding) -> Option<Bytes> {
+        self.once(&self.snapshot, move |frame| wire::snapshot(frame, encoding)).await
+    }
+
+    async fn once(
+        &self,
+        cell: &OnceCell<Option<Bytes>>,
+        encode: impl FnOnce(&LiveFrame) -> Result<Vec<u8>, wire::WireError> + Send + 'static,
+    ) -> Option<Bytes> {
+        let made = cell.get_or_init(|| async {
+            let frame = Arc::clone(&self.frame);
+            let id = frame.segmentation.frame.id;
+            match tokio::task::spawn_blocking(move || encode(&frame)).await {
+                Ok(Ok(bytes)) => Some(Bytes::from(bytes)),
+                Ok(Err(error)) => {
+                    tracing::error!(frame = %id, %error, "a frame cannot be shown; it is stored as ever");
+                    None
+                }
+                Err(error) => {
+                    tracing::error!(frame = %id, %error, "encoding a frame for the page broke off");
+                    None
+                }
+            }
+        });
+        made.await.clone()
+    }
+}

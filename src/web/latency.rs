@@ -1,0 +1,60 @@
+//! How long frames took from capture to the screen, by the box's clock alone.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Number of newest frames that the figures are taken over.
+const WINDOW: usize = 200;
+
+/// Times of the last frames that were seen on a screen.
+#[derive(Debug, Default)]
+pub(crate) struct Latency(VecDeque<f32>);
+
+/// Percentiles over the last frames.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+pub(crate) struct ScreenTime {
+    /// Half of the frames were on the screen within this time, in milliseconds.
+    pub(crate) p50_ms: f32,
+    /// 95 of 100 were.
+    pub(crate) p95_ms: f32,
+    /// Number of frames this was taken from, 200 at most.
+    pub(crate) frames: usize,
+}
+
+impl Latency {
+    /// A frame was on the screen `took` after it was captured.
+    pub(crate) fn add(&mut self, took: Duration) {
+        if self.0.len() == WINDOW {
+            self.0.pop_front();
+        }
+        self.0.push_back(took.as_secs_f32() * 1_000.0);
+    }
+
+    /// `None` before the first frame.
+    pub(crate) fn summary(&self) -> Option<ScreenTime> {
+        let mut sorted: Vec<f32> = self.0.iter().copied().collect();
+        sorted.sort_by(f32::total_cmp);
+        // Nearest rank: the value that at least this share of frames did not exceed.
+        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1);
+        Some(ScreenTime { p50_ms: *rank(50)?, p95_ms: *rank(95)?, frames: sorted.len() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_last_200_frames() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.summary(), None);
+        latency.add(Duration::from_secs(9));
+        for ms in 1..=200 {
+            latency.add(Duration::from_millis(ms));
+        }
+        let summary = latency.summary().unwrap();
+        assert_eq!((summary.p50_ms, summary.p95_ms, summary.frames), (100.0, 190.0, 200));
+    }
+}

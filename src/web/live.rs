@@ -1,0 +1,252 @@
+//! The live channel: a WebSocket that brings frames as fast as this client draws them.
+//!
+//! ```text
+//! box → page   binary: a frame with its segmentation (see [`super::wire`])
+//!              text:   {"type":"status", …}, at least every 500 ms
+//! page → box   text:   {"shown":"<frame id>"}   it is on the screen; the next one may come
+//!                      {"failed":"<frame id>"}  it could not be drawn; the next one may come
+//!                      {"hidden":true|false}    nobody looks at the page; somebody does again
+//! ```
+//!
+//! At most one frame is on its way to a client. When its answer comes, the frame that is then
+//! the newest goes out; those in between were never this client's. So a slow client has a
+//! lower rate but never an older picture than its own speed makes, and holds nothing here.
+//!
+//! Capture to screen is measured with the box's clock alone: from the frame's stamp to the
+//! moment its `shown` arrives. It includes the way back of that answer, so it is an upper
+//! bound. The first frame after connecting or after `hidden` may be old and is not counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::Shared;
+use super::feed::Slot;
+use super::latency::{Latency, ScreenTime};
+use super::problem::Problem;
+use crate::base::clock::Stamp;
+use crate::base::ids::FrameId;
+use crate::domain::status::Status;
+
+/// How often the status goes out. The page calls the box lost after 1.5 s of silence.
+const STATUS_EVERY: Duration = Duration::from_millis(250);
+/// How long a client may refuse to take bytes before it is dropped.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Most bytes that a client may say at once; what it has to say fits in 100.
+const LONGEST_WORD: usize = 1024;
+/// Most clients at a time.
+const MOST_CLIENTS: usize = 64;
+
+/// What a client says.
+#[derive(Debug, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Shown(FrameId),
+    Failed(FrameId),
+    Hidden(bool),
+}
+
+/// The text message.
+#[derive(Serialize)]
+struct StatusMessage {
+    r#type: &'static str,
+    now: String,
+    /// Milliseconds since the newest live frame was captured.
+    newest_age_ms: Option<f64>,
+    /// Capture to this client's screen.
+    screen: Option<ScreenTime>,
+    status: Status,
+}
+
+pub(super) async fn upgrade(
+    State(shared): State<Arc<Shared>>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+) -> Response {
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => {
+            return Problem::bad_request(format!(
+                "this address speaks WebSocket only ({rejection}); for a plain picture stream \
+                 use /streams/mjpeg"
+            ))
+            .into_response();
+        }
+    };
+    let Some(seat) = shared.viewers.take(MOST_CLIENTS) else {
+        return Problem::unavailable(format!(
+            "{MOST_CLIENTS} live views are open already; close one of them"
+        ))
+        .into_response();
+    };
+    upgrade.max_message_size(LONGEST_WORD).on_upgrade(move |socket| async move {
+        let mut client = Client::new(socket, shared);
+        let end = client.serve().await;
+        tracing::debug!(?end, "a live view ended");
+        drop(seat);
+    })
+}
+
+/// Why a client's channel ended.
+#[derive(Debug)]
+enum End {
+    /// The client left or its connection broke.
+    Gone,
+    /// It took no bytes for [`PATIENCE`].
+    Stuck,
+    /// It said something that is no [`Word`].
+    Nonsense,
+    /// The daemon stops.
+    Shutdown,
+}
+
+struct Client {
+    socket: WebSocket,
+    shared: Arc<Shared>,
+    frames: watch::Receiver<Option<Arc<Slot>>>,
+    /// The frame on its way: its id, when it was captured, whether it counts.
+    pending: Option<(FrameId, Stamp, bool)>,
+    /// Whether somebody looks at the page.
+    watching: bool,
+    /// Whether the next frame is known to be new, not one that lay there before.
+    fresh: bool,
+    latency: Latency,
+}
+
+impl Client {
+    fn new(socket: WebSocket, shared: Arc<Shared>) -> Self {
+        let mut frames = shared.live.subscribe();
+        // The frame that is there already is this client's first.
+        frames.mark_changed();
+        Self {
+            socket,
+            shared,
+            frames,
+            pending: None,
+            watching: true,
+            fresh: false,
+            latency: Latency::default(),
+        }
+    }
+
+    async fn serve(&mut self) -> End {
+        let mut tick = interval(STATUS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stop = self.shared.stop.clone();
+        loop {
+            let ready = self.pending.is_none() && self.watching;
+            let step = tokio::select! {
+                () = super::stopped(&mut stop) => {
+                    self.say_goodbye(close_code::AWAY, "the box is stopping").await;
+                    return End::Shutdown;
+                }
+                heard = self.socket.recv() => match heard {
+                    Some(Ok(Message::Text(text))) => self.hear(text.as_str()),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(()),
+                    Some(Ok(Message::Binary(_))) => Err(End::Nonsense),
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
+                },
+                _ = tick.tick() => self.send_status().await,
+                changed = self.frames.changed(), if ready => match changed {
+                    Ok(()) => self.send_newest().await,
+                    Err(_) => Err(End::Shutdown),
+                },
+            };
+            if let Err(end) = step {
+                if matches!(end, End::Nonsense) {
+                    let reason = "expected {\"shown\":id}, {\"failed\":id} or {\"hidden\":bool}";
+                    self.say_goodbye(close_code::POLICY, reason).await;
+                }
+                return end;
+            }
+        }
+    }
+
+    fn hear(&mut self, text: &str) -> Result<(), End> {
+        match serde_json::from_str(text) {
+            Ok(Word::Shown(id)) => {
+                if let Some((pending, captured, counts)) = self.pending.take_if(|p| p.0 == id) {
+                    let took = self.shared.clock.now().since(&captured);
+                    tracing::trace!(frame = %pending, ms = took.as_millis(), "shown");
+                    if counts {
+                        self.latency.add(took);
+                        self.shared.note_shown(took);
+                    }
+                }
+                Ok(())
+            }
+            Ok(Word::Failed(id)) => {
+                if self.pending.take_if(|pending| pending.0 == id).is_some() {
+                    tracing::warn!(frame = %id, "a browser could not draw a frame");
+                }
+                Ok(())
+            }
+            Ok(Word::Hidden(hidden)) => {
+                self.watching = !hidden;
+                self.fresh = false;
+                if let Some(pending) = &mut self.pending {
+                    pending.2 = false;
+                }
+                Ok(())
+            }
+            Err(_) => Err(End::Nonsense),
+        }
+    }
+
+    async fn send_status(&mut self) -> Result<(), End> {
+        let now = self.shared.clock.now();
+        let message = StatusMessage {
+            r#type: "status",
+            now: now.rfc3339(),
+            newest_age_ms: self.shared.newest_age_ms(&now),
+            screen: self.latency.summary(),
+            status: self.shared.status.read(),
+        };
+        let text = serde_json::to_string(&message).expect("a status has string keys only");
+        self.send(Message::Text(text.into())).await
+    }
+
+    async fn send_newest(&mut self) -> Result<(), End> {
+        let newest = self.frames.borrow_and_update().clone();
+        let Some(slot) = newest else { return Ok(()) };
+        let Some(bytes) = slot.message(self.shared.encoding).await else { return Ok(()) };
+        let frame = &slot.frame.segmentation.frame;
+        let counts = std::mem::replace(&mut self.fresh, true);
+        self.pending = Some((frame.id, frame.captured, counts));
+        self.send(Message::Binary(bytes)).await
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), End> {
+        match timeout(PATIENCE, self.socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(End::Gone),
+            Err(_) => Err(End::Stuck),
+        }
+    }
+
+    async fn say_goodbye(&mut self, code: u16, reason: &'static str) {
+        let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
+        // Whoever does not listen any more misses nothing.
+        timeout(Duration::from_millis(200), self.socket.send(close)).await.ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_has_three_words() {
+        let id = FrameId::new();
+        let shown = serde_json::from_str(&format!("{{\"shown\":\"{id}\"}}"));
+        assert_eq!(shown.ok(), Some(Word::Shown(id)));
+        let hidden = serde_json::from_str("{\"hidden\":true}");
+        assert_eq!(hidden.ok(), Some(Word::Hidden(true)));
+        assert!(serde_json::from_str::<Word>("{\"start\":true}").is_err());
+    }
+}

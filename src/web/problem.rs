@@ -1,0 +1,77 @@
+//! Errors of the API as problem details (RFC 9457).
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+/// An error as the API tells it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Problem {
+    /// What kind of problem it is; stable, for programs.
+    #[schema(example = "urn:reticle:problem:not-found")]
+    r#type: &'static str,
+    /// The same for people, the same words each time.
+    title: &'static str,
+    /// HTTP status.
+    status: u16,
+    /// What happened this time and what to do.
+    detail: String,
+}
+
+impl Problem {
+    fn new(
+        status: StatusCode,
+        r#type: &'static str,
+        title: &'static str,
+        detail: impl Into<String>,
+    ) -> Self {
+        Self { r#type, title, status: status.as_u16(), detail: detail.into() }
+    }
+
+    /// The request makes no sense.
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
+        let status = StatusCode::BAD_REQUEST;
+        Self::new(status, "urn:reticle:problem:bad-request", "Bad request", detail)
+    }
+
+    /// There is no such thing.
+    pub(crate) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "urn:reticle:problem:not-found", "Not found", detail)
+    }
+
+    /// There is such a thing, but not by this method.
+    pub(crate) fn method(detail: impl Into<String>) -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, "urn:reticle:problem:method", "Method not allowed", detail)
+    }
+
+    /// The request came under a name, or from a page, that may not call this box.
+    pub(crate) fn foreign(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "urn:reticle:problem:foreign", "Not from here", detail)
+    }
+
+    /// Not now; later perhaps.
+    pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self::new(status, "urn:reticle:problem:unavailable", "Not available now", detail)
+    }
+
+    /// The store could not answer.
+    pub(crate) fn store(detail: impl Into<String>) -> Self {
+        let status = StatusCode::INTERNAL_SERVER_ERROR;
+        Self::new(status, "urn:reticle:problem:store", "The store could not answer", detail)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self)).into_response();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        response
+    }
+}

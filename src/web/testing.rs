@@ -1,0 +1,60 @@
+//! Frames for the tests of this module: bright discs that drift.
+
+use std::sync::Arc;
+
+use super::LiveFrame;
+use crate::base::clock::Clock;
+use crate::domain::frame::{Pixels, Place, Shot};
+use crate::domain::label_image::LabelImage;
+use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
+
+const SIZE: u32 = 128;
+
+pub(crate) fn clock() -> Clock {
+    Clock::manual(1_700_000_000_000_000_000)
+}
+
+/// Frame number `sequence`, captured now.
+pub(crate) fn live_frame(sequence: u64, clock: &Clock) -> LiveFrame {
+    let mut labels = vec![0_u32; (SIZE * SIZE) as usize];
+    let mut pixels = vec![200_u16; labels.len()];
+    for (index, label) in labels.iter_mut().enumerate() {
+        let (x, y) = (index as u32 % SIZE, index as u32 / SIZE);
+        let (cell_x, cell_y) = (x % 32, (y + sequence as u32) % 32);
+        if cell_x.abs_diff(16).pow(2) + cell_y.abs_diff(16).pow(2) < 100 {
+            *label = 1 + x / 32 + 4 * (((y + sequence as u32) / 32) % 5);
+            pixels[index] = 3_000;
+        }
+    }
+    let labels = LabelImage::new(SIZE, SIZE, labels).unwrap().relabelled();
+    let shot = Shot {
+        sequence,
+        captured: clock.now(),
+        exposure_us: Some(20_000),
+        width: SIZE,
+        height: SIZE,
+        bit_depth: 12,
+        pixels: Pixels::U16(pixels),
+        pixel_size_um: Some(0.65),
+        place: Place { plate: Some("P-1".into()), well: Some("A01".into()), field: Some(1) },
+        origin: None,
+        truth: None,
+    };
+    LiveFrame {
+        segmentation: Segmentation {
+            frame: Arc::new(shot.into_frame().unwrap()),
+            model: Arc::new(ModelRef {
+                name: "nuclei".into(),
+                sha256: "00".repeat(32),
+                parameters: "{}".into(),
+                software: "reticle test".into(),
+            }),
+            labels: Arc::new(labels),
+            objects: Arc::default(),
+            focus: 0.9,
+            timings: Timings::default(),
+        },
+        ap50: Some(0.91),
+        true_objects: Some(16),
+    }
+}

@@ -1,0 +1,101 @@
+//! One image, segmented by the program built for another processor and by this one, gets the
+//! same labels. Run by `make test-cross`, which names the other program:
+//! `RETICLE_CROSS_BIN`, and `RETICLE_CROSS_RUNNER` (an emulator) where it cannot run here.
+
+mod common;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use reticle::domain::label_image::LabelImage;
+use reticle::imagefile::read_labels;
+
+/// Floating point differs in its last digits between processors (fused multiply-add, order of
+/// sums), so pixels at the very edge of an object may. Nothing else may.
+const LEAST_IOU: f64 = 0.99;
+
+/// Share by which the number of objects may differ: none, for fewer than a hundred.
+const MOST_COUNT_DIFFERENCE: f64 = 0.01;
+
+#[test]
+fn the_other_processor_gives_the_labels_that_this_one_gives() {
+    let Some(other) = std::env::var_os("RETICLE_CROSS_BIN") else {
+        eprintln!("skipped: RETICLE_CROSS_BIN names no program (make test-cross does)");
+        return;
+    };
+    let foreign = match std::env::var_os("RETICLE_CROSS_RUNNER") {
+        Some(runner) => {
+            let mut command = Command::new(runner);
+            command.arg(other);
+            command
+        }
+        None => Command::new(other),
+    };
+    let image = image();
+    let folder = tempfile::tempdir().unwrap();
+    let ours = segment(common::reticle(), &image, &folder.path().join("native"));
+    let theirs = segment(foreign, &image, &folder.path().join("foreign"));
+
+    let iou = foreground_iou(&ours, &theirs);
+    let (our_count, their_count) = (ours.count(), theirs.count());
+    eprintln!(
+        "{}: foreground IoU {iou:.5}, {our_count} and {their_count} objects",
+        image.display()
+    );
+    assert!(our_count > 0, "an image without objects proves nothing");
+    assert!(iou >= LEAST_IOU, "the foregrounds differ: IoU {iou}");
+    let difference = f64::from(our_count.abs_diff(their_count)) / f64::from(our_count);
+    assert!(difference <= MOST_COUNT_DIFFERENCE, "{our_count} objects here, {their_count} there");
+}
+
+/// A small image: an emulated network takes seconds. From the real ones where they are, else the
+/// frame that the model package proves itself with.
+fn image() -> PathBuf {
+    if let Some(data) = common::data_dir() {
+        let images = data.join("test/images");
+        let entries = std::fs::read_dir(&images).unwrap();
+        let images = entries.map(|entry| entry.unwrap().path());
+        // The smallest file, and of those the first by name: the same on each machine.
+        return images.min_by_key(|image| (size(image), image.clone())).unwrap();
+    }
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nuclei/golden.png")
+}
+
+fn size(file: &Path) -> u64 {
+    std::fs::metadata(file).unwrap().len()
+}
+
+/// The labels that `program segment` writes for the image.
+fn segment(mut program: Command, image: &Path, out: &Path) -> LabelImage {
+    program.arg("segment").arg(image).arg("--out").arg(out).args(["--jobs", "1"]);
+    let line: Vec<OsString> = program.get_args().map(OsString::from).collect();
+    let done = program.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{:?} {line:?}: {}\n{said}", program.get_program(), done.status);
+    let labels = std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
+    let labels: Vec<PathBuf> = labels.filter(|path| is_label_image(path)).collect();
+    assert_eq!(labels.len(), 1, "one image in, one label image out: {labels:?}");
+    read_labels(&labels[0]).unwrap()
+}
+
+fn is_label_image(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "png" || extension == "tif")
+}
+
+/// Share of the pixels that both call object, of those that either does.
+fn foreground_iou(a: &LabelImage, b: &LabelImage) -> f64 {
+    assert_eq!((a.width(), a.height()), (b.width(), b.height()), "label images of one size");
+    let pairs = || a.labels().iter().zip(b.labels());
+    let both = pairs().filter(|(a, b)| **a > 0 && **b > 0).count();
+    let either = pairs().filter(|(a, b)| **a > 0 || **b > 0).count();
+    if either == 0 { 1.0 } else { both as f64 / either as f64 }
+}
+
+#[test]
+fn the_measure_of_agreement_is_what_it_says() {
+    let a = LabelImage::new(4, 1, vec![0, 1, 1, 2]).unwrap();
+    let b = LabelImage::new(4, 1, vec![3, 1, 0, 1]).unwrap();
+    assert!((foreground_iou(&a, &b) - 0.5).abs() < 1e-12);
+    assert!((foreground_iou(&a, &a) - 1.0).abs() < 1e-12);
+}
