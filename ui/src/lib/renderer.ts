@@ -190,8 +190,10 @@ export class Renderer {
     context.lineJoin = 'miter';
     if (mode === 'outlines') {
       context.globalAlpha = opacity;
-      stroke(context, visible, () => EDGE, EDGE_LINE / scale);
-      stroke(context, visible, colour, LINE / scale);
+      // Where objects are small on the screen, lines are thinner, or they would fill them.
+      const thin = Math.min(1, Math.max(0.55, scale * 1.6));
+      stroke(context, visible, () => EDGE, (thin * EDGE_LINE) / scale);
+      stroke(context, visible, colour, (thin * LINE) / scale);
     } else if (mode === 'fills') {
       context.globalAlpha = opacity;
       this.#fill(context, visible, colour);
