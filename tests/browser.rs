@@ -112,6 +112,7 @@ fn the_page_says_the_state_of_the_box_in_words() {
     browser.wait_for_text("#notice", "free some room");
     browser.shot("not-saved");
     page_box.status.update(|status| status.save = SaveState::Saved);
+    browser.wait_for_text("#save", "Saved");
 
     page_box.hold();
     page_box.status.update(|status| {
@@ -149,14 +150,21 @@ fn a_box_that_goes_away_is_missed_within_two_seconds_and_found_again() {
     page_box.run();
     browser.goto(&page_box.url("/"));
     browser.wait("window.__reticle?.shown > 5");
-    page_box.stop();
-    browser.wait_at_most(
-        2_000,
-        "document.querySelector('#run').textContent.includes('No connection')",
-    );
+    let address = page_box.stop();
+    let lost = "document.querySelector('#run').textContent.includes('No connection')";
+    browser.wait_at_most(2_000, lost);
     browser.wait_for_text("#notice", "No connection to the box");
     browser.wait_for_text("#save", "Unknown");
     browser.shot("disconnected");
+
+    let page_box = FakeBox::start_at(address);
+    page_box.run();
+    browser.wait_for_text("#run", "Live");
+    let before = browser.eval("window.__reticle.shown");
+    browser.wait(&format!("window.__reticle.shown > {before} + 3"));
+    // A refused connection is written to the console by the browser itself; nothing else is.
+    let other = |text: &String| !text.contains("WebSocket connection to");
+    assert_eq!(browser.problems().into_iter().filter(other).collect::<Vec<_>>(), [""; 0]);
 }
 
 #[test]
