@@ -17,6 +17,7 @@
 pub mod base;
 pub mod capture;
 pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod imagefile;
 pub mod learn;
@@ -25,4 +26,3 @@ pub mod store;
 pub mod telemetry;
 pub mod web;
 // pub mod app;
-// pub mod config;

@@ -7,9 +7,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod camera;
+pub mod config;
 pub mod fsck;
-pub mod train;
 pub mod tables;
+pub mod train;
+pub mod version;
 
 /// How a verb ended when nothing stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,10 +34,14 @@ struct Cli {
 enum Verb {
     /// List cameras and what they can do
     Camera(camera::Args),
+    /// Check, show and explain the configuration
+    Config(config::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
     /// Train
     Train(train::Args),
+    /// Say what exactly is running
+    Version(version::Args),
 }
 
 /// Runs the command line of this process.
@@ -43,8 +49,10 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {
         Verb::Camera(args) => camera::run(args),
+        Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
         Verb::Train(args) => train::run(args),
+        Verb::Version(args) => version::run(args),
     };
     match done {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
