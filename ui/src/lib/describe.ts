@@ -121,7 +121,7 @@ function running(
       notice: {
         title: first ? 'Ready' : 'Stopped',
         lines: first
-          ? [`${sourceWord(status)} is set up. Start takes frames, finds the cells and saves the results.`]
+          ? [`${sentence(sourceWord(status))} is set up. Start takes frames, finds the cells and saves the results.`]
           : [`The session has ended. The image is from ${duration(age)} ago.`, 'Start begins a new one.'],
         tone: first ? 'live' : 'dim',
         shape: first ? 'ring' : 'square',
@@ -138,7 +138,7 @@ function running(
       notice: {
         title: `Camera lost ${duration(lostFor)} ago`,
         lines: [
-          `${sourceWord(status)}: ${source.reason}`,
+          `${sentence(sourceWord(status))}: ${source.reason}`,
           `Since ${clockTime(source.since)}. Opening it again and again; check its cable and power. ` +
             'Results so far are kept.',
         ],
@@ -153,7 +153,7 @@ function running(
       run: { word: 'At the end', shape: 'square', tone: 'fine' },
       notice: {
         title: 'All images are done',
-        lines: [`${sourceWord(status)} has no more images.`],
+        lines: [`${sentence(sourceWord(status))} has no more images.`],
         tone: 'fine',
         shape: 'check',
       },
@@ -262,6 +262,10 @@ function sourceWord(status: Status): string {
   if (name.startsWith('folder:')) return `the folder ${name.slice('folder:'.length)}`;
   if (name.startsWith('v4l:')) return `the camera ${name.slice('v4l:'.length)}`;
   return name;
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** Milliseconds from one RFC 3339 time to a later one. */
