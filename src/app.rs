@@ -86,13 +86,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
-    let ports = web::Ports {
-        status: board,
-        live,
-        commands: to_control,
-        reader,
-        clock: clock.clone(),
-    };
+    let ports =
+        web::Ports { status: board, live, commands: to_control, reader, clock: clock.clone() };
     // The page goes last: it can say that the rest is draining.
     let page_shutdown = Shutdown::new();
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())

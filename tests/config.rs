@@ -49,7 +49,11 @@ impl Box {
     fn run(&self, verb: &str) -> Said {
         let said = reticle(&["config", verb, self.file().to_str().unwrap()]);
         let folder = format!("{}/", self.0.path().display());
-        Said { code: said.code, out: said.out.replace(&folder, ""), err: said.err.replace(&folder, "") }
+        Said {
+            code: said.code,
+            out: said.out.replace(&folder, ""),
+            err: said.err.replace(&folder, ""),
+        }
     }
 
     /// What `config check` complains of; nothing else may be said.
@@ -188,7 +192,10 @@ fn what_is_not_toml_is_named_with_its_line() {
     assert!(complaint.starts_with("reticle.toml:2: this is not TOML: "), "{complaint}");
     assert_eq!(complaint.lines().count(), 1);
     let complaint = Box::with("[web]\n[web]\n").complaint();
-    assert!(complaint.starts_with("reticle.toml:2: this is not TOML: duplicate key"), "{complaint}");
+    assert!(
+        complaint.starts_with("reticle.toml:2: this is not TOML: duplicate key"),
+        "{complaint}"
+    );
 }
 
 #[test]
@@ -214,8 +221,9 @@ fn keys_that_must_fit_each_other_are_judged_after_merging() {
         Box::with("[source]\nwidth = 640\n").complaint(),
         "reticle.toml:2: `source.width` stands alone; give both width and height, or neither\n"
     );
-    let said =
-        Box::with("[source]\nwidth = 640\n").drop_in("a.toml", "[source]\nheight = 480\n").run("check");
+    let said = Box::with("[source]\nwidth = 640\n")
+        .drop_in("a.toml", "[source]\nheight = 480\n")
+        .run("check");
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(said.out, "reticle.toml: fine\nreticle.toml.d/a.toml: fine\n");
     assert_eq!(
@@ -226,7 +234,8 @@ fn keys_that_must_fit_each_other_are_judged_after_merging() {
 
 #[test]
 fn show_says_where_each_value_came_from_and_can_be_read_back() {
-    let config = Box::with("[source]\nfps = 2.5\nseed = 3\n").drop_in("a.toml", "source.seed = 4\n");
+    let config =
+        Box::with("[source]\nfps = 2.5\nseed = 3\n").drop_in("a.toml", "source.seed = 4\n");
     let said = config.run("show");
     assert_eq!(said.code, 0, "{}", said.err);
     let line = |start: &str| {

@@ -110,13 +110,14 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             (index - 1) % 10 != 0
         });
         if pairs.is_empty() {
-            bail!("{} has too few images to hold some out; add images or use --held-out", args.data.display());
+            bail!(
+                "{} has too few images to hold some out; add images or use --held-out",
+                args.data.display()
+            );
         }
     }
-    let objects: usize = pairs
-        .iter()
-        .map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize)
-        .sum();
+    let objects: usize =
+        pairs.iter().map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize).sum();
     let images = pairs.len();
     let data_sha256 = dataset::sha256(&pairs);
     let object_diameter_px = median_diameter(&pairs);
