@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 pub mod camera;
 pub mod fsck;
-pub mod train;
 pub mod tables;
+pub mod train;
 
 /// How a verb ended when nothing stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

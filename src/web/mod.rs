@@ -74,7 +74,9 @@ pub enum WebError {
     )]
     PortInUse(SocketAddr),
     /// Any other reason.
-    #[error("cannot listen on {address}: {error}; set `listen` in [web] to an address of this machine")]
+    #[error(
+        "cannot listen on {address}: {error}; set `listen` in [web] to an address of this machine"
+    )]
     CannotListen {
         /// What was asked for.
         address: SocketAddr,
