@@ -1,15 +1,102 @@
-//! Stub, replaced by its owner.
+//! `reticle fsck`: checks every invariant of the store and says what to do about each fault.
+//!
+//! With `--json` the report is one object: `folder`, `running`, `quick`, `checked` (counts),
+//! `broken` and `notes` (each `invariant`, `place`, `what`), `broken_counts`.
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
+use crate::store::{self, Depth, Finding, FsckReport};
 
 /// Arguments.
 #[derive(clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Data folder to check; a daemon may be writing it
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Leave out what reads every pixel and every label image
+    #[arg(long)]
+    quick: bool,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
 
-/// Runs the verb.
+/// Checks the store.
 ///
 /// # Errors
-/// None yet.
-pub fn run(_args: Args) -> anyhow::Result<Outcome> {
-    Ok(Outcome::Fine)
+/// When there is no store, or it cannot be read at all.
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    let folder = args.data.unwrap_or_else(|| store::Options::default().folder);
+    let depth = if args.quick { Depth::Quick } else { Depth::Full };
+    let bar = progress_bar();
+    let report = store::fsck(&folder, depth, |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let report = report?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)
+    } else {
+        print(&mut out, &report)
+    }
+    .context("cannot write to standard output")?;
+    Ok(if report.is_clean() { Outcome::Fine } else { Outcome::WithFailures })
+}
+
+fn progress_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames and results, {eta} left");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn print(out: &mut impl Write, report: &FsckReport) -> std::io::Result<()> {
+    let checked = &report.checked;
+    writeln!(
+        out,
+        "{}: {} sessions, {} frames, {} frame files, {} results, {} objects{}{}",
+        report.folder.display(),
+        checked.sessions,
+        checked.frames,
+        checked.files,
+        checked.segmentations,
+        checked.objects,
+        if report.running { "; a daemon is at work" } else { "" },
+        if report.quick { "; pixels and label images not read" } else { "" },
+    )?;
+    for Finding { invariant, place, what } in &report.notes {
+        writeln!(out, "note   {invariant}: {place}: {what}")?;
+    }
+    for Finding { invariant, place, what } in &report.broken {
+        writeln!(out, "BROKEN {invariant}: {place}: {what}")?;
+    }
+    let mut told = Vec::new();
+    for Finding { invariant, .. } in &report.broken {
+        if !told.contains(invariant) {
+            told.push(*invariant);
+        }
+    }
+    for invariant in told {
+        let count = report.broken_counts.get(&invariant.to_string()).copied().unwrap_or(0);
+        writeln!(
+            out,
+            "{invariant} ({}) is broken in {count} {}. What to do: {}.",
+            invariant.text(),
+            if count == 1 { "place" } else { "places" },
+            invariant.remedy()
+        )?;
+    }
+    if report.is_clean() {
+        writeln!(out, "All is well.")?;
+    }
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! PNG: grey of 1 to 16 bits, and grey that was saved as colour or with a palette.
 
-use std::io::{BufRead, Read, Seek, SeekFrom};
+use std::io::{BufRead, Seek, SeekFrom};
 
 use image::codecs::png::PngDecoder;
 use image::error::{ImageError, LimitErrorKind};

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 
+use tiff::decoder::ifd::Value;
 use tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
 use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, SampleFormat, Tag};
 use tiff::{ColorType, TiffError, TiffFormatError, TiffUnsupportedError};
@@ -46,7 +47,7 @@ impl<R: Read + Seek> Stack<R> {
     pub(super) fn open(reader: R, limits: Limits) -> Result<Self, Problem> {
         let mut decoder =
             Decoder::new(reader).map_err(problem)?.with_limits(decoder_limits(limits));
-        let description = description(&mut decoder);
+        let description = description(&mut decoder)?;
         let (pages, broken) = list_pages(&mut decoder);
         if let Some(images) = description.imagej_images
             && images > pages.len()
@@ -83,7 +84,7 @@ impl<R: Read + Seek> Stack<R> {
             Some(bits @ (10 | 12 | 14)) if most == 16 && all_below(&pixels, bits) => bits,
             _ => most,
         };
-        let resolution = self.tag(Tag::XResolution).zip(self.tag(Tag::YResolution));
+        let resolution = self.number(Tag::XResolution)?.zip(self.number(Tag::YResolution)?);
         let unit = self.decoder.find_tag_unsigned(Tag::ResolutionUnit).ok().flatten();
         let pixel_size_um = self.description.pixel_size_um(resolution, unit);
         Ok(Page { width: raw.width, height: raw.height, bit_depth, pixels, pixel_size_um, index })
@@ -160,8 +161,21 @@ impl<R: Read + Seek> Stack<R> {
     }
 
     /// A tag of the current page as a number.
-    fn tag(&mut self, tag: Tag) -> Option<f64> {
-        self.decoder.find_tag(tag).ok().flatten()?.into_f64().ok()
+    fn number(&mut self, tag: Tag) -> Result<Option<f64>, Problem> {
+        Ok(match said(self.decoder.find_tag(tag))?.flatten() {
+            Some(Value::Rational(n, d)) => Some(f64::from(n) / f64::from(d)),
+            Some(Value::Float(value)) => Some(f64::from(value)),
+            Some(Value::Double(value)) => Some(value),
+            _ => None,
+        })
+    }
+}
+
+/// Metadata that cannot be understood is as good as none; metadata that is cut off is damage.
+fn said<T>(found: Result<T, TiffError>) -> Result<Option<T>, Problem> {
+    match found {
+        Err(error @ TiffError::IoError(_)) => Err(problem(error)),
+        found => Ok(found.ok()),
     }
 }
 
@@ -216,10 +230,11 @@ fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> (Vec<usize>, Option<P
     (pages, None)
 }
 
-/// The description of the first page; text in an unknown encoding is as good as none.
-fn description<R: Read + Seek>(decoder: &mut Decoder<R>) -> Description {
-    let text = decoder.get_tag_ascii_string(Tag::ImageDescription);
-    text.map(|text| Description::parse(&text)).unwrap_or_default()
+/// The description of the first page.
+fn description<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Description, Problem> {
+    let text = said(decoder.find_tag(Tag::ImageDescription))?.flatten();
+    let text = text.and_then(|text| text.into_string().ok());
+    Ok(text.map(|text| Description::parse(&text)).unwrap_or_default())
 }
 
 fn decoder_limits(limits: Limits) -> DecoderLimits {

@@ -51,9 +51,9 @@ pub fn draw(pairs: &[Pair], size: usize, rng: &mut impl Rng) -> Crop {
 /// the scale that brings the objects half-way to [`NATURAL_DIAMETER`].
 fn warp(pair: &Pair, size: usize, rng: &mut impl Rng) -> Crop {
     let canvas = size + 2 * SURROUND;
-    let towards_natural = pair.median_diameter.map_or(1.0, |diameter| {
-        (NATURAL_DIAMETER / diameter).sqrt().clamp(0.5, 2.0)
-    });
+    let towards_natural = pair
+        .median_diameter
+        .map_or(1.0, |diameter| (NATURAL_DIAMETER / diameter).sqrt().clamp(0.5, 2.0));
     let scale = towards_natural * 2_f32.powf(rng.random_range(-0.6..0.6));
     let angle = rng.random_range(-0.3_f32..0.3);
     let (sin, cos) = angle.sin_cos();
@@ -168,7 +168,8 @@ fn blurred(image: &[f32], size: usize) -> Vec<f32> {
     for y in 0..size {
         let (above, below) = (y.saturating_sub(1) * size, (y + 1).min(size - 1) * size);
         for x in 0..size {
-            out[y * size + x] = (rows[above + x] + 2.0 * rows[y * size + x] + rows[below + x]) / 4.0;
+            out[y * size + x] =
+                (rows[above + x] + 2.0 * rows[y * size + x] + rows[below + x]) / 4.0;
         }
     }
     out
@@ -183,7 +184,8 @@ mod tests {
 
     #[test]
     fn coordinates_outside_are_mirrored_inside() {
-        for (position, expected) in [(-1.0, 1.0), (9.0, 9.0), (10.0, 8.0), (18.0, 0.0), (0.5, 0.5)] {
+        for (position, expected) in [(-1.0, 1.0), (9.0, 9.0), (10.0, 8.0), (18.0, 0.0), (0.5, 0.5)]
+        {
             assert!((mirrored(position, 10.0) - expected).abs() < 1e-6, "{position}");
         }
     }

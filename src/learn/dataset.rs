@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::imagefile;
 use crate::segment::normalise::Normalisation;
 
@@ -26,7 +28,9 @@ pub struct Pair {
 #[derive(Debug, thiserror::Error)]
 pub enum DataSetError {
     /// The folder is not laid out as it must be.
-    #[error("{folder} has no folder `{missing}`; a data set is images/ and labels/ with the same file names")]
+    #[error(
+        "{folder} has no folder `{missing}`; a data set is images/ and labels/ with the same file names"
+    )]
     Layout {
         /// Folder that was given.
         folder: PathBuf,
@@ -138,7 +142,9 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
     paired_paths(folder)?
         .into_iter()
         .map(|(image_path, label_path)| {
-            let page = imagefile::read_single(&image_path, imagefile::Limits::default())?;
+            let page = imagefile::open(&image_path, imagefile::Limits::default())?
+                .next()
+                .ok_or_else(|| DataSetError::Empty(image_path.clone()))??;
             let labels = imagefile::read_labels(&label_path)?;
             if (page.width, page.height) != (labels.width(), labels.height()) {
                 return Err(DataSetError::Mismatch {
@@ -161,16 +167,28 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
         .collect()
 }
 
-fn by_stem(
-    folder: &Path,
-    part: &'static str,
-) -> Result<BTreeMap<String, PathBuf>, DataSetError> {
+/// SHA-256 over names, sizes, normalised pixels and labels of all pairs, in hex: which data
+/// a model was trained on.
+pub fn sha256(pairs: &[Pair]) -> String {
+    let mut hash = Sha256::new();
+    for pair in pairs {
+        hash.update(pair.name.as_bytes());
+        hash.update([0]);
+        hash.update((pair.width as u64).to_le_bytes());
+        for (value, label) in pair.image.iter().zip(&pair.labels) {
+            hash.update(value.to_le_bytes());
+            hash.update(label.to_le_bytes());
+        }
+    }
+    hex::encode(hash.finalize())
+}
+
+fn by_stem(folder: &Path, part: &'static str) -> Result<BTreeMap<String, PathBuf>, DataSetError> {
     let inner = folder.join(part);
     if !inner.is_dir() {
         return Err(DataSetError::Layout { folder: folder.to_owned(), missing: part });
     }
-    let list_failed =
-        |source| DataSetError::List { folder: inner.clone(), source };
+    let list_failed = |source| DataSetError::List { folder: inner.clone(), source };
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(&inner).map_err(list_failed)? {
         let path = entry.map_err(list_failed)?.path();

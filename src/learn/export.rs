@@ -92,10 +92,8 @@ impl Graph {
     fn conv(&mut self, name: &str, input: &str, conv: &Conv2d) -> Result<String, ExportError> {
         let weight = format!("{name}.weight");
         let read = |data: burn::tensor::TensorData, layer: &str| {
-            data.to_vec::<f32>().map_err(|error| ExportError {
-                layer: layer.into(),
-                reason: format!("{error:?}"),
-            })
+            data.try_to_vec::<f32>()
+                .map_err(|error| ExportError { layer: layer.into(), reason: format!("{error:?}") })
         };
         let shape = conv.weight.val().dims();
         let values = read(conv.weight.val().into_data(), &weight)?;
@@ -157,8 +155,19 @@ impl Graph {
                 name: "segmenter".into(),
                 node: self.nodes,
                 initializer: self.weights,
-                input: vec![value("image", [Size::Fixed(1), Size::Fixed(1), Size::Named("height"), Size::Named("width")])],
-                output: vec![value("maps", [Size::Fixed(1), Size::Fixed(4 * MAPS), Size::Named("half_height"), Size::Named("half_width")])],
+                input: vec![value(
+                    "image",
+                    [Size::Fixed(1), Size::Fixed(1), Size::Named("height"), Size::Named("width")],
+                )],
+                output: vec![value(
+                    "maps",
+                    [
+                        Size::Fixed(1),
+                        Size::Fixed(4 * MAPS),
+                        Size::Named("half_height"),
+                        Size::Named("half_width"),
+                    ],
+                )],
                 ..Default::default()
             }),
             ..Default::default()

@@ -89,14 +89,10 @@ impl Net {
     /// A network with random weights.
     pub fn new(widths: Widths, device: &Device) -> Self {
         let Widths([half, quarter, eighth, sixteenth]) = widths;
-        let level = |from, to| Level {
-            enter: conv(from, to, 3, device),
-            refine: conv(to, to, 3, device),
-        };
-        let rise = |from, to| Rise {
-            squeeze: conv(from, to, 1, device),
-            merge: conv(to, to, 3, device),
-        };
+        let level =
+            |from, to| Level { enter: conv(from, to, 3, device), refine: conv(to, to, 3, device) };
+        let rise =
+            |from, to| Rise { squeeze: conv(from, to, 1, device), merge: conv(to, to, 3, device) };
         Self {
             stem: conv(1, half, 6, device),
             levels: vec![level(half, quarter), level(quarter, eighth), level(eighth, sixteenth)],

@@ -35,7 +35,14 @@ const WARM_UP: usize = 50;
 
 impl Default for Recipe {
     fn default() -> Self {
-        Self { steps: 5000, batch: 8, crop: 192, learning_rate: 2e-3, seed: 1, widths: Widths::default() }
+        Self {
+            steps: 5000,
+            batch: 8,
+            crop: 192,
+            learning_rate: 2e-3,
+            seed: 1,
+            widths: Widths::default(),
+        }
     }
 }
 

@@ -116,3 +116,70 @@ pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
         timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
     }
 }
+
+/// A store whose writer is called directly, without its thread.
+pub(crate) struct Bench {
+    pub(crate) clock: Clock,
+    pub(crate) session: Session,
+    pub(crate) writer: super::writer::Writer,
+    pub(crate) recovery: super::Recovery,
+    pub(crate) outcomes: Vec<super::Outcome>,
+}
+
+/// Pixel edge of the frames that a [`Bench`] takes.
+pub(crate) const EDGE: u32 = 64;
+
+impl Bench {
+    pub(crate) fn open(options: &super::Options) -> Self {
+        let clock = Clock::system();
+        let (store, recovery) = super::Store::open(options, clock.clone()).unwrap();
+        let session = session(&clock);
+        let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
+        let open = super::Job::Open(bench.session.clone());
+        bench.work(vec![open]);
+        bench
+    }
+
+    pub(crate) fn work(&mut self, jobs: Vec<super::Job>) {
+        let outcomes = &mut self.outcomes;
+        self.writer.work(jobs, &mut |outcome| outcomes.push(outcome));
+    }
+
+    pub(crate) fn keep(&self, frame: &Arc<Frame>) -> super::Job {
+        super::Job::Keep { session: self.session.id, frame: Arc::clone(frame) }
+    }
+
+    pub(crate) fn commit(&self, segmentation: &Segmentation) -> super::Job {
+        let segmentation = segmentation.clone();
+        super::Job::Commit { session: self.session.id, segmentation }
+    }
+
+    /// Takes a frame and keeps it; with a result of `cells` objects if there are any.
+    pub(crate) fn take(&mut self, sequence: u64, cells: u32) -> Segmentation {
+        let frame = frame(&self.clock, sequence, EDGE, EDGE);
+        let answer = segmentation(&frame, cells);
+        let mut jobs = vec![self.keep(&frame)];
+        if cells > 0 {
+            jobs.push(self.commit(&answer));
+        }
+        self.work(jobs);
+        answer
+    }
+
+    pub(crate) fn reader(&self) -> super::Reader {
+        super::Reader::of(&self.writer.folder)
+    }
+
+    /// Closes the store in order; what was reported.
+    pub(crate) fn close(self) -> Vec<super::Outcome> {
+        let mut outcomes = self.outcomes;
+        self.writer.close(&mut |outcome| outcomes.push(outcome));
+        outcomes
+    }
+}
+
+/// Options for a folder, with everything kept.
+pub(crate) fn options(folder: &std::path::Path) -> super::Options {
+    let frames = super::FrameRetention { min_free_bytes: 0, ..Default::default() };
+    super::Options { folder: folder.to_owned(), frames }
+}

@@ -81,6 +81,11 @@ pub(super) fn is_taken(folder: &Path) -> bool {
     })
 }
 
+/// Whether the folder was not closed in order: its owner is at work, or died.
+pub(super) fn has_owner(folder: &Path) -> bool {
+    File::open(path(folder)).is_ok_and(|mut file| read_owner(&mut file).is_some())
+}
+
 fn path(folder: &Path) -> PathBuf {
     folder.join("lock")
 }

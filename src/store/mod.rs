@@ -26,6 +26,7 @@ mod error;
 #[cfg(test)]
 mod fixture;
 mod frames;
+mod fsck;
 mod job;
 mod lock;
 mod options;
@@ -34,12 +35,15 @@ mod recovery;
 mod retention;
 mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
 pub use error::{Remedy, StoreError};
+pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
 pub use job::{Gap, GapReason, Job, NoFile, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
 pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};

@@ -17,7 +17,7 @@ use crate::domain::object::Object;
 use crate::domain::segmentation::Timings;
 
 /// A saved result, without its pixels and labels. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SavedFrame {
     /// Place in the order of commits; ask for what comes after it.
     pub cursor: u64,
@@ -66,7 +66,7 @@ pub struct SavedFrame {
 }
 
 /// A session and what it holds. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SessionSummary {
     /// Which.
     pub id: SessionId,
@@ -106,7 +106,7 @@ pub struct StoredPixels {
 }
 
 /// The store in a few numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Totals {
     /// Sessions.
     pub sessions: u64,
@@ -425,8 +425,6 @@ fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
 
 /// The objects of one result, by label.
 pub(super) fn objects_of(db: &Connection, segmentation: i64) -> rusqlite::Result<Vec<Object>> {
-    // What is not a number is null in the database.
-    let float = |row: &Row<'_>, at| Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN));
     db.prepare_cached(
         r#"SELECT label, area, "centroid-0", "centroid-1", "bbox-0", "bbox-1", "bbox-2", "bbox-3",
                   perimeter, eccentricity, solidity, major_axis_length, minor_axis_length,
@@ -456,6 +454,11 @@ pub(super) fn objects_of(db: &Connection, segmentation: i64) -> rusqlite::Result
         })
     })?
     .collect()
+}
+
+/// What is not a number is null in the database.
+fn float(row: &Row<'_>, at: usize) -> rusqlite::Result<f64> {
+    Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
 }
 
 fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {

@@ -173,7 +173,7 @@ impl Writer {
 
     /// Last attempt at what is owed; then the log is folded into the database and the folder
     /// is marked as closed in order.
-    fn close(mut self, outcomes: &mut impl FnMut(Outcome)) {
+    pub(super) fn close(mut self, outcomes: &mut impl FnMut(Outcome)) {
         if !self.owed.is_empty() || !self.leftovers.is_empty() {
             self.work(Vec::new(), outcomes);
         }

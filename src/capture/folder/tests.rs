@@ -25,11 +25,11 @@ fn stack() -> Vec<u8> {
     fs::read(root.join("tests/golden/images/imagej_stack.tif")).unwrap()
 }
 
-struct Drop {
+struct Inbox {
     folder: tempfile::TempDir,
 }
 
-impl Drop {
+impl Inbox {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap() }
     }
@@ -78,12 +78,12 @@ fn nothing_more(source: &mut Folder) {
 
 #[test]
 fn what_is_there_comes_first_in_natural_order_then_what_is_new() {
-    let drop = Drop::new();
+    let inbox = Inbox::new();
     for name in ["t10.png", "t2.png", "A03_s4.png"] {
-        drop.put_old(name, &png(7));
+        inbox.put_old(name, &png(7));
     }
-    drop.put_old("notes.txt", b"not an image");
-    let mut source = drop.watch();
+    inbox.put_old("notes.txt", b"not an image");
+    let mut source = inbox.watch();
     let first = frame(&mut source);
     assert_eq!(first.origin.as_deref(), Some("A03_s4.png"));
     assert_eq!(first.place.well.as_deref(), Some("A03"));
@@ -93,7 +93,7 @@ fn what_is_there_comes_first_in_natural_order_then_what_is_new() {
     assert_eq!(origin(&mut source), "t2.png");
     assert_eq!(origin(&mut source), "t10.png");
     nothing_more(&mut source);
-    drop.put("t1.png", &png(8));
+    inbox.put("t1.png", &png(8));
     let new = frame(&mut source);
     assert_eq!((new.origin.as_deref(), new.sequence), (Some("t1.png"), 3));
     nothing_more(&mut source);
@@ -101,26 +101,26 @@ fn what_is_there_comes_first_in_natural_order_then_what_is_new() {
 
 #[test]
 fn a_file_renamed_into_place_comes_once_and_its_temporary_name_never() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
-    drop.put("a.png.part", &png(1));
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
+    inbox.put("a.png.part", &png(1));
     nothing_more(&mut source);
-    fs::rename(drop.at("a.png.part"), drop.at("a.png")).unwrap();
+    fs::rename(inbox.at("a.png.part"), inbox.at("a.png")).unwrap();
     assert_eq!(origin(&mut source), "a.png");
     nothing_more(&mut source);
 }
 
 #[test]
 fn a_growing_file_is_not_read_before_it_is_closed() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
     let bytes = stack();
     let (half, rest) = bytes.split_at(bytes.len() / 2);
-    let mut file = File::create(drop.at("a.tif")).unwrap();
+    let mut file = File::create(inbox.at("a.tif")).unwrap();
     file.write_all(half).unwrap();
     nothing_more(&mut source);
     file.write_all(rest).unwrap();
-    std::mem::drop(file);
+    drop(file);
     for page in 0..3 {
         assert_eq!(origin(&mut source), format!("a.tif#{page}"));
     }
@@ -129,25 +129,25 @@ fn a_growing_file_is_not_read_before_it_is_closed() {
 
 #[test]
 fn a_file_that_its_writer_keeps_open_is_read_once_it_stands_still() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
-    let mut file = File::create(drop.at("a.png")).unwrap();
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
+    let mut file = File::create(inbox.at("a.png")).unwrap();
     file.write_all(&png(1)).unwrap();
     let begun = Clock::system().now();
     assert_eq!(origin(&mut source), "a.png");
     assert!(Clock::system().now().since(&begun) + SHORT > watch::SETTLED);
     // Closing changes nothing, so it is not a new image.
-    std::mem::drop(file);
+    drop(file);
     nothing_more(&mut source);
 }
 
 #[test]
 fn a_writer_that_pauses_in_the_middle_is_waited_for_and_not_refused() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
     let bytes = stack();
     let (half, rest) = bytes.split_at(bytes.len() / 2);
-    let mut file = File::create(drop.at("a.tif")).unwrap();
+    let mut file = File::create(inbox.at("a.tif")).unwrap();
     file.write_all(half).unwrap();
     // Half of a stack holds its first pages; whatever is read of it comes once.
     let mut seen = Vec::new();
@@ -156,7 +156,7 @@ fn a_writer_that_pauses_in_the_middle_is_waited_for_and_not_refused() {
         seen.push(frame.origin.unwrap());
     }
     file.write_all(rest).unwrap();
-    std::mem::drop(file);
+    drop(file);
     while seen.len() < 3 {
         seen.push(origin(&mut source));
     }
@@ -166,26 +166,28 @@ fn a_writer_that_pauses_in_the_middle_is_waited_for_and_not_refused() {
 
 #[test]
 fn a_file_written_again_is_a_new_image() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
-    for value in 1..4 {
-        drop.put("latest.png", &png(value));
-        assert!(frame(&mut source).pixels == Pixels::U16(vec![value as u16; 4]));
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
+    // Of different sizes, because the kernel's times of change come in ticks.
+    for height in 1..4 {
+        let image = LabelImage::empty(1, height);
+        inbox.put("latest.png", &imagefile::encode_labels_png(&image).unwrap());
+        assert_eq!(frame(&mut source).height, height);
     }
     nothing_more(&mut source);
 }
 
 #[test]
 fn a_writer_racing_the_first_listing_loses_no_file_and_gets_none_twice() {
-    let drop = Drop::new();
-    let path = drop.folder.path().to_owned();
+    let inbox = Inbox::new();
+    let path = inbox.folder.path().to_owned();
     let count = 300;
     let writer = std::thread::spawn(move || {
         for at in 0..count {
             fs::write(path.join(format!("t{at}.png")), png(at)).unwrap();
         }
     });
-    let mut source = drop.watch();
+    let mut source = inbox.watch();
     let mut seen = BTreeMap::new();
     for _ in 0..count {
         *seen.entry(origin(&mut source)).or_insert(0) += 1;
@@ -197,14 +199,14 @@ fn a_writer_racing_the_first_listing_loses_no_file_and_gets_none_twice() {
 
 #[test]
 fn more_changes_than_the_kernel_remembers_lose_no_file() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
     let limit = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
     let limit: u32 = limit.trim().parse().unwrap();
     // Made, opened, written, closed: four events each, and our own queue on top.
     let count = limit / 4 + 1200;
     for at in 0..count {
-        drop.put(&format!("t{at}.png"), &png(1));
+        inbox.put(&format!("t{at}.png"), &png(1));
     }
     let mut seen = BTreeMap::new();
     for _ in 0..count {
@@ -216,12 +218,12 @@ fn more_changes_than_the_kernel_remembers_lose_no_file() {
 
 #[test]
 fn a_broken_image_is_refused_by_name_and_the_next_one_follows() {
-    let drop = Drop::new();
-    let mut source = drop.watch();
-    drop.put("a.png", &png(1)[..40]);
-    drop.put("b.tif", b"");
-    drop.put("c.png", b"hello");
-    drop.put("d.png", &png(1));
+    let inbox = Inbox::new();
+    let mut source = inbox.watch();
+    inbox.put("a.png", &png(1)[..40]);
+    inbox.put("b.tif", b"");
+    inbox.put("c.png", b"hello");
+    inbox.put("d.png", &png(1));
     for (name, expected) in [("a.png", "damaged"), ("b.tif", "empty"), ("c.png", "not a TIFF")] {
         match source.next(LONG).unwrap() {
             Event::Refused { what, why } => {
@@ -237,8 +239,8 @@ fn a_broken_image_is_refused_by_name_and_the_next_one_follows() {
 
 #[test]
 fn a_folder_that_goes_away_is_lost_and_found_again() {
-    let drop = Drop::new();
-    let path = drop.at("drop");
+    let inbox = Inbox::new();
+    let path = inbox.at("drop");
     let open = || Folder::open(&path, &Options::default(), Clock::system());
     let lost = |error: SourceError| match error {
         SourceError::Lost(why) => assert!(why.contains("drop"), "{why}"),
@@ -252,7 +254,7 @@ fn a_folder_that_goes_away_is_lost_and_found_again() {
     lost(source.next(LONG).unwrap_err());
     fs::create_dir(&path).unwrap();
     let mut source = open().unwrap();
-    fs::rename(&path, drop.at("elsewhere")).unwrap();
+    fs::rename(&path, inbox.at("elsewhere")).unwrap();
     fs::create_dir(&path).unwrap();
     lost(source.next(LONG).unwrap_err());
     let mut source = open().unwrap();
@@ -262,21 +264,21 @@ fn a_folder_that_goes_away_is_lost_and_found_again() {
 
 #[test]
 fn a_file_in_place_of_the_folder_needs_a_person() {
-    let drop = Drop::new();
-    drop.put("a", b"");
-    let error = Folder::open(&drop.at("a"), &Options::default(), Clock::system()).err().unwrap();
+    let inbox = Inbox::new();
+    inbox.put("a", b"");
+    let error = Folder::open(&inbox.at("a"), &Options::default(), Clock::system()).err().unwrap();
     assert!(matches!(error, SourceError::Unusable(_)), "{error:?}");
 }
 
 #[test]
 fn a_replay_keeps_its_rate_without_drift_and_ends() {
-    let drop = Drop::new();
+    let inbox = Inbox::new();
     for at in 0..5 {
-        drop.put(&format!("t{at}.png"), &png(at));
+        inbox.put(&format!("t{at}.png"), &png(at));
     }
     let clock = Clock::manual(1_000_000_000);
     let options = Options { fps: Some(10.0), ..Options::default() };
-    let mut source = drop.replay(&options, &clock);
+    let mut source = inbox.replay(&options, &clock);
     let begun = clock.now();
     let no_wait = Duration::ZERO;
     let mut at_ms = Vec::new();
@@ -295,13 +297,13 @@ fn a_replay_keeps_its_rate_without_drift_and_ends() {
 
 #[test]
 fn a_replay_that_was_held_goes_on_at_its_rate_instead_of_racing() {
-    let drop = Drop::new();
+    let inbox = Inbox::new();
     for at in 0..4 {
-        drop.put(&format!("t{at}.png"), &png(at));
+        inbox.put(&format!("t{at}.png"), &png(at));
     }
     let clock = Clock::manual(1_000_000_000);
     let options = Options { fps: Some(10.0), ..Options::default() };
-    let mut source = drop.replay(&options, &clock);
+    let mut source = inbox.replay(&options, &clock);
     assert_eq!(frame(&mut source).sequence, 0);
     source.rest();
     clock.advance(Duration::from_secs(5));
@@ -315,11 +317,11 @@ fn a_replay_that_was_held_goes_on_at_its_rate_instead_of_racing() {
 
 #[test]
 fn a_replay_begins_again_and_counts_on() {
-    let drop = Drop::new();
-    drop.put("b.tif", &stack());
-    drop.put("a.png", &png(1));
+    let inbox = Inbox::new();
+    inbox.put("b.tif", &stack());
+    inbox.put("a.png", &png(1));
     let options = Options { replay: true, pixel_size_um: Some(0.5), ..Options::default() };
-    let mut source = drop.replay(&options, &Clock::system());
+    let mut source = inbox.replay(&options, &Clock::system());
     for sequence in 0..12_u64 {
         let frame = frame(&mut source);
         assert_eq!(frame.sequence, sequence);
@@ -331,10 +333,10 @@ fn a_replay_begins_again_and_counts_on() {
 
 #[test]
 fn a_replay_of_nothing_is_lost_instead_of_spinning() {
-    let drop = Drop::new();
-    drop.put("a.png", b"hello");
+    let inbox = Inbox::new();
+    inbox.put("a.png", b"hello");
     let options = Options { replay: true, ..Options::default() };
-    let mut source = drop.replay(&options, &Clock::system());
+    let mut source = inbox.replay(&options, &Clock::system());
     assert!(matches!(source.next(LONG).unwrap(), Event::Refused { .. }));
     let error = source.next(LONG).unwrap_err();
     assert!(matches!(error, SourceError::Lost(_)));
@@ -343,10 +345,10 @@ fn a_replay_of_nothing_is_lost_instead_of_spinning() {
 
 #[test]
 fn a_rate_that_is_none_needs_a_person() {
-    let drop = Drop::new();
+    let inbox = Inbox::new();
     for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let options = Options { fps: Some(fps), ..Options::default() };
-        let error = Folder::open(drop.folder.path(), &options, Clock::system()).err().unwrap();
+        let error = Folder::open(inbox.folder.path(), &options, Clock::system()).err().unwrap();
         assert!(matches!(error, SourceError::Unusable(_)), "{fps}: {error:?}");
     }
 }

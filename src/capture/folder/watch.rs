@@ -8,7 +8,9 @@
 //!    on, or [`GIVEN_UP`] has passed. Pages that were given are not given again when the file
 //!    has grown since.
 //! 4. A file is one version: name, inode, size and time of change. No version is given twice,
-//!    whether it was noticed by an event or by listing; another version is a new image.
+//!    whether it was noticed by an event or by listing; another version is a new image. (The
+//!    kernel counts the time of change in ticks of some milliseconds: a file overwritten
+//!    within one tick by as many bytes is still the same version.)
 //! 5. When the kernel's queue overflows, and every [`RELISTED`] for network drives, whose
 //!    other users' writes make no events here, the folder is listed again.
 
