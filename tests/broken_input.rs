@@ -43,12 +43,12 @@ const BROKEN: [Broken; 8] = [
     Broken {
         name: "colour.png",
         says: "is a colour image; Reticle segments one channel: export one channel as greyscale",
-        make: |path| drop(fs::copy(golden("colour.png"), path).unwrap()),
+        make: |path| copy(path, golden("colour.png")),
     },
     Broken {
         name: "float.tif",
         says: "has floating-point pixels",
-        make: |path| drop(fs::copy(golden("float32.tif"), path).unwrap()),
+        make: |path| copy(path, golden("float32.tif")),
     },
     Broken {
         name: "text.png",
@@ -59,6 +59,10 @@ const BROKEN: [Broken; 8] = [
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/images").join(name)
+}
+
+fn copy(path: &Path, from: PathBuf) {
+    fs::copy(from, path).unwrap();
 }
 
 /// The first bytes of a sound file.
