@@ -14,9 +14,11 @@
 //! `base ← domain ← imagefile ← {capture, segment, store}`; `store ← web`;
 //! `{segment, store} ← learn`; everything `← config ← app ← cli`.
 
+pub mod app;
 pub mod base;
 pub mod capture;
 pub mod cli;
+pub mod config;
 pub mod domain;
 pub mod imagefile;
 pub mod learn;
@@ -24,5 +26,3 @@ pub mod segment;
 pub mod store;
 pub mod telemetry;
 pub mod web;
-// pub mod app;
-// pub mod config;

@@ -17,6 +17,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
 use zune_jpeg::JpegDecoder;
@@ -330,7 +331,10 @@ fn jpeg_luma(bytes: &[u8], width: usize, height: usize) -> Result<Vec<u8>, Unfit
         .set_max_height(height)
         .jpeg_set_out_colorspace(ColorSpace::Luma);
     let mut decoder = JpegDecoder::new_with_options(&whole, options);
-    let luma = decoder.decode().map_err(|error| Unfit::Jpeg(error.to_string()))?;
+    // The decoder panics on some damage, as a sampling factor that the tables do not have.
+    let luma = catch_unwind(AssertUnwindSafe(|| decoder.decode()))
+        .map_err(|_panic| Unfit::Jpeg("the decoder gave up on it".to_owned()))?
+        .map_err(|error| Unfit::Jpeg(error.to_string()))?;
     let size = decoder.info().map(|info| (usize::from(info.width), usize::from(info.height)));
     if size != Some((width, height)) || luma.len() != width * height {
         return Err(Unfit::Jpeg(format!("it is not {width}×{height} pixels")));

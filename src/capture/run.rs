@@ -124,6 +124,16 @@ impl Gate {
         *self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Waits for the gate to be open; false if asked to stop meanwhile.
+    pub fn wait_until_open(&self, shutdown: &Shutdown) -> bool {
+        while !shutdown.is_requested() {
+            if self.wait_open(PATIENCE) {
+                return true;
+            }
+        }
+        false
+    }
+
     fn set(&self, open: bool) {
         let (state, changed) = &*self.0;
         *state.lock().unwrap_or_else(PoisonError::into_inner) = open;

@@ -70,7 +70,9 @@ impl Pixels {
 }
 
 /// Where on the plate a frame was taken. What a source does not know is `None`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 pub struct Place {
     /// Name of the plate or slide.
     pub plate: Option<String>,

@@ -20,7 +20,17 @@ pub struct ModelRef {
 }
 
 /// Where the time went, in microseconds of wall time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
 pub struct Timings {
     /// Percentiles and scaling.
     pub normalise_us: u64,

@@ -4,7 +4,9 @@ use super::frame::Place;
 use crate::base::ids::{FrameId, SessionId};
 
 /// What a person asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Begin a new session, or go on after a pause.
@@ -16,7 +18,17 @@ pub enum Command {
 }
 
 /// Whether frames are being taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// No session yet, or it was stopped.
@@ -29,7 +41,9 @@ pub enum RunState {
 }
 
 /// State of the source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SourceState {
     /// Being opened for the first time.
@@ -49,7 +63,9 @@ pub enum SourceState {
 }
 
 /// Whether results reach the disk.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SaveState {
     /// Nothing had to be saved yet.
@@ -67,7 +83,17 @@ pub enum SaveState {
 }
 
 /// Counters since the daemon started. They only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+)]
 pub struct Counters {
     /// Frames the source gave.
     pub captured: u64,
@@ -90,7 +116,7 @@ pub struct Counters {
 }
 
 /// The newest segmented frame, in one glance.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct Newest {
     /// Which frame.
     pub frame: FrameId,
@@ -111,7 +137,9 @@ pub struct Newest {
 }
 
 /// Everything a status line needs. One writer (`app`), many readers.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
 pub struct Status {
     /// Whether frames are being taken.
     pub run: RunState,

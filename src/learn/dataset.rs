@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use crate::imagefile;
 use crate::segment::normalise::Normalisation;
 
@@ -140,7 +142,9 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
     paired_paths(folder)?
         .into_iter()
         .map(|(image_path, label_path)| {
-            let page = imagefile::read_single(&image_path, imagefile::Limits::default())?;
+            let page = imagefile::open(&image_path, imagefile::Limits::default())?
+                .next()
+                .ok_or_else(|| DataSetError::Empty(image_path.clone()))??;
             let labels = imagefile::read_labels(&label_path)?;
             if (page.width, page.height) != (labels.width(), labels.height()) {
                 return Err(DataSetError::Mismatch {
@@ -161,6 +165,22 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
             ))
         })
         .collect()
+}
+
+/// SHA-256 over names, sizes, normalised pixels and labels of all pairs, in hex: which data
+/// a model was trained on.
+pub fn sha256(pairs: &[Pair]) -> String {
+    let mut hash = Sha256::new();
+    for pair in pairs {
+        hash.update(pair.name.as_bytes());
+        hash.update([0]);
+        hash.update((pair.width as u64).to_le_bytes());
+        for (value, label) in pair.image.iter().zip(&pair.labels) {
+            hash.update(value.to_le_bytes());
+            hash.update(label.to_le_bytes());
+        }
+    }
+    hex::encode(hash.finalize())
 }
 
 fn by_stem(folder: &Path, part: &'static str) -> Result<BTreeMap<String, PathBuf>, DataSetError> {

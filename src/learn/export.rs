@@ -92,7 +92,7 @@ impl Graph {
     fn conv(&mut self, name: &str, input: &str, conv: &Conv2d) -> Result<String, ExportError> {
         let weight = format!("{name}.weight");
         let read = |data: burn::tensor::TensorData, layer: &str| {
-            data.to_vec::<f32>()
+            data.try_to_vec::<f32>()
                 .map_err(|error| ExportError { layer: layer.into(), reason: format!("{error:?}") })
         };
         let shape = conv.weight.val().dims();

@@ -6,6 +6,7 @@
 //! The held-out split chooses post-processing parameters in [`tune`]; nothing else sees it.
 
 pub mod augment;
+pub mod card;
 pub mod dataset;
 pub mod evaluate;
 pub mod export;

@@ -17,7 +17,7 @@ use crate::domain::object::Object;
 use crate::domain::segmentation::Timings;
 
 /// A saved result, without its pixels and labels. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SavedFrame {
     /// Place in the order of commits; ask for what comes after it.
     pub cursor: u64,
@@ -66,7 +66,7 @@ pub struct SavedFrame {
 }
 
 /// A session and what it holds. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SessionSummary {
     /// Which.
     pub id: SessionId,
@@ -106,7 +106,7 @@ pub struct StoredPixels {
 }
 
 /// The store in a few numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Totals {
     /// Sessions.
     pub sessions: u64,

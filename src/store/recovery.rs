@@ -25,6 +25,7 @@ use super::frames::{self, Found};
 use super::rows;
 use super::schema::damaged_or;
 use crate::base::clock::Clock;
+use crate::base::crash;
 use crate::base::durable;
 
 /// Folder for frame files of which the database knows nothing.
@@ -87,9 +88,11 @@ pub(super) fn recover(
         fs::remove_dir(path).ok();
     }
     report.missing = (named.len() as u64).saturating_sub(present);
+    crash::point("recovered");
     if report.is_worth_a_note() {
         let detail = serde_json::to_value(&report).unwrap_or_default();
         rows::event(connection, &clock.now(), "recovered", &detail).map_err(failed())?;
+        crash::point("recovery written");
     }
     let kept_bytes: i64 = connection
         .query_row(
@@ -135,6 +138,7 @@ fn set_aside(folder: &Path, file: &Found) -> Result<(), StoreError> {
     let parent = target.parent().unwrap_or(folder);
     durable::create_dir(parent).map_err(StoreError::file("make the folder", parent))?;
     fs::rename(&file.path, &target).map_err(StoreError::file("move to orphans", &file.path))?;
+    crash::point("orphan moved");
     for side in [Some(parent), file.path.parent()].into_iter().flatten() {
         durable::sync_dir(side).map_err(StoreError::file("fsync", side))?;
     }

@@ -1,4 +1,138 @@
 //! Logging set-up and what the process knows of itself.
+//!
+//! Logs go to stderr, where systemd and containers expect them; nothing here writes files.
+//! The level says the consequence (error: data lost or a person is needed; warn: degraded,
+//! nothing lost; info: an operator's logbook; debug: one operation; trace: one frame).
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Directive, ParseError};
+use tracing_subscriber::fmt::SubscriberBuilder;
+
+/// Environment variable that overrides the configured level, module by module if wanted:
+/// `RETICLE_LOG=warn,reticle::capture=trace`.
+pub const FILTER_VARIABLE: &str = "RETICLE_LOG";
+
+/// What is logged, and how: the table `[log]`. The environment variable `RETICLE_LOG`
+/// overrides the level, module by module if wanted (`warn,reticle::capture=trace`).
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The least consequence that is logged: `error` (data lost or a person is needed),
+    /// `warn` (degraded, nothing lost), `info` (an operator's logbook), `debug` (each
+    /// operation) or `trace` (each frame).
+    pub level: Level,
+    /// `text` for people, `json` for one JSON object a line.
+    pub format: Format,
+}
+
+/// The least consequence that is logged.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the levels are described where they are configured")]
+pub enum Level {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Form of a line of the log.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the formats are described where they are configured")]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The environment variable says nothing that can be understood.
+    #[error(
+        "{FILTER_VARIABLE}=`{value}` is no log filter ({error}); write a level as `debug`, or \
+         levels by module as `warn,reticle::capture=trace`"
+    )]
+    BadFilter {
+        /// What it says.
+        value: String,
+        /// What is wrong with it.
+        error: ParseError,
+    },
+    /// Logging was set up before in this process.
+    #[error("logging is already set up in this process")]
+    AlreadySet,
+}
+
+/// Sends the log of this process to stderr from now on. Once a process.
+///
+/// # Errors
+/// When `RETICLE_LOG` is set and is no filter, or logging was set up before.
+pub fn init(options: &Options) -> Result<(), TelemetryError> {
+    let filter = filter(options, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+    let lines = SubscriberBuilder::default().with_writer(std::io::stderr).with_env_filter(filter);
+    let set = match options.format {
+        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        Format::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    };
+    // The only way to fail is a second subscriber.
+    set.map_err(|_already| TelemetryError::AlreadySet)
+}
+
+/// What is let through: our own events by level, those of libraries from `warn` on.
+fn filter(options: &Options, variable: Option<&str>) -> Result<EnvFilter, TelemetryError> {
+    match variable.map(str::trim).filter(|text| !text.is_empty()) {
+        Some(text) => EnvFilter::try_new(text)
+            .map_err(|error| TelemetryError::BadFilter { value: text.to_owned(), error }),
+        None => {
+            let others = Directive::from(tracing::Level::WARN);
+            let ours = format!("reticle={}", options.level);
+            Ok(EnvFilter::default()
+                .add_directive(others)
+                .add_directive(ours.parse().expect("a level of ours is a directive")))
+        }
+    }
+}
 
 /// Resident memory of this process in bytes; 0 where the kernel does not tell.
 pub fn resident_bytes() -> u64 {
@@ -18,4 +152,24 @@ fn status_kib(field: &str) -> u64 {
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_overrides_the_configured_level() {
+        let options = Options { level: Level::Debug, ..Options::default() };
+        assert_eq!(filter(&options, None).unwrap().to_string(), "reticle=debug,warn");
+        assert_eq!(filter(&options, Some(" ")).unwrap().to_string(), "reticle=debug,warn");
+        assert_eq!(filter(&options, Some("trace")).unwrap().to_string(), "trace");
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused_with_what_to_write() {
+        let error = filter(&Options::default(), Some("reticle=loud")).unwrap_err().to_string();
+        assert!(error.starts_with("RETICLE_LOG=`reticle=loud` is no log filter ("), "{error}");
+        assert!(error.contains("write a level as `debug`"), "{error}");
+    }
 }

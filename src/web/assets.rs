@@ -43,7 +43,8 @@ pub(super) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
     };
     let caching = if path.starts_with("assets/") { FOREVER } else { ASK_AGAIN };
     let kind = file.metadata.mimetype();
-    let kind = if kind.starts_with("text/") { format!("{kind}; charset=utf-8") } else { kind.into() };
+    let kind =
+        if kind.starts_with("text/") { format!("{kind}; charset=utf-8") } else { kind.into() };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     for (name, value) in [(header::ETAG, etag), (header::CONTENT_TYPE, kind)] {

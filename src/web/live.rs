@@ -28,11 +28,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::Shared;
 use super::feed::Slot;
-use super::latency::{Latency, ScreenTime};
+use super::latency::Latency;
 use super::problem::Problem;
+use super::routes::StatusReply;
 use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
-use crate::domain::status::Status;
 
 /// How often the status goes out. The page calls the box lost after 1.5 s of silence.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
@@ -52,16 +52,12 @@ enum Word {
     Hidden(bool),
 }
 
-/// The text message.
+/// The text message: what `/api/v1/status` answers, with `screen` for this client alone.
 #[derive(Serialize)]
 struct StatusMessage {
     r#type: &'static str,
-    now: String,
-    /// Milliseconds since the newest live frame was captured.
-    newest_age_ms: Option<f64>,
-    /// Capture to this client's screen.
-    screen: Option<ScreenTime>,
-    status: Status,
+    #[serde(flatten)]
+    reply: StatusReply,
 }
 
 pub(super) async fn upgrade(
@@ -199,14 +195,8 @@ impl Client {
     }
 
     async fn send_status(&mut self) -> Result<(), End> {
-        let now = self.shared.clock.now();
-        let message = StatusMessage {
-            r#type: "status",
-            now: now.rfc3339(),
-            newest_age_ms: self.shared.newest_age_ms(&now),
-            screen: self.latency.summary(),
-            status: self.shared.status.read(),
-        };
+        let reply = StatusReply::new(&self.shared, self.latency.summary());
+        let message = StatusMessage { r#type: "status", reply };
         let text = serde_json::to_string(&message).expect("a status has string keys only");
         self.send(Message::Text(text.into())).await
     }

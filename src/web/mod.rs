@@ -16,21 +16,43 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::base::clock::Clock;
 use crate::base::queue;
 use crate::base::shutdown::Shutdown;
 use crate::domain::status::Command;
+use crate::store;
 
+mod assets;
+mod colours;
+mod contours;
 mod feed;
+mod guard;
+mod latency;
+mod live;
+mod openapi;
+mod preview;
+mod problem;
+mod routes;
+mod streams;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 pub use feed::{LiveFeed, LiveFrame, StatusBoard};
 
-/// Threads that answer requests. Encoding runs on tokio's blocking threads.
+/// Threads that answer requests.
 const WORKERS: usize = 2;
+/// Most threads that encode frames and wait for the store.
+const BLOCKING: usize = 8;
 /// How long connections may take to finish when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -93,6 +115,8 @@ pub struct Ports {
     pub live: LiveFeed,
     /// Where start, pause and stop go.
     pub commands: queue::Sender<Command>,
+    /// What is saved.
+    pub reader: store::Reader,
     /// The daemon's time, with which capture-to-screen latency is measured.
     pub clock: Clock,
 }
@@ -124,8 +148,10 @@ pub fn serve(
     shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
         .thread_name("web-worker")
         .enable_all()
         .build()?;
@@ -133,11 +159,106 @@ pub fn serve(
         let _inside = runtime.enter();
         tokio::net::TcpListener::from_std(listener)?
     };
-    let _ = (options, ports, Arc::new(()));
+    let (stop, stopping) = watch::channel(false);
+    let shared = Shared::new(address, options, ports, stopping.clone());
+    let routes = routes::router(Arc::new(shared));
     std::thread::Builder::new().name("web".into()).spawn(move || {
-        let server = runtime.spawn(async move { axum::serve(listener, axum::Router::new()).await });
+        let mut stopping = stopping;
+        let server = runtime.spawn(async move {
+            axum::serve(listener, routes)
+                .with_graceful_shutdown(async move { stopped(&mut stopping).await })
+                .await
+        });
+        tracing::info!("listening on http://{address}");
         while !shutdown.wait(Duration::from_secs(3600)) {}
-        server.abort();
+        stop.send_replace(true);
+        let ended = runtime.block_on(async { tokio::time::timeout(GRACE, server).await });
+        if let Ok(Ok(Err(error))) = ended {
+            tracing::warn!(%error, "the page's server ended badly");
+        }
         runtime.shutdown_timeout(GRACE);
     })
+}
+
+/// What every request can see.
+struct Shared {
+    status: StatusBoard,
+    live: LiveFeed,
+    commands: queue::Sender<Command>,
+    reader: store::Reader,
+    clock: Clock,
+    names: guard::Names,
+    encoding: feed::Encoding,
+    viewers: Seats,
+    streams: Seats,
+    /// Capture to screen over all live views.
+    screen: Mutex<latency::Latency>,
+    /// Turns true when the daemon stops.
+    stop: watch::Receiver<bool>,
+}
+
+impl Shared {
+    fn new(
+        address: SocketAddr,
+        options: &Options,
+        ports: Ports,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            status: ports.status,
+            live: ports.live,
+            commands: ports.commands,
+            reader: ports.reader,
+            clock: ports.clock,
+            names: guard::Names::new(address, &options.hosts),
+            encoding: feed::Encoding {
+                longest: options.preview_px,
+                quality: options.preview_quality,
+            },
+            viewers: Seats::default(),
+            streams: Seats::default(),
+            screen: Mutex::default(),
+            stop,
+        }
+    }
+
+    fn note_shown(&self, took: Duration) {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).add(took);
+    }
+
+    fn screen_time(&self) -> Option<latency::ScreenTime> {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).summary()
+    }
+}
+
+/// Comes back when the daemon stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error says that the server is gone, which is a stop too.
+    stop.wait_for(|stop| *stop).await.ok();
+}
+
+/// Counts who is connected, so that there is a bound.
+#[derive(Clone, Default)]
+struct Seats(Arc<AtomicUsize>);
+
+/// One connection's place; free again when dropped.
+struct Seat(Seats);
+
+impl Seats {
+    /// A seat, unless `most` are taken.
+    fn take(&self, most: usize) -> Option<Seat> {
+        let one_more = |taken| (taken < most).then_some(taken + 1);
+        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Seat(self.clone()))
+    }
+
+    fn taken(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }

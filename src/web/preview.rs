@@ -89,7 +89,8 @@ impl Preview {
                     let wanted = own * self.factor as usize + self.factor as usize / 2;
                     wanted.min((edge as usize).saturating_sub(1))
                 };
-                let (x, y) = (at(index % width, labels.width()), at(index / width, labels.height()));
+                let (x, y) =
+                    (at(index % width, labels.width()), at(index / width, labels.height()));
                 labels.labels()[y * labels.width() as usize + x]
             })
             .collect();

@@ -17,13 +17,20 @@ use tokio::sync::watch;
 
 use super::feed::Slot;
 use super::problem::Problem;
-use super::{Shared, Seat};
+use super::{Seat, Shared};
 
 const BOUNDARY: &str = "reticle-frame";
 /// Most streams at a time.
 const MOST_STREAMS: usize = 16;
 
-/// `GET /streams/snapshot.jpg`
+/// The newest frame with its outlines
+#[utoipa::path(
+    get, path = "/streams/snapshot.jpg", tag = "live",
+    responses(
+        (status = 200, content_type = "image/jpeg", body = Vec<u8>),
+        (status = 503, body = Problem, description = "no frame yet")
+    )
+)]
 pub(super) async fn snapshot(State(shared): State<Arc<Shared>>) -> Response {
     let Some(slot) = shared.live.newest() else {
         return Problem::unavailable(
@@ -44,7 +51,16 @@ pub(super) async fn snapshot(State(shared): State<Arc<Shared>>) -> Response {
 
 const FRAME_ID: header::HeaderName = header::HeaderName::from_static("x-reticle-frame");
 
-/// `GET /streams/mjpeg`
+/// A stream of pictures with outlines
+///
+/// For browsers, players and dashboards that cannot run the live page.
+#[utoipa::path(
+    get, path = "/streams/mjpeg", tag = "live",
+    responses(
+        (status = 200, content_type = "multipart/x-mixed-replace", body = Vec<u8>),
+        (status = 503, body = Problem, description = "too many streams")
+    )
+)]
 pub(super) async fn mjpeg(State(shared): State<Arc<Shared>>) -> Response {
     let Some(seat) = shared.streams.take(MOST_STREAMS) else {
         return Problem::unavailable(format!(

@@ -30,7 +30,9 @@ pub(crate) enum WireError {
     Jpeg(#[from] EncodingError),
     #[error("cannot write the header: {0}")]
     Header(#[from] serde_json::Error),
-    #[error("the frame is {frame:?} pixels but its labels are {labels:?}: the segmenter is at fault")]
+    #[error(
+        "the frame is {frame:?} pixels but its labels are {labels:?}: the segmenter is at fault"
+    )]
     SizesDiffer { frame: [u32; 2], labels: [u32; 2] },
     #[error("the message has a part of 4 GiB or more")]
     TooLarge,

@@ -1,5 +1,8 @@
 //! What the store promises, tried on real folders.
 
+mod crash;
+mod fsck;
+
 use std::fs;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -415,4 +418,53 @@ fn the_thread_works_off_its_queue_and_closes_the_store() {
     assert!(rest.iter().map(|frame| frame.sequence).eq(15..40));
     let report = clean(folder.path());
     assert!(!report.running && report.notes.is_empty(), "{report:#?}");
+}
+
+/// Not a claim but a figure, printed: what one live frame costs the writer.
+#[test]
+fn what_a_frame_of_1024_with_280_objects_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&fixture::options(folder.path()));
+    let answers: Vec<_> = (0..24)
+        .map(|n| {
+            let frame = fixture::frame(&bench.clock, n, 1024, 1024);
+            fixture::segmentation(&frame, 280)
+        })
+        .collect();
+    let jobs = |bench: &Bench, answers: &[crate::domain::segmentation::Segmentation]| {
+        answers.iter().flat_map(|a| [bench.keep(&a.frame), bench.commit(a)]).collect::<Vec<_>>()
+    };
+    let ms = |from: &crate::base::clock::Stamp, clock: &Clock, n: f64| {
+        clock.now().since(from).as_secs_f64() * 1e3 / n
+    };
+    let start = bench.clock.now();
+    for answer in &answers[..12] {
+        let jobs = jobs(&bench, std::slice::from_ref(answer));
+        bench.work(jobs);
+    }
+    let alone = ms(&start, &bench.clock, 12.0);
+    let start = bench.clock.now();
+    for four in answers[12..].chunks(4) {
+        let jobs = jobs(&bench, four);
+        bench.work(jobs);
+    }
+    let grouped = ms(&start, &bench.clock, 12.0);
+    bench.writer.retention.keep = Keep::None;
+    let again: Vec<_> = (24..36)
+        .map(|n| fixture::segmentation(&fixture::frame(&bench.clock, n, 1024, 1024), 280))
+        .collect();
+    let start = bench.clock.now();
+    for answer in &again {
+        let jobs = jobs(&bench, std::slice::from_ref(answer));
+        bench.work(jobs);
+    }
+    let without = ms(&start, &bench.clock, 12.0);
+    println!(
+        "a frame with its file and result: {alone:.1} ms alone, {grouped:.1} ms four at a time; \
+         without its file {without:.1} ms"
+    );
+    assert_eq!(saved(&bench.outcomes), 36);
+    bench.close();
+    let bytes = fs::metadata(folder.path().join("reticle.db")).unwrap().len();
+    println!("database: {} bytes a frame", bytes / 36);
 }

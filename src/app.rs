@@ -1,0 +1,218 @@
+//! The wiring of the daemon, and nothing else.
+//!
+//! ```text
+//! thread        takes from                gives to
+//! capture       the source                store queue (every frame), segment queue
+//! segment       segment queue             store queue (result), live feed
+//! store-writer  store queue               monitor (saved, failed)
+//! web           status board, live feed,  command queue
+//!               store reader
+//! control (main) command queue, signals   gate, store queue (sessions), monitor
+//! ```
+//!
+//! Queues: `segment` holds one frame; from a camera the newest wins and what it displaces is
+//! kept but not segmented, from a folder the sender waits so that every image is segmented.
+//! `store` holds [`STORE_QUEUE`] jobs and the sender waits: nothing is ever dropped there.
+//!
+//! Shutdown runs from left to right: capture stops, each queue closes behind its last
+//! sender, each stage finishes what it has and is joined.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use anyhow::Context;
+
+use crate::base::clock::Clock;
+use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
+use crate::base::shutdown::Shutdown;
+use crate::capture::run::{Gate, Notice};
+use crate::capture::{self, SourceSpec};
+use crate::config::Settings;
+use crate::domain::frame::Frame;
+use crate::learn::evaluate::Comparison;
+use crate::segment::Segmenter;
+use crate::store::{Job, Store};
+use crate::web::{self, LiveFeed, LiveFrame, StatusBoard};
+
+mod control;
+mod monitor;
+
+use control::{Control, CurrentSession};
+use monitor::Monitor;
+
+/// Jobs that wait for the disk: some 16 MB of frames at 1024² and 16 bits.
+const STORE_QUEUE: usize = 8;
+
+/// Runs the appliance until it is asked to stop.
+///
+/// # Errors
+/// When it cannot start: port in use, model or data folder unusable. Once it runs, what fails
+/// is reported in the status and the log, and it goes on.
+pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let listener = web::bind(&settings.web)?;
+    let address = listener.local_addr().context("cannot tell the port")?;
+    let segmenter = Segmenter::new(&settings.segment, clock.clone())?;
+    let (store, _) = Store::open(&settings.store, clock.clone())?;
+    let reader = store.reader();
+
+    let board = StatusBoard::new();
+    let live = LiveFeed::new();
+    let monitor = Monitor::new(board.clone(), clock.clone());
+    monitor.starts(&settings.source.spec.to_string(), &segmenter.model().name);
+    let gate = Gate::new(false);
+    let session = CurrentSession::default();
+    let (to_store, jobs) = queue::bounded("store", STORE_QUEUE, WhenFull::Wait);
+    let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
+    let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
+
+    let outcomes = monitor.clone();
+    let writer = store
+        .spawn_writer(jobs, move |outcome| outcomes.outcome(&outcome))
+        .context("cannot start the thread store-writer")?;
+    let segmenting = spawn("segment", {
+        let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
+        let session = session.clone();
+        move || segment_frames(segmenter, &frames, &session, &to_store, &live, &monitor)
+    })?;
+    let capturing = spawn("capture", {
+        let capture = Capture {
+            settings: settings.source.clone(),
+            clock: clock.clone(),
+            shutdown: shutdown.clone(),
+            gate: gate.clone(),
+            session: session.clone(),
+            monitor: monitor.clone(),
+        };
+        let to_store = to_store.clone();
+        move || capture.run(&to_segment, &to_store)
+    })?;
+    let ports =
+        web::Ports { status: board, live, commands: to_control, reader, clock: clock.clone() };
+    // The page goes last: it can say that the rest is draining.
+    let page_shutdown = Shutdown::new();
+    let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
+        .context("cannot start the page")?;
+    tracing::info!(url = %format!("http://{address}"), "listening on http://{address}");
+
+    let control = Control::new(settings, clock, gate, session, to_store, monitor);
+    control.run(&commands, shutdown);
+
+    join(capturing, "capture");
+    join(segmenting, "segment");
+    join(writer, "store-writer");
+    page_shutdown.request();
+    join(serving, "web");
+    tracing::info!("stopped; everything captured is on disk");
+    Ok(())
+}
+
+/// A camera does not wait, so its newest frame wins. Files do, so all of them are segmented.
+fn segment_policy(settings: &Settings) -> WhenFull {
+    match settings.source.spec {
+        SourceSpec::Folder(_) if settings.source.fps.is_none() => WhenFull::Wait,
+        _ => WhenFull::NewestWins,
+    }
+}
+
+/// The thread `capture`.
+struct Capture {
+    settings: capture::Options,
+    clock: Clock,
+    shutdown: Shutdown,
+    gate: Gate,
+    session: CurrentSession,
+    monitor: Monitor,
+}
+
+impl Capture {
+    /// Runs the source again for every start, until shutdown.
+    fn run(self, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
+        while self.gate.wait_until_open(&self.shutdown) {
+            capture::run::run(
+                &self.settings,
+                self.clock.clone(),
+                self.shutdown.clone(),
+                self.gate.clone(),
+                |notice| self.hand_on(notice, to_segment, to_store),
+            );
+            self.gate.close();
+        }
+    }
+
+    fn hand_on(&self, notice: Notice, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
+        self.monitor.notice(&notice);
+        match notice {
+            Notice::Frame(frame) => {
+                let frame = Arc::new(*frame);
+                // None when the session was closed while this frame was on its way.
+                let Some(session) = self.session.claim(&frame) else { return };
+                to_store.send(Job::Keep { session, frame: Arc::clone(&frame) });
+                if let Sent::Displaced(skipped) = to_segment.send(frame) {
+                    self.monitor.skipped(&skipped);
+                }
+            }
+            Notice::Back { gap } => {
+                if let Some(session) = self.session.id() {
+                    to_store.send(Job::Gap(control::source_gap(session, &gap)));
+                }
+            }
+            Notice::Missed { count } => {
+                if let Some(session) = self.session.id() {
+                    to_store.send(Job::Gap(control::missed(session, count, self.clock.now())));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The thread `segment`.
+fn segment_frames(
+    mut segmenter: Segmenter,
+    frames: &Receiver<Arc<Frame>>,
+    session: &CurrentSession,
+    to_store: &Sender<Job>,
+    live: &LiveFeed,
+    monitor: &Monitor,
+) {
+    while let Some(frame) = frames.recv() {
+        let segmentation = match segmenter.segment(&frame) {
+            Ok(segmentation) => segmentation,
+            Err(error) => {
+                monitor.refused(&control::name_of(&frame), &error.to_string());
+                continue;
+            }
+        };
+        if let Some(session) = session.of(&frame) {
+            monitor.awaits_save(&frame);
+            to_store.send(Job::Commit { session, segmentation: segmentation.clone() });
+        }
+        let agreement = frame
+            .truth
+            .as_deref()
+            .and_then(|truth| Comparison::of(truth, &segmentation.labels).ok());
+        let shown = LiveFrame {
+            segmentation,
+            ap50: agreement.as_ref().map(|comparison| comparison.at_half().ap()),
+            true_objects: frame.truth.as_ref().map(|truth| truth.count()),
+        };
+        monitor.segmented(&shown);
+        live.publish(Arc::new(shown));
+    }
+}
+
+fn spawn(
+    name: &'static str,
+    work: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .with_context(|| format!("cannot start the thread {name}"))
+}
+
+fn join(thread: JoinHandle<()>, name: &'static str) {
+    if thread.join().is_err() {
+        tracing::error!(name, "a thread of the daemon panicked; this is a fault in Reticle");
+    }
+}

@@ -1,0 +1,210 @@
+//! Sessions and commands: who starts, pauses and stops, and what that does.
+//!
+//! | state   | start             | pause  | stop          | source ends   |
+//! |---------|-------------------|--------|---------------|---------------|
+//! | stopped | opens a session   | –      | –             | –             |
+//! | running | –                 | paused | closes it     | closes it     |
+//! | paused  | running, same one | –      | closes it     | closes it     |
+//!
+//! A command that changes nothing is no error: pressing Start twice is starting.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::monitor::Monitor;
+use crate::base::clock::{Clock, Stamp};
+use crate::base::ids::{FrameId, SessionId};
+use crate::base::queue::{Received, Receiver, Sender};
+use crate::base::shutdown::Shutdown;
+use crate::capture;
+use crate::capture::run::Gate;
+use crate::config::Settings;
+use crate::domain::frame::Frame;
+use crate::domain::session::Session;
+use crate::domain::status::{Command, RunState};
+use crate::store::{Gap, GapReason, Job};
+
+/// How often signals and rates are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// The open session, and to which session the frames on their way belong.
+#[derive(Clone, Default)]
+pub(super) struct CurrentSession(Arc<Mutex<Owners>>);
+
+#[derive(Default)]
+struct Owners {
+    open: Option<SessionId>,
+    /// Newest last. A frame that is being segmented when its session closes still belongs to it.
+    recent: VecDeque<(FrameId, SessionId)>,
+}
+
+/// More than can be between capture and the end of segmentation.
+const RECENT: usize = 64;
+
+impl CurrentSession {
+    /// The open session.
+    pub(super) fn id(&self) -> Option<SessionId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open
+    }
+
+    /// Claims a frame for the open session.
+    pub(super) fn claim(&self, frame: &Frame) -> Option<SessionId> {
+        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = owners.open?;
+        if owners.recent.len() == RECENT {
+            owners.recent.pop_front();
+        }
+        owners.recent.push_back((frame.id, session));
+        Some(session)
+    }
+
+    /// The session that claimed a frame.
+    pub(super) fn of(&self, frame: &Frame) -> Option<SessionId> {
+        let owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        owners.recent.iter().rev().find(|(id, _)| *id == frame.id).map(|(_, session)| *session)
+    }
+
+    fn set(&self, session: Option<SessionId>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).open = session;
+    }
+}
+
+/// The one owner of the run state.
+pub(super) struct Control<'a> {
+    settings: &'a Settings,
+    clock: &'a Clock,
+    gate: Gate,
+    session: CurrentSession,
+    to_store: Sender<Job>,
+    monitor: Monitor,
+    state: RunState,
+}
+
+impl<'a> Control<'a> {
+    pub(super) fn new(
+        settings: &'a Settings,
+        clock: &'a Clock,
+        gate: Gate,
+        session: CurrentSession,
+        to_store: Sender<Job>,
+        monitor: Monitor,
+    ) -> Self {
+        Self { settings, clock, gate, session, to_store, monitor, state: RunState::Stopped }
+    }
+
+    /// Starts the first session, then obeys until shutdown is requested or a signal comes.
+    pub(super) fn run(mut self, commands: &Receiver<Command>, shutdown: &Shutdown) {
+        let signalled = Arc::new(AtomicBool::new(false));
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+            // The first signal asks, a second one kills.
+            let registered = signal_hook::flag::register_conditional_shutdown(
+                signal,
+                128 + signal,
+                Arc::clone(&signalled),
+            )
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)));
+            if let Err(error) = registered {
+                tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
+            }
+        }
+        self.obey(Command::Start);
+        while !shutdown.is_requested() {
+            match commands.recv_timeout(TICK) {
+                Received::Item(command) => self.obey(command),
+                Received::Timeout => {}
+                Received::Closed => break,
+            }
+            if signalled.load(Ordering::SeqCst) {
+                tracing::info!("asked to stop");
+                break;
+            }
+            if self.monitor.take_source_ended() {
+                self.obey(Command::Stop);
+            }
+            self.monitor.tick();
+        }
+        shutdown.request();
+        self.obey(Command::Stop);
+    }
+
+    fn obey(&mut self, command: Command) {
+        match (self.state, command) {
+            (RunState::Stopped, Command::Start) => self.open_session(),
+            (RunState::Paused, Command::Start) => self.change(RunState::Running),
+            (RunState::Running, Command::Pause) => self.change(RunState::Paused),
+            (RunState::Running | RunState::Paused, Command::Stop) => self.close_session(),
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, state: RunState) {
+        tracing::info!(?state, "run state");
+        self.state = state;
+        self.monitor.run_state(state);
+        if state == RunState::Running {
+            self.gate.open();
+        } else {
+            self.gate.close();
+        }
+    }
+
+    fn open_session(&mut self) {
+        let started = self.clock.now();
+        let options = &self.settings.session;
+        let session = Session {
+            id: SessionId::new(),
+            name: options.name.clone().unwrap_or_else(|| started.rfc3339()),
+            source: self.settings.source.spec.to_string(),
+            channel: options.channel.clone(),
+            operator: options.operator.clone(),
+            pixel_size_um: self.settings.source.pixel_size_um,
+            started,
+        };
+        tracing::info!(session = %session.id, name = session.name, "session opened");
+        self.session.set(Some(session.id));
+        self.monitor.session(Some(&session));
+        self.to_store.send(Job::Open(session));
+        self.change(RunState::Running);
+    }
+
+    fn close_session(&mut self) {
+        self.change(RunState::Stopped);
+        if let Some(session) = self.session.id() {
+            tracing::info!(%session, "session closed");
+            self.session.set(None);
+            self.to_store.send(Job::Close { session, at: self.clock.now() });
+        }
+        self.monitor.session(None);
+    }
+}
+
+/// What the store is told of a lost source.
+pub(super) fn source_gap(session: SessionId, gap: &capture::run::Gap) -> Gap {
+    Gap {
+        session,
+        from: gap.from,
+        to: gap.to,
+        missed: gap.missed,
+        reason: GapReason::SourceLost,
+        detail: gap.reason.clone(),
+    }
+}
+
+/// What the store is told of frames that the source skipped.
+pub(super) fn missed(session: SessionId, count: u64, at: Stamp) -> Gap {
+    Gap {
+        session,
+        from: at,
+        to: at,
+        missed: Some(count),
+        reason: GapReason::SequenceJump,
+        detail: format!("the source's sequence jumped by {count} frames"),
+    }
+}
+
+/// What people call a frame: its file, or its number.
+pub(super) fn name_of(frame: &Frame) -> String {
+    frame.origin.clone().unwrap_or_else(|| format!("frame {}", frame.sequence))
+}

@@ -1,0 +1,272 @@
+//! What the daemon knows of itself: turns what stages report into the status and the logbook.
+//!
+//! A state that lasts is logged when it begins and when it ends, not for every frame.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::clock::{Clock, Stamp};
+use crate::base::ids::FrameId;
+use crate::capture::run::Notice;
+use crate::domain::frame::Frame;
+use crate::domain::session::Session;
+use crate::domain::status::{Newest, RunState, SaveState, SourceState};
+use crate::store::Outcome;
+use crate::telemetry;
+use crate::web::{LiveFrame, StatusBoard};
+
+/// Frames over which capture-to-saved times are told.
+const SAVE_TIMES: usize = 200;
+
+/// Samples over which rates are told: at four a second, the last 5 seconds.
+const RATE_SAMPLES: usize = 20;
+
+/// Frames whose commit is awaited; more than the store's queue can hold.
+const AWAITED: usize = 256;
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub(super) struct Monitor {
+    board: StatusBoard,
+    clock: Clock,
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// When frames were captured whose result is on its way to the disk.
+    awaited: HashMap<FrameId, Stamp>,
+    /// Capture to committed, in milliseconds.
+    save_ms: VecDeque<f32>,
+    /// Time, frames captured, frames segmented.
+    rates: VecDeque<(Stamp, u64, u64)>,
+    source_ended: bool,
+}
+
+impl Monitor {
+    pub(super) fn new(board: StatusBoard, clock: Clock) -> Self {
+        Self { board, clock, inner: Arc::default() }
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+        change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The daemon starts with this source and model.
+    pub(super) fn starts(&self, source: &str, model: &str) {
+        tracing::info!(source, model, "starting");
+        self.board.update(|status| {
+            status.source_name = source.to_owned();
+            status.model = model.to_owned();
+        });
+    }
+
+    pub(super) fn run_state(&self, state: RunState) {
+        self.board.update(|status| status.run = state);
+    }
+
+    pub(super) fn session(&self, session: Option<&Session>) {
+        self.board.update(|status| {
+            status.session = session.map(|session| session.id);
+            status.session_name = session.map(|session| session.name.clone());
+        });
+    }
+
+    /// What capture reported.
+    pub(super) fn notice(&self, notice: &Notice) {
+        match notice {
+            Notice::Frame(_) => self.board.update(|status| {
+                status.counters.captured += 1;
+                status.source = SourceState::Ready;
+            }),
+            Notice::Opening => self.source(SourceState::Opening),
+            Notice::Ready => {
+                tracing::info!("the source is open");
+                self.source(SourceState::Ready);
+            }
+            Notice::Lost { reason, since } => {
+                tracing::warn!(reason, "the source is lost; trying to open it again");
+                self.source(SourceState::Lost { reason: reason.clone(), since: since.rfc3339() });
+            }
+            Notice::Back { gap } => {
+                let seconds = gap.to.since(&gap.from).as_secs_f64();
+                tracing::info!(seconds, missed = gap.missed, "the source is back");
+                self.board.update(|status| {
+                    status.source = SourceState::Ready;
+                    status.counters.gaps += 1;
+                    status.counters.missed += gap.missed.unwrap_or(0);
+                });
+            }
+            Notice::Missed { count } => {
+                tracing::debug!(count, "the source skipped frames");
+                self.board.update(|status| status.counters.missed += count);
+            }
+            Notice::Refused { what, why } => self.refused(what, why),
+            Notice::Ended => {
+                tracing::info!("the source came to its end");
+                self.source(SourceState::Ended);
+                self.with(|inner| inner.source_ended = true);
+            }
+            Notice::Unusable(reason) => {
+                tracing::error!(
+                    reason,
+                    "the source does not work as configured; a person is needed"
+                );
+                let since = self.clock.now().rfc3339();
+                self.source(SourceState::Lost { reason: reason.clone(), since });
+                self.with(|inner| inner.source_ended = true);
+            }
+        }
+    }
+
+    fn source(&self, state: SourceState) {
+        self.board.update(|status| status.source = state);
+    }
+
+    /// Whether the source ended since this was last asked.
+    pub(super) fn take_source_ended(&self) -> bool {
+        self.with(|inner| std::mem::take(&mut inner.source_ended))
+    }
+
+    /// An image or a frame that was passed over, and why.
+    pub(super) fn refused(&self, what: &str, why: &str) {
+        tracing::warn!(what, why, "refused an image");
+        self.board.update(|status| {
+            status.counters.refused += 1;
+            // File errors name the file themselves.
+            status.last_refusal =
+                Some(if why.contains(what) { why.to_owned() } else { format!("{what}: {why}") });
+        });
+    }
+
+    /// A frame that the live path passed over for a newer one.
+    pub(super) fn skipped(&self, frame: &Frame) {
+        tracing::trace!(frame = %frame.id, "skipped by the live path");
+        self.board.update(|status| status.counters.skipped += 1);
+    }
+
+    /// A frame's result goes to the store now.
+    pub(super) fn awaits_save(&self, frame: &Frame) {
+        self.with(|inner| {
+            if inner.awaited.len() >= AWAITED {
+                inner.awaited.clear();
+            }
+            inner.awaited.insert(frame.id, frame.captured);
+        });
+    }
+
+    /// A frame that was segmented and is about to be shown.
+    pub(super) fn segmented(&self, shown: &LiveFrame) {
+        let segmentation = &shown.segmentation;
+        let frame = &segmentation.frame;
+        let newest = Newest {
+            frame: frame.id,
+            sequence: frame.sequence,
+            captured: frame.captured.rfc3339(),
+            place: frame.place.clone(),
+            objects: segmentation.labels.count(),
+            focus: segmentation.focus,
+            ap50: shown.ap50,
+            true_objects: shown.true_objects,
+        };
+        self.board.update(|status| {
+            status.counters.segmented += 1;
+            status.newest = Some(newest);
+        });
+    }
+
+    /// What the store reported.
+    pub(super) fn outcome(&self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Kept { .. } => self.board.update(|status| status.counters.kept += 1),
+            Outcome::NotKept { frame, reason } => {
+                tracing::debug!(%frame, reason = reason.word(), "pixels not kept");
+            }
+            Outcome::Saved(record) => {
+                let now = self.clock.now();
+                let times = self.with(|inner| {
+                    let captured = inner.awaited.remove(&record.frame());
+                    if let Some(captured) = captured {
+                        if inner.save_ms.len() == SAVE_TIMES {
+                            inner.save_ms.pop_front();
+                        }
+                        inner.save_ms.push_back(now.since(&captured).as_secs_f32() * 1e3);
+                    }
+                    percentiles(&inner.save_ms)
+                });
+                let recovered = self.board.read().save;
+                self.board.update(|status| {
+                    status.save = SaveState::Saved;
+                    status.last_saved = Some(record.frame());
+                    status.counters.saved += 1;
+                    status.save_ms = times;
+                });
+                if matches!(recovered, SaveState::Failing { .. }) {
+                    tracing::info!("results are saved again");
+                }
+            }
+            Outcome::Failed { frame, error } => {
+                let already = matches!(self.board.read().save, SaveState::Failing { .. });
+                if !already {
+                    tracing::error!(%error, "results cannot be saved");
+                }
+                let since = self.clock.now().rfc3339();
+                self.board.update(|status| {
+                    if frame.is_some() {
+                        status.counters.not_saved += 1;
+                    }
+                    let reason = error.to_string();
+                    match &mut status.save {
+                        SaveState::Failing { reason: old, .. } => *old = reason,
+                        other => *other = SaveState::Failing { reason, since },
+                    }
+                });
+            }
+            Outcome::Evicted { frames, bytes, reason } => {
+                tracing::info!(frames, bytes, reason = reason.word(), "evicted frame files");
+            }
+        }
+    }
+
+    /// Called four times a second: rates and memory.
+    pub(super) fn tick(&self) {
+        let now = self.clock.now();
+        let counters = self.board.read().counters;
+        let [capture_fps, segment_fps] = self.with(|inner| {
+            if inner.rates.len() == RATE_SAMPLES {
+                inner.rates.pop_front();
+            }
+            inner.rates.push_back((now, counters.captured, counters.segmented));
+            let &(first, captured, segmented) = inner.rates.front().expect("one was just added");
+            let seconds = now.since(&first).as_secs_f32().max(0.25);
+            [counters.captured - captured, counters.segmented - segmented]
+                .map(|frames| frames as f32 / seconds)
+        });
+        let resident_bytes = telemetry::resident_bytes();
+        self.board.update(|status| {
+            status.capture_fps = capture_fps;
+            status.segment_fps = segment_fps;
+            status.resident_bytes = resident_bytes;
+        });
+    }
+}
+
+/// p50 and p95.
+fn percentiles(times: &VecDeque<f32>) -> Option<[f32; 2]> {
+    let mut sorted: Vec<f32> = times.iter().copied().collect();
+    sorted.sort_unstable_by(f32::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    Some([0.50, 0.95].map(|share| sorted[(last as f64 * share).round() as usize]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_a_hundred_times() {
+        let times = (0..=100).map(|ms| ms as f32).collect();
+        assert_eq!(percentiles(&times), Some([50.0, 95.0]));
+        assert_eq!(percentiles(&VecDeque::new()), None);
+    }
+}

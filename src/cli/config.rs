@@ -1,0 +1,108 @@
+//! `reticle config`: check, show and explain the configuration.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+
+use super::Outcome;
+use crate::config;
+
+/// Arguments of `reticle config`.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Read the configuration and say everything that is wrong with it
+    Check {
+        #[command(flatten)]
+        which: Which,
+        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the settings in effect, and where each one came from
+    Show {
+        #[command(flatten)]
+        which: Which,
+        /// Print the settings as JSON, without their origins
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the JSON schema of the configuration, for editors
+    Schema,
+    /// Print a configuration file with every key explained, all commented out
+    Default,
+}
+
+#[derive(clap::Args)]
+struct Which {
+    /// The configuration file; its drop-ins in FILE.d/*.toml are read too
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same as FILE, spelt as for `reticle run`
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
+    config: Option<PathBuf>,
+}
+
+impl Which {
+    fn path(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.config.as_deref())
+    }
+}
+
+/// Runs `reticle config`.
+///
+/// # Errors
+/// When the configuration is wrong (not for `check`, which reports it) or stdout is gone.
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    let mut out = std::io::stdout().lock();
+    match args.verb {
+        Verb::Check { which, json } => return check(which.path(), json, &mut out),
+        Verb::Show { which, json } => {
+            let loaded = config::load_explained(which.path())?;
+            if json {
+                print_json(&mut out, &loaded.settings)?;
+            } else {
+                out.write_all(config::effective(&loaded).as_bytes())?;
+            }
+        }
+        Verb::Schema => print_json(&mut out, &config::schema())?,
+        Verb::Default => out.write_all(config::default_file().as_bytes())?,
+    }
+    Ok(Outcome::Fine)
+}
+
+fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Result<Outcome> {
+    let (files, problems) = match config::load_explained(path) {
+        Ok(loaded) => (loaded.files, Vec::new()),
+        Err(error) => (Vec::new(), error.problems),
+    };
+    let ok = problems.is_empty();
+    if json {
+        let report = serde_json::json!({ "ok": ok, "files": files, "problems": problems });
+        print_json(out, &report)?;
+    } else if ok {
+        if files.is_empty() {
+            writeln!(out, "no configuration file ({}): all defaults", config::DEFAULT_FILE)?;
+        }
+        for file in files {
+            writeln!(out, "{}: fine", file.display())?;
+        }
+    } else {
+        for problem in problems {
+            eprintln!("{problem}");
+        }
+    }
+    Ok(if ok { Outcome::Fine } else { Outcome::WithFailures })
+}
+
+fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)?;
+    Ok(())
+}

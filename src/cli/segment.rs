@@ -1,0 +1,322 @@
+//! `reticle segment`: images in, label images and tables out.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::Outcome;
+use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
+use crate::base::clock::Clock;
+use crate::base::durable;
+use crate::base::queue::{self, WhenFull};
+use crate::domain::frame::{Place, Shot};
+use crate::domain::object::Object;
+use crate::imagefile::{self, Limits, Page};
+use crate::segment::package::ModelPackage;
+use crate::segment::{Options, Segmenter};
+
+/// Segments image files
+#[derive(clap::Args)]
+pub struct Args {
+    /// Images (TIFF, PNG, JPEG) and folders of images
+    #[arg(required = true, value_name = "PATHS")]
+    paths: Vec<PathBuf>,
+    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Model package: a built-in name or a folder
+    #[arg(long, default_value = "nuclei")]
+    model: String,
+    /// Images at a time [default: one for each processor core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// Images of more megapixels are refused
+    #[arg(long, value_name = "MP")]
+    max_megapixels: Option<f64>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Everything made of one page of one image.
+struct Done {
+    image: String,
+    page: u32,
+    pixel_size_um: Option<f64>,
+    labels: PathBuf,
+    objects: Arc<Vec<Object>>,
+    focus: f32,
+    milliseconds: f64,
+}
+
+/// What a worker tells the collector; `last` ends an image.
+struct Told {
+    index: usize,
+    page: Result<Option<Done>, String>,
+}
+
+/// Segments all images; a broken one is reported by name and passed over.
+///
+/// # Errors
+/// When nothing can be done at all: no image, no model, no room for results.
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    let images = imagefile::list_images(&args.paths)?;
+    if images.is_empty() {
+        bail!("no image found in {}; TIFF, PNG and JPEG are read", display_all(&args.paths));
+    }
+    let names = output_names(&images)?;
+    let labels_folder = args.out.join("labels");
+    durable::create_dir(&labels_folder)
+        .with_context(|| format!("cannot make {}", labels_folder.display()))?;
+    let mut csv = ObjectsCsv::create(&args.out.join("objects.csv"))?;
+    let mut parquet = ObjectsParquet::create(&args.out.join("objects.parquet"))?;
+
+    let package = ModelPackage::find(&args.model)?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let jobs = args.jobs.map_or(cores, NonZeroUsize::get).min(images.len());
+    let options = Options {
+        model: args.model.clone(),
+        // Cores are shared out between images; a single large image gets all of them.
+        threads: NonZeroUsize::new(cores / jobs),
+        max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
+    };
+    let clock = Clock::system();
+    let segmenters = (0..jobs)
+        .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
+        .collect::<Result<Vec<_>, _>>()?;
+
+    let progress = progress_bar(images.len());
+    let next = AtomicUsize::new(0);
+    let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
+    let mut collected = Collected::default();
+    let written = std::thread::scope(|scope| {
+        for segmenter in segmenters {
+            let told = told.clone();
+            let work = Work {
+                images: &images,
+                names: &names,
+                next: &next,
+                labels_folder: &labels_folder,
+                limits: Limits { max_pixels: options.max_pixels() },
+                clock: &clock,
+            };
+            scope.spawn(move || work.run(segmenter, &told));
+        }
+        drop(told);
+        // Dropping `listen` on an error lets the workers end.
+        collect(listen, &mut collected, &mut csv, &mut parquet, &progress)
+    });
+    progress.finish_and_clear();
+    written?;
+    csv.finish()?;
+    parquet.finish()?;
+    collected.report(&args, package.manifest().name.as_str())
+}
+
+struct Work<'a> {
+    images: &'a [PathBuf],
+    names: &'a [String],
+    next: &'a AtomicUsize,
+    labels_folder: &'a Path,
+    limits: Limits,
+    clock: &'a Clock,
+}
+
+impl Work<'_> {
+    fn run(&self, mut segmenter: Segmenter, told: &queue::Sender<Told>) {
+        loop {
+            let index = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = self.images.get(index) else { return };
+            let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
+            match imagefile::open(path, self.limits) {
+                Err(error) => {
+                    tell(Err(error.to_string()));
+                }
+                Ok(pages) => {
+                    let several = pages.total() > 1;
+                    for page in pages {
+                        let done = page.map_err(anyhow::Error::from).and_then(|page| {
+                            self.page(path, &self.names[index], several, page, &mut segmenter)
+                        });
+                        let told = tell(done.map(Some).map_err(|error| format!("{error:#}")));
+                        if !told {
+                            return;
+                        }
+                    }
+                }
+            }
+            if !tell(Ok(None)) {
+                return;
+            }
+        }
+    }
+
+    fn page(
+        &self,
+        path: &Path,
+        name: &str,
+        several: bool,
+        page: Page,
+        segmenter: &mut Segmenter,
+    ) -> anyhow::Result<Done> {
+        let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let start = self.clock.now();
+        let number = u32::try_from(page.index)?;
+        let pixel_size_um = page.pixel_size_um;
+        let frame = Shot {
+            sequence: u64::from(number),
+            captured: start,
+            exposure_us: None,
+            width: page.width,
+            height: page.height,
+            bit_depth: page.bit_depth,
+            pixels: page.pixels,
+            pixel_size_um,
+            place: Place::default(),
+            origin: Some(image.clone()),
+            truth: None,
+        }
+        .into_frame()
+        .with_context(|| path.display().to_string())?;
+        let segmentation =
+            segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
+        let file =
+            if several { format!("{name}-page{number:04}.png") } else { format!("{name}.png") };
+        let labels = imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
+        Ok(Done {
+            image,
+            page: number,
+            pixel_size_um,
+            labels,
+            objects: segmentation.objects,
+            focus: segmentation.focus,
+            milliseconds: self.clock.now().since(&start).as_secs_f64() * 1e3,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Collected {
+    images: Vec<Value>,
+    objects: usize,
+    failed: Vec<(String, String)>,
+}
+
+/// Writes the tables in the order of the images, whatever order they are done in.
+fn collect(
+    listen: queue::Receiver<Told>,
+    collected: &mut Collected,
+    csv: &mut ObjectsCsv,
+    parquet: &mut ObjectsParquet,
+    progress: &ProgressBar,
+) -> anyhow::Result<()> {
+    let mut waiting: BTreeMap<usize, (Vec<Done>, bool)> = BTreeMap::new();
+    let mut next = 0;
+    while let Some(Told { index, page }) = listen.recv() {
+        let image = waiting.entry(index).or_default();
+        match page {
+            Ok(Some(done)) => image.0.push(done),
+            Ok(None) => {
+                image.1 = true;
+                progress.inc(1);
+            }
+            Err(why) => {
+                progress.suspend(|| eprintln!("reticle: {why}"));
+                collected.failed.push((index.to_string(), why));
+            }
+        }
+        while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
+            for done in waiting.remove(&next).map(|(pages, _)| pages).unwrap_or_default() {
+                let image = ImageRef {
+                    image: &done.image,
+                    page: done.page,
+                    pixel_size_um: done.pixel_size_um,
+                };
+                csv.append(image, &done.objects)?;
+                parquet.append(image, &done.objects)?;
+                collected.objects += done.objects.len();
+                collected.images.push(json!({
+                    "image": done.image,
+                    "page": done.page,
+                    "labels": done.labels,
+                    "objects": done.objects.len(),
+                    "focus": done.focus,
+                    "milliseconds": done.milliseconds,
+                }));
+            }
+            next += 1;
+        }
+    }
+    Ok(())
+}
+
+impl Collected {
+    fn report(self, args: &Args, model: &str) -> anyhow::Result<Outcome> {
+        let mut out = std::io::stdout().lock();
+        let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
+        if args.json {
+            let failed: Vec<&String> = self.failed.iter().map(|(_, why)| why).collect();
+            let document = json!({
+                "model": model,
+                "out": args.out,
+                "images": self.images,
+                "objects": self.objects,
+                "failed": failed,
+            });
+            serde_json::to_writer_pretty(&mut out, &document)?;
+            writeln!(out)?;
+        } else {
+            writeln!(
+                out,
+                "{} objects in {} images → {}",
+                self.objects,
+                self.images.len(),
+                args.out.display()
+            )?;
+            if !self.failed.is_empty() {
+                writeln!(out, "{} could not be segmented, see above", self.failed.len())?;
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// Name of the label image of each image, without ending: its stem.
+fn output_names(images: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut taken: HashMap<String, &PathBuf> = HashMap::new();
+    images
+        .iter()
+        .map(|path| {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            if let Some(other) = taken.insert(name.clone(), path) {
+                bail!(
+                    "{} and {} would both write labels/{name}.png; segment them into two folders",
+                    other.display(),
+                    path.display()
+                );
+            }
+            Ok(name)
+        })
+        .collect()
+}
+
+fn display_all(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// On stderr; none when it is no terminal.
+fn progress_bar(images: usize) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} images, {eta} left")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(images as u64).with_style(style)
+}

@@ -1,0 +1,406 @@
+//! The HTTP API: which address answers what. Nothing here decides anything; it reads the
+//! status board and the store, and hands commands on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router, middleware};
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::{ExtendedColorType, ImageEncoder};
+use serde::{Deserialize, Serialize};
+
+use super::latency::ScreenTime;
+use super::problem::Problem;
+use super::{Shared, assets, guard, live, openapi, streams};
+use crate::base::ids::FrameId;
+use crate::base::queue::Sent;
+use crate::domain::frame::Pixels;
+use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
+use crate::domain::status::{Command, RunState, SaveState, SourceState, Status};
+use crate::store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
+
+/// Most bytes of a request's body; no request needs one today.
+const LONGEST_BODY: usize = 16 * 1024;
+/// Frames in one answer, unless asked for fewer or more.
+const PAGE: u32 = 100;
+/// Most frames in one answer.
+const LONGEST_PAGE: u32 = 1000;
+/// How long a command may wait for the daemon to take it.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
+
+/// All routes with their guards.
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/frames", get(frames))
+        .route("/api/v1/frames/{id}", get(frame))
+        .route("/api/v1/frames/{id}/objects", get(objects))
+        .route("/api/v1/frames/{id}/labels.png", get(labels))
+        .route("/api/v1/frames/{id}/image.png", get(image))
+        .route("/api/v1/sessions", get(sessions))
+        .route("/api/v1/totals", get(totals))
+        .route("/api/v1/commands/{command}", post(command))
+        .route("/api/v1/live", get(live::upgrade))
+        .route("/api/v1/openapi.json", get(document))
+        .route("/streams/mjpeg", get(streams::mjpeg))
+        .route("/streams/snapshot.jpg", get(streams::snapshot))
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .fallback(get(assets::serve))
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
+        .with_state(shared)
+}
+
+/// Everything a status line needs, with its age.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct StatusReply {
+    /// The box's time when it answered.
+    now: String,
+    /// Version of the software.
+    version: &'static str,
+    /// Milliseconds since the newest segmented frame was captured.
+    newest_age_ms: Option<f64>,
+    /// Capture to screen: here over all live views, in the live channel over that one.
+    screen: Option<ScreenTime>,
+    /// Live views that are open.
+    viewers: usize,
+    #[serde(flatten)]
+    status: Status,
+}
+
+impl StatusReply {
+    pub(super) fn new(shared: &Shared, screen: Option<ScreenTime>) -> Self {
+        let now = shared.clock.now();
+        let newest = shared.live.newest();
+        Self {
+            now: now.rfc3339(),
+            version: env!("CARGO_PKG_VERSION"),
+            newest_age_ms: newest.map(|slot| {
+                now.since(&slot.frame.segmentation.frame.captured).as_secs_f64() * 1_000.0
+            }),
+            screen,
+            viewers: shared.viewers.taken(),
+            status: shared.status.read(),
+        }
+    }
+}
+
+/// Status of the box
+///
+/// Run state, source, newest frame, counters, and whether results are saved.
+#[utoipa::path(get, path = "/api/v1/status", tag = "live", responses((status = 200, body = StatusReply)))]
+pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusReply> {
+    let screen = shared.screen_time();
+    Json(StatusReply::new(&shared, screen))
+}
+
+/// Which part of a long list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Part {
+    /// `next` of the part before; none for the first part.
+    after: Option<u64>,
+    /// Most frames in the answer; 100 unless said, 1000 at most.
+    limit: Option<u32>,
+}
+
+/// Part of the list of saved frames.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct FramesReply {
+    /// In the order in which they were committed.
+    frames: Vec<SavedFrame>,
+    /// Ask again with `after` set to this for what was committed since; also when there was
+    /// nothing new.
+    next: Option<u64>,
+}
+
+/// Saved frames
+///
+/// What stands here is committed and fsynced.
+#[utoipa::path(
+    get, path = "/api/v1/frames", tag = "results", params(Part),
+    responses((status = 200, body = FramesReply), (status = 400, body = Problem))
+)]
+pub(super) async fn frames(
+    State(shared): State<Arc<Shared>>,
+    part: Result<Query<Part>, QueryRejection>,
+) -> Result<Json<FramesReply>, Problem> {
+    let Query(part) = part.map_err(|rejection| Problem::bad_request(rejection.body_text()))?;
+    let limit = part.limit.unwrap_or(PAGE);
+    if !(1..=LONGEST_PAGE).contains(&limit) {
+        return Err(Problem::bad_request(format!("limit is 1 to {LONGEST_PAGE}, not {limit}")));
+    }
+    let frames = ask(&shared, move |reader| reader.saved_frames(part.after, limit)).await?;
+    let next = frames.last().map(|frame| frame.cursor).or(part.after);
+    Ok(Json(FramesReply { frames, next }))
+}
+
+/// One saved frame
+#[utoipa::path(
+    get, path = "/api/v1/frames/{id}", tag = "results",
+    params(("id" = FrameId, Path, description = "The frame")),
+    responses((status = 200, body = SavedFrame), (status = 404, body = Problem))
+)]
+pub(super) async fn frame(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Json<SavedFrame>, Problem> {
+    let id = parse_id(&id)?;
+    let frame = ask(&shared, move |reader| reader.frame(id)).await?;
+    frame.map(Json).ok_or_else(|| not_saved(id))
+}
+
+/// Objects of a saved frame
+///
+/// Names as in scikit-image's `regionprops_table`.
+#[utoipa::path(
+    get, path = "/api/v1/frames/{id}/objects", tag = "results",
+    params(("id" = FrameId, Path, description = "The frame")),
+    responses((status = 200, body = [Object]), (status = 404, body = Problem))
+)]
+pub(super) async fn objects(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<Object>>, Problem> {
+    let id = parse_id(&id)?;
+    let objects = ask(&shared, move |reader| reader.objects(id)).await?;
+    objects.map(Json).ok_or_else(|| not_saved(id))
+}
+
+/// Label image of a saved frame
+///
+/// 16-bit grey PNG: 0 is background, 1 to n are the objects.
+#[utoipa::path(
+    get, path = "/api/v1/frames/{id}/labels.png", tag = "results",
+    params(("id" = FrameId, Path, description = "The frame")),
+    responses(
+        (status = 200, content_type = "image/png", body = Vec<u8>),
+        (status = 404, body = Problem)
+    )
+)]
+pub(super) async fn labels(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parse_id(&id)?;
+    let png = ask(&shared, move |reader| Ok(reader.labels(id)?.map(|image| labels_png(&image))));
+    Ok(png_reply(png.await?.ok_or_else(|| not_saved(id))??))
+}
+
+/// Pixels of a saved frame
+///
+/// Grey PNG with the values as captured, 8 or 16 bits; only while the frame's file is kept.
+#[utoipa::path(
+    get, path = "/api/v1/frames/{id}/image.png", tag = "results",
+    params(("id" = FrameId, Path, description = "The frame")),
+    responses(
+        (status = 200, content_type = "image/png", body = Vec<u8>),
+        (status = 404, body = Problem)
+    )
+)]
+pub(super) async fn image(
+    State(shared): State<Arc<Shared>>,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let id = parse_id(&id)?;
+    let png = ask(&shared, move |reader| {
+        let stored = reader.pixels(id)?;
+        Ok(stored.map(|stored| match stored.pixels {
+            Pixels::U8(values) => png(&values, stored.width, stored.height, ExtendedColorType::L8),
+            Pixels::U16(values) => png_16(&values, stored.width, stored.height),
+        }))
+    });
+    let no_file = || {
+        Problem::not_found(format!(
+            "the pixels of frame {id} are not on this box: no such frame, or its file was not \
+             kept (see `file` and `no_file` of /api/v1/frames/{id})"
+        ))
+    };
+    Ok(png_reply(png.await?.ok_or_else(no_file)??))
+}
+
+/// All sessions, newest first.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct SessionsReply {
+    /// The sessions.
+    sessions: Vec<SessionSummary>,
+}
+
+/// Sessions, newest first
+#[utoipa::path(
+    get, path = "/api/v1/sessions", tag = "results",
+    responses((status = 200, body = SessionsReply))
+)]
+pub(super) async fn sessions(
+    State(shared): State<Arc<Shared>>,
+) -> Result<Json<SessionsReply>, Problem> {
+    let sessions = ask(&shared, |reader| reader.sessions()).await?;
+    Ok(Json(SessionsReply { sessions }))
+}
+
+/// The store in a few numbers
+#[utoipa::path(
+    get, path = "/api/v1/totals", tag = "results",
+    responses((status = 200, body = Totals))
+)]
+pub(super) async fn totals(State(shared): State<Arc<Shared>>) -> Result<Json<Totals>, Problem> {
+    Ok(Json(ask(&shared, |reader| reader.totals()).await?))
+}
+
+/// A command that was taken.
+#[derive(Serialize, utoipa::ToSchema)]
+pub(super) struct CommandReply {
+    /// Which.
+    command: Command,
+    /// The run state when it was taken; the status tells when it has changed.
+    run: RunState,
+}
+
+/// Start, pause or stop
+///
+/// Idempotent: a command names a state, so the same one again changes nothing. `start` begins
+/// a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
+/// the session. The answer comes when the command was taken; the status shows its effect.
+#[utoipa::path(
+    post, path = "/api/v1/commands/{command}", tag = "live",
+    params(("command" = Command, Path, description = "start, pause or stop")),
+    responses(
+        (status = 202, body = CommandReply),
+        (status = 403, body = Problem, description = "from a page of another origin"),
+        (status = 404, body = Problem, description = "no such command"),
+        (status = 503, body = Problem, description = "the daemon is stopping or busy")
+    )
+)]
+pub(super) async fn command(
+    State(shared): State<Arc<Shared>>,
+    Path(name): Path<String>,
+) -> Result<(StatusCode, Json<CommandReply>), Problem> {
+    let command = match name.as_str() {
+        "start" => Command::Start,
+        "pause" => Command::Pause,
+        "stop" => Command::Stop,
+        other => {
+            return Err(Problem::not_found(format!(
+                "there is no command `{other}`; there are start, pause and stop"
+            )));
+        }
+    };
+    let run = shared.status.read().run;
+    let commands = shared.commands.clone();
+    let sent = tokio::task::spawn_blocking(move || commands.send(command));
+    match tokio::time::timeout(COMMAND_PATIENCE, sent).await {
+        Ok(Ok(Sent::Queued | Sent::Displaced(_))) => {
+            tracing::info!(?command, ?run, "a command was taken");
+            Ok((StatusCode::ACCEPTED, Json(CommandReply { command, run })))
+        }
+        Ok(Ok(Sent::Closed(_)) | Err(_)) => {
+            Err(Problem::unavailable("the daemon is stopping and takes no commands any more"))
+        }
+        Err(_) => Err(Problem::unavailable(format!(
+            "the daemon has not taken `{name}` for {} s; look at the status and its log",
+            COMMAND_PATIENCE.as_secs()
+        ))),
+    }
+}
+
+/// Whether the process answers
+#[utoipa::path(get, path = "/healthz", tag = "health", responses((status = 200, body = str)))]
+pub(super) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether frames can be taken and results saved
+#[utoipa::path(
+    get, path = "/readyz", tag = "health",
+    responses((status = 200, body = str), (status = 503, body = Problem))
+)]
+pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
+    let status = shared.status.read();
+    match (&status.source, &status.save) {
+        (_, SaveState::Failing { reason, since }) => {
+            Err(Problem::unavailable(format!("results are not saved since {since}: {reason}")))
+        }
+        (SourceState::Opening, _) => {
+            Err(Problem::unavailable(format!("{} is being opened", status.source_name)))
+        }
+        (SourceState::Lost { reason, since }, _) => Err(Problem::unavailable(format!(
+            "{} is lost since {since}: {reason}",
+            status.source_name
+        ))),
+        (SourceState::Ready | SourceState::Ended, _) => Ok("ready\n"),
+    }
+}
+
+async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::json())
+}
+
+async fn wrong_method(uri: Uri) -> Problem {
+    Problem::method(format!(
+        "`{}` is not called by this method; /api/v1/openapi.json says how",
+        uri.path()
+    ))
+}
+
+/// Asks the store on a thread that may wait for the disk.
+async fn ask<T: Send + 'static>(
+    shared: &Shared,
+    question: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, Problem> {
+    let reader = shared.reader.clone();
+    match tokio::task::spawn_blocking(move || question(&reader)).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(Problem::store(error.to_string())),
+        Err(_) => Err(Problem::store("reading broke off; see the daemon's log")),
+    }
+}
+
+fn parse_id(text: &str) -> Result<FrameId, Problem> {
+    text.parse().map_err(|error| {
+        Problem::bad_request(format!("`{text}` is not the id of a frame (a UUID): {error}"))
+    })
+}
+
+fn not_saved(id: FrameId) -> Problem {
+    Problem::not_found(format!("no result of frame {id} is saved on this box"))
+}
+
+fn labels_png(image: &LabelImage) -> Result<Vec<u8>, Problem> {
+    let labels: Result<Vec<u16>, _> = image.labels().iter().map(|&l| u16::try_from(l)).collect();
+    let labels = labels.map_err(|_too_large| {
+        Problem::unavailable(format!("{} labels do not fit into 16 bits", image.count()))
+    })?;
+    png_16(&labels, image.width(), image.height())
+}
+
+fn png_16(values: &[u16], width: u32, height: u32) -> Result<Vec<u8>, Problem> {
+    // The encoder wants the machine's own byte order and writes PNG's.
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
+    png(&bytes, width, height, ExtendedColorType::L16)
+}
+
+fn png(
+    bytes: &[u8],
+    width: u32,
+    height: u32,
+    colour: ExtendedColorType,
+) -> Result<Vec<u8>, Problem> {
+    let mut out = Vec::with_capacity(bytes.len() / 2);
+    PngEncoder::new_with_quality(&mut out, CompressionType::Fast, FilterType::Adaptive)
+        .write_image(bytes, width, height, colour)
+        .map_err(|error| Problem::store(format!("cannot write a PNG: {error}")))?;
+    Ok(out)
+}
+
+fn png_reply(png: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "image/png")], png).into_response()
+}

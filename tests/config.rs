@@ -1,0 +1,311 @@
+//! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+struct Said {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn reticle(arguments: &[&str]) -> Said {
+    let output = Command::new(env!("CARGO_BIN_EXE_reticle"))
+        .args(arguments)
+        .env_remove("RETICLE_LOG")
+        .output()
+        .unwrap();
+    Said {
+        code: output.status.code().unwrap(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A folder with a `reticle.toml` in it.
+struct Box(TempDir);
+
+impl Box {
+    fn with(text: impl AsRef<[u8]>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("reticle.toml"), text).unwrap();
+        Self(folder)
+    }
+
+    fn drop_in(self, name: &str, text: &str) -> Self {
+        let folder = self.0.path().join("reticle.toml.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(name), text).unwrap();
+        self
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("reticle.toml")
+    }
+
+    fn run(&self, verb: &str) -> Said {
+        let said = reticle(&["config", verb, self.file().to_str().unwrap()]);
+        let folder = format!("{}/", self.0.path().display());
+        Said {
+            code: said.code,
+            out: said.out.replace(&folder, ""),
+            err: said.err.replace(&folder, ""),
+        }
+    }
+
+    /// What `config check` complains of; nothing else may be said.
+    fn complaint(&self) -> String {
+        let said = self.run("check");
+        assert_eq!((said.code, said.out.as_str()), (1, ""), "{}", said.err);
+        said.err
+    }
+}
+
+#[test]
+fn an_empty_file_is_fine_and_runs_the_virtual_microscope_on_loopback() {
+    let config = Box::with("");
+    let said = config.run("check");
+    assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "reticle.toml: fine\n", ""));
+    let file = config.file();
+    let said = reticle(&["config", "show", "--json", file.to_str().unwrap()]);
+    let settings: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(settings["source"]["spec"], "virtual");
+    assert_eq!(settings["web"]["listen"], "127.0.0.1:8080");
+}
+
+#[test]
+fn an_unknown_key_is_answered_with_the_nearest_known_one() {
+    let complaint = |text: &str| Box::with(text).complaint();
+    assert_eq!(
+        complaint("[source]\nspec = \"virtual\"\nexposure = 5\n"),
+        "reticle.toml:3: `source.exposure` is not a known key; did you mean `source.exposure_us`?\n"
+    );
+    assert_eq!(
+        complaint("[soruce]\nfps = 5\n"),
+        "reticle.toml:1: `soruce` is not a known key; did you mean `source`?\n"
+    );
+    assert_eq!(
+        complaint("[store.frames]\nkepe = \"all\"\n"),
+        "reticle.toml:2: `store.frames.kepe` is not a known key; did you mean `store.frames.keep`?\n"
+    );
+}
+
+#[test]
+fn a_known_key_in_the_wrong_table_is_told_its_place() {
+    assert_eq!(
+        Box::with("fps = 5\n[web]\n").complaint(),
+        "reticle.toml:1: `fps` is not a known key; did you mean `source.fps`?\n"
+    );
+    assert_eq!(
+        Box::with("[session]\nlisten = \"127.0.0.1:0\"\n").complaint(),
+        "reticle.toml:2: `session.listen` is not a known key; did you mean `web.listen`?\n"
+    );
+}
+
+#[test]
+fn an_unknown_key_like_no_other_is_answered_with_all_there_are() {
+    assert_eq!(
+        Box::with("[log]\nxyzzy = 1\n").complaint(),
+        "reticle.toml:2: `log.xyzzy` is not a known key; in [log] there are `format`, `level`\n"
+    );
+}
+
+#[test]
+fn a_wrong_type_or_value_says_what_is_allowed() {
+    let complaint = |text: &str| Box::with(text).complaint();
+    assert_eq!(
+        complaint("[source]\nfps = \"fast\"\n"),
+        "reticle.toml:2: `source.fps` is \"fast\", but must be a number from 0.001 to 10000 \
+         (Frames a second)\n"
+    );
+    assert_eq!(
+        complaint("[source]\n\nfps = 0\n"),
+        "reticle.toml:3: `source.fps` is 0, but must be a number from 0.001 to 10000 \
+         (Frames a second)\n"
+    );
+    assert_eq!(
+        complaint("[source]\nreplay = \"yes\"\n"),
+        "reticle.toml:2: `source.replay` is \"yes\", but must be true or false \
+         (Folder: begin again with the first image after the last one)\n"
+    );
+    assert_eq!(
+        complaint("[log]\nformat = \"xml\"\n"),
+        "reticle.toml:2: `log.format` is \"xml\", but must be one of \"text\", \"json\" \
+         (`text` for people, `json` for one JSON object a line)\n"
+    );
+    assert_eq!(
+        complaint("web = 5\n"),
+        "reticle.toml:1: `web` is 5, but must be a table: write [web] and its keys below\n"
+    );
+}
+
+#[test]
+fn a_port_is_not_an_address() {
+    assert_eq!(
+        Box::with("[web]\nlisten = 8080\n").complaint(),
+        "reticle.toml:2: `web.listen` is 8080, but must be a text in quotes \
+         (Address and port to listen on)\n"
+    );
+    assert_eq!(
+        Box::with("[web]\nlisten = \"8080\"\n").complaint(),
+        "reticle.toml:2: `web.listen` is \"8080\", but that cannot be used: \
+         invalid socket address syntax (Address and port to listen on)\n"
+    );
+}
+
+#[test]
+fn a_source_that_is_none_is_answered_by_the_source_itself() {
+    let complaint = Box::with("[source]\nspec = \"/dev/video0\"\n").complaint();
+    assert!(
+        complaint.starts_with(
+            "reticle.toml:2: `source.spec` is \"/dev/video0\", but that cannot be used: \
+             `/dev/video0` is no source (did you mean `v4l:/dev/video0`?)"
+        ),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_lines() {
+    let complaint = Box::with("[web]\nlisten = 1\n[source]\nfps = true\nwdith = 5\n")
+        .drop_in("10.toml", "[log]\nlevel = 3\n")
+        .complaint();
+    let starts: Vec<&str> =
+        complaint.lines().map(|line| line.split(" is ").next().unwrap()).collect();
+    assert_eq!(
+        starts,
+        [
+            "reticle.toml:2: `web.listen`",
+            "reticle.toml:4: `source.fps`",
+            "reticle.toml:5: `source.wdith`",
+            "reticle.toml.d/10.toml:2: `log.level`",
+        ]
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_named_with_its_line() {
+    let complaint = Box::with("[source]\nspec = \"virtual\nfps = 5\n").complaint();
+    assert!(complaint.starts_with("reticle.toml:2: this is not TOML: "), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1);
+    let complaint = Box::with("[web]\n[web]\n").complaint();
+    assert!(
+        complaint.starts_with("reticle.toml:2: this is not TOML: duplicate key"),
+        "{complaint}"
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
+    let config = Box::with("");
+    fs::remove_file(config.file()).unwrap();
+    assert_eq!(
+        config.complaint(),
+        "reticle.toml: is not there; name another file with --config, or write this one: \
+         `reticle config default` prints a documented start\n"
+    );
+    fs::create_dir(config.file()).unwrap();
+    assert_eq!(config.complaint(), "reticle.toml: is a folder; name the TOML file in it\n");
+    assert_eq!(
+        Box::with([0xff, 0xfe, b'a']).complaint(),
+        "reticle.toml: is not UTF-8 text; save it as UTF-8\n"
+    );
+}
+
+#[test]
+fn keys_that_must_fit_each_other_are_judged_after_merging() {
+    assert_eq!(
+        Box::with("[source]\nwidth = 640\n").complaint(),
+        "reticle.toml:2: `source.width` stands alone; give both width and height, or neither\n"
+    );
+    let said = Box::with("[source]\nwidth = 640\n")
+        .drop_in("a.toml", "[source]\nheight = 480\n")
+        .run("check");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(said.out, "reticle.toml: fine\nreticle.toml.d/a.toml: fine\n");
+    assert_eq!(
+        Box::with("[session]\noperator = \" \"\n").complaint(),
+        "reticle.toml:2: `session.operator` is empty; write something or leave the key out\n"
+    );
+}
+
+#[test]
+fn show_says_where_each_value_came_from_and_can_be_read_back() {
+    let config =
+        Box::with("[source]\nfps = 2.5\nseed = 3\n").drop_in("a.toml", "source.seed = 4\n");
+    let said = config.run("show");
+    assert_eq!(said.code, 0, "{}", said.err);
+    let line = |start: &str| {
+        let line = said.out.lines().find(|line| line.starts_with(start)).unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("fps"), "fps = 2.5 # reticle.toml:2");
+    assert_eq!(line("seed"), "seed = 4 # reticle.toml.d/a.toml:1");
+    assert_eq!(line("spec"), "spec = \"virtual\" # default");
+
+    let again = Box::with(&said.out);
+    let both = [&config, &again].map(|config| {
+        let file = config.file();
+        reticle(&["config", "show", "--json", file.to_str().unwrap()]).out
+    });
+    assert_eq!(both[0], both[1]);
+}
+
+#[test]
+fn check_can_answer_in_json() {
+    let config = Box::with("[log]\nlevel = 3\n");
+    let file = config.file();
+    let said = reticle(&["config", "check", "--json", "--config", file.to_str().unwrap()]);
+    assert_eq!(said.code, 1);
+    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["ok"], false);
+    assert_eq!(report["problems"][0]["line"], 2);
+    assert_eq!(report["problems"][0]["key"], "log.level");
+    assert_eq!(report["problems"][0]["file"].as_str().map(Path::new), Some(file.as_path()));
+}
+
+#[test]
+fn the_schema_is_for_editors_and_wrong_usage_is_exit_code_2() {
+    let said = reticle(&["config", "schema"]);
+    let schema: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(schema["title"], "Settings");
+    assert_eq!(schema["additionalProperties"], false);
+    assert_eq!(reticle(&["config", "shout"]).code, 2);
+    assert_eq!(reticle(&["config", "check", "a", "--config", "b"]).code, 2);
+}
+
+#[test]
+fn the_default_file_is_a_valid_configuration() {
+    let said = Box::with(reticle(&["config", "default"]).out).run("check");
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+}
+
+#[test]
+fn the_guide_shows_the_default_file_as_it_is() {
+    let guide = fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/configuration.md"),
+    )
+    .unwrap();
+    let shown = guide.split("```toml default\n").nth(1).unwrap().split("```").next().unwrap();
+    let is = reticle(&["config", "default"]).out;
+    assert!(
+        shown == is,
+        "docs/guide/configuration.md is behind the code: put what `reticle config default` \
+         prints between ```toml default and ```"
+    );
+}
+
+#[test]
+fn version_says_what_runs() {
+    let said = reticle(&["version", "--json"]);
+    let version: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(version["sqlite"].as_str().unwrap().starts_with("3."));
+    assert!(version["target"].as_str().unwrap().starts_with(std::env::consts::ARCH));
+    let said = reticle(&["version"]);
+    assert_eq!(said.code, 0);
+    assert!(said.out.starts_with(&format!("reticle {}\n", env!("CARGO_PKG_VERSION"))));
+}

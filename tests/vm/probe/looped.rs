@@ -1,0 +1,188 @@
+//! Images through the camera: what is sent to the HDMI output comes out of the HDMI input.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, bail, ensure};
+use reticle::base::durable;
+use reticle::base::shutdown::Shutdown;
+use reticle::capture::run::Notice;
+use reticle::capture::{Options, SourceSpec, pixel_format::PixelFormat};
+use reticle::domain::frame::Pixels;
+use reticle::imagefile;
+use v4l::control::Value;
+use v4l::video::Output;
+
+use crate::Bench;
+use crate::formats::NO_TEXT;
+use crate::rig::{Rig, set};
+
+/// 720p at 60 frames a second: what an HDMI input is set to at first.
+const WIDTH: usize = 1280;
+const HEIGHT: usize = 720;
+
+/// Frames that must be equal, one after the other.
+const EQUAL: usize = 30;
+
+pub(crate) fn eight_bit(bench: &Bench) -> anyhow::Result<String> {
+    through(bench, "GREY", 8)
+}
+
+pub(crate) fn sixteen_bit(bench: &Bench) -> anyhow::Result<String> {
+    through(bench, "Y16", 16)
+}
+
+fn through(bench: &Bench, format: &str, bits: u8) -> anyhow::Result<String> {
+    let format: PixelFormat = format.parse()?;
+    let (sent, images) = canvas(&bench.images, bits)?;
+    save(&bench.out.join(format!("sent-{bits}.png")), &sent)?;
+    set(&bench.input, "Loop Video", Value::Boolean(true))?;
+    set(&bench.input, "OSD Text Mode", Value::Integer(NO_TEXT))?;
+    let sender = Sender::start(&bench.output, format, sent.to_le_bytes())?;
+    let options = Options {
+        spec: SourceSpec::V4l(bench.input.clone()),
+        width: Some(WIDTH as u32),
+        height: Some(HEIGHT as u32),
+        pixel_format: Some(format),
+        ..Options::default()
+    };
+    let rig = Rig::start(options, &bench.clock)?;
+    let wanted = sent.sha256();
+    let (mut before, mut equal) = (0, 0);
+    let captured = loop {
+        let frame = match rig.next()? {
+            Notice::Frame(frame) => frame,
+            // A slow guest does not keep up with 60 frames a second, and need not.
+            Notice::Opening | Notice::Ready | Notice::Missed { .. } => continue,
+            other => bail!("{other:?}"),
+        };
+        if frame.sha256 == wanted {
+            equal += 1;
+        } else if equal == 0 && before < 100 {
+            before += 1;
+        } else {
+            let pixels = (0..sent.len()).filter(|&at| sent.get(at) != frame.pixels.get(at));
+            bail!("{} pixels differ after {equal} equal frames", pixels.count());
+        }
+        if equal == EQUAL {
+            break frame;
+        }
+    };
+    sender.stop()?;
+    let file = imagefile::encode_frame_tiff(&captured)?;
+    durable::write(&bench.out.join(format!("captured-{bits}.tif")), &file)?;
+    Ok(format!("{EQUAL} frames of {WIDTH}×{HEIGHT} in {format} equal to what was sent: {images}"))
+}
+
+/// Writes one image to the output again and again.
+struct Sender {
+    stop: Shutdown,
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Sender {
+    fn start(output: &Path, format: PixelFormat, image: Vec<u8>) -> anyhow::Result<Self> {
+        let mut device = v4l::Device::with_path(output).context("cannot open the output")?;
+        let fourcc = v4l::FourCC::new(&format.fourcc());
+        let asked = v4l::Format::new(WIDTH as u32, HEIGHT as u32, fourcc);
+        let got = Output::set_format(&device, &asked)?;
+        ensure!(got.fourcc == fourcc && got.size as usize == image.len(), "output has {got}");
+        let stop = Shutdown::new();
+        let (stopped, image) = (stop.clone(), Arc::new(image));
+        let thread = std::thread::Builder::new().name("sender".into()).spawn(move || {
+            /// `POLLOUT` of poll(2).
+            const WRITABLE: i16 = 4;
+            while !stopped.is_requested() {
+                match device.write(&image) {
+                    Ok(written) => ensure!(written == image.len(), "wrote {written} bytes"),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        device.handle().poll(WRITABLE, 100)?;
+                    }
+                    Err(error) => return Err(error).context("cannot write to the output"),
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    fn stop(self) -> anyhow::Result<()> {
+        self.stop.request();
+        self.thread.join().map_err(|_panic| anyhow::anyhow!("the sender panicked"))?
+    }
+}
+
+/// One frame full of the folder's images of so many bits, or of drawn cells where it has none;
+/// and what is on it.
+fn canvas(folder: &Path, bits: u8) -> anyhow::Result<(Pixels, String)> {
+    let mut values = vec![0_u16; WIDTH * HEIGHT];
+    let mut names = Vec::new();
+    let (mut left, mut top, mut below) = (0, 0, 0);
+    for path in imagefile::list_images(&[folder.to_owned()])? {
+        for page in imagefile::open(&path, imagefile::Limits::default())? {
+            let page = page?;
+            let eight = matches!(page.pixels, Pixels::U8(_));
+            let (width, height) = (page.width as usize, page.height as usize);
+            if eight != (bits == 8) {
+                continue;
+            }
+            if left >= WIDTH {
+                (left, top) = (0, below);
+            }
+            if top >= HEIGHT {
+                break;
+            }
+            for y in 0..height.min(HEIGHT - top) {
+                for x in 0..width.min(WIDTH - left) {
+                    values[(top + y) * WIDTH + left + x] = page.pixels.get(y * width + x);
+                }
+            }
+            left += width;
+            below = below.max(top + height);
+            names.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        }
+    }
+    let what = if names.is_empty() {
+        draw_cells(&mut values, bits);
+        "drawn cells".to_owned()
+    } else {
+        format!("{} images ({} …)", names.len(), names[0])
+    };
+    let pixels = match bits {
+        8 => Pixels::U8(values.iter().map(|&value| value as u8).collect()),
+        _ => Pixels::U16(values),
+    };
+    Ok((pixels, what))
+}
+
+/// Bright discs with soft edges on an uneven ground that uses the low bits.
+fn draw_cells(values: &mut [u16], bits: u8) {
+    let full = f64::from((1_u32 << bits) - 1);
+    for (at, value) in values.iter_mut().enumerate() {
+        let (x, y) = ((at % WIDTH) as f64, (at / WIDTH) as f64);
+        let (column, row) = ((x / 64.0).floor(), (y / 60.0).floor());
+        let radius = 10.0 + (column * 7.0 + row * 3.0) % 9.0;
+        let centre = (column * 64.0 + 32.0, row * 60.0 + 30.0);
+        let distance = (x - centre.0).hypot(y - centre.1);
+        let cell = 0.6 / (1.0 + ((distance - radius) / 1.5).exp());
+        let ground = 0.08 + 0.04 * (x / 97.0).sin() * (y / 61.0).cos();
+        *value = ((cell + ground) * full) as u16;
+    }
+}
+
+fn save(path: &Path, pixels: &Pixels) -> anyhow::Result<()> {
+    use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
+    let (bytes, colour) = match pixels {
+        Pixels::U8(values) => (values.clone(), ExtendedColorType::L8),
+        // The encoder takes native words.
+        Pixels::U16(values) => {
+            (values.iter().flat_map(|value| value.to_ne_bytes()).collect(), ExtendedColorType::L16)
+        }
+    };
+    let mut png = Vec::new();
+    PngEncoder::new(&mut png).write_image(&bytes, WIDTH as u32, HEIGHT as u32, colour)?;
+    durable::write(path, &png)?;
+    Ok(())
+}

@@ -1,0 +1,296 @@
+// From what the box says to what a person reads: words, shapes and how urgent they are.
+// Nothing here draws and nothing asks for the time, so each state can be tested.
+
+import type { Command, Place, Status } from './protocol';
+
+/** `act`: a hand is needed now; `soon`: look at it; `live`: all is as it should be. */
+export type Tone = 'live' | 'fine' | 'soon' | 'act' | 'dim';
+export type Shape = 'dot' | 'ring' | 'bars' | 'square' | 'triangle' | 'check' | 'dash' | 'cross';
+
+export interface Mark {
+  word: string;
+  shape: Shape;
+  tone: Tone;
+}
+
+/** Something that is said over the image. */
+export interface Notice {
+  title: string;
+  lines: string[];
+  tone: Tone;
+  shape: Shape;
+  action?: { command: Command; word: string };
+}
+
+export interface Picture {
+  run: Mark;
+  save: Mark;
+  /** The most important thing to say, if there is one. */
+  notice: Notice | null;
+  /** Less important things, one line each. */
+  remarks: Notice[];
+  /** The image is not of now: it is dimmed and its age is said. */
+  stale: boolean;
+  /** Start is what the main button does; else pause. */
+  canStart: boolean;
+  canStop: boolean;
+}
+
+export interface Seen {
+  /** Milliseconds since the channel was lost; null while it is open. */
+  lostForMs: number | null;
+  /** The last status, however old. */
+  status: Status | null;
+  /** Milliseconds since the frame on the screen was captured; null if there is none. */
+  frameAgeMs: number | null;
+  /** Focus of the last frames, newest last. */
+  focus: number[];
+  /** Frames skipped a second, lately. */
+  skippedPerSecond: number;
+}
+
+/** No frame for this long, and it is said. Slow time lapses have their own rate. */
+const QUIET_MS = 3000;
+/** Below this the image is useless for measuring; between the two it is soft. */
+const BLURRED = 0.3;
+const SOFT = 0.5;
+
+export function describe(seen: Seen): Picture {
+  const { status } = seen;
+  const base = {
+    remarks: [] as Notice[],
+    stale: false,
+    canStart: status !== null && status.run !== 'running',
+    canStop: status !== null && status.run !== 'stopped',
+  };
+  if (seen.lostForMs !== null) return { ...base, ...disconnected(seen) };
+  if (status === null) {
+    const run: Mark = { word: 'Connecting', shape: 'ring', tone: 'dim' };
+    return { ...base, run, save: { word: '–', shape: 'dash', tone: 'dim' }, notice: null };
+  }
+  const save = saving(status);
+  const remarks = remarksOn(status, seen);
+  const lead = saveNotice(status);
+  const state = running(status, seen);
+  // Results that are not saved come first: they are being lost.
+  const notices = [lead, state.notice].filter((notice) => notice !== null);
+  const [notice = null, ...rest] = notices;
+  return { ...base, ...state, save, notice, remarks: [...rest, ...remarks] };
+}
+
+function disconnected(seen: Seen): Pick<Picture, 'run' | 'save' | 'notice' | 'stale'> {
+  const lines = [`No word from it for ${duration(seen.lostForMs ?? 0)}. Trying again all the time.`];
+  lines.push(
+    seen.status === null
+      ? 'Is Reticle running, and is the network up?'
+      : 'The box may well go on capturing and saving; this page cannot tell.',
+  );
+  return {
+    run: { word: 'No connection', shape: 'cross', tone: 'act' },
+    save: { word: 'Unknown', shape: 'dash', tone: 'dim' },
+    notice: { title: 'No connection to the box', lines, tone: 'act', shape: 'cross' },
+    stale: true,
+  };
+}
+
+function running(
+  status: Status,
+  seen: Seen,
+): Pick<Picture, 'run' | 'notice' | 'stale'> {
+  const age = seen.frameAgeMs;
+  const start = { command: 'start' as const, word: 'Start' };
+  if (status.run === 'paused') {
+    const lines = ['No frames are taken. The session stays open; what was taken is kept.'];
+    if (age !== null) lines.unshift(`The image is from ${duration(age)} ago.`);
+    return {
+      run: { word: 'Paused', shape: 'bars', tone: 'soon' },
+      notice: {
+        title: 'Paused',
+        lines,
+        tone: 'soon',
+        shape: 'bars',
+        action: { command: 'start', word: 'Go on' },
+      },
+      stale: false,
+    };
+  }
+  if (status.run === 'stopped') {
+    const first = age === null;
+    return {
+      run: { word: 'Stopped', shape: 'square', tone: 'dim' },
+      notice: {
+        title: first ? 'Ready' : 'Stopped',
+        lines: first
+          ? [`${sentence(sourceWord(status))} is set up. Start takes frames, finds the cells and saves the results.`]
+          : [`The session has ended. The image is from ${duration(age)} ago.`, 'Start begins a new one.'],
+        tone: first ? 'live' : 'dim',
+        shape: first ? 'ring' : 'square',
+        action: start,
+      },
+      stale: false,
+    };
+  }
+  const source = status.source;
+  if (source.state === 'lost') {
+    const lostFor = since(status.now, source.since);
+    return {
+      run: { word: 'No camera', shape: 'triangle', tone: 'act' },
+      notice: {
+        title: `Camera lost ${duration(lostFor)} ago`,
+        lines: [
+          `${sentence(sourceWord(status))}: ${source.reason}`,
+          `Since ${clockTime(source.since)}. Opening it again and again; check its cable and power. ` +
+            'Results so far are kept.',
+        ],
+        tone: 'act',
+        shape: 'triangle',
+      },
+      stale: true,
+    };
+  }
+  if (source.state === 'ended') {
+    return {
+      run: { word: 'At the end', shape: 'square', tone: 'fine' },
+      notice: {
+        title: 'All images are done',
+        lines: [`${sentence(sourceWord(status))} has no more images.`],
+        tone: 'fine',
+        shape: 'check',
+      },
+      stale: false,
+    };
+  }
+  if (age === null) {
+    const opening = source.state === 'opening';
+    return {
+      run: { word: opening ? 'Opening' : 'Waiting', shape: 'ring', tone: 'dim' },
+      notice: {
+        title: opening ? `Opening ${sourceWord(status)}` : 'No frame yet',
+        lines: [opening ? 'The first frame follows.' : `Waiting for the first frame from ${sourceWord(status)}.`],
+        tone: 'dim',
+        shape: 'ring',
+      },
+      stale: false,
+    };
+  }
+  const quiet = Math.max(QUIET_MS, status.segment_fps > 0 ? 3000 / status.segment_fps : 0);
+  if (age > quiet) {
+    return {
+      run: { word: 'No new frame', shape: 'ring', tone: 'soon' },
+      notice: {
+        title: `No new frame for ${duration(age)}`,
+        lines: [`Waiting for ${sourceWord(status)}.`],
+        tone: 'soon',
+        shape: 'ring',
+      },
+      stale: true,
+    };
+  }
+  return { run: { word: 'Live', shape: 'dot', tone: 'live' }, notice: null, stale: false };
+}
+
+function saving(status: Status): Mark {
+  switch (status.save.state) {
+    case 'saved':
+      return { word: 'Saved', shape: 'check', tone: 'fine' };
+    case 'failing':
+      return { word: `Not saved: ${count(status.counters.not_saved)}`, shape: 'triangle', tone: 'act' };
+    case 'idle':
+      return { word: 'Nothing to save yet', shape: 'dash', tone: 'dim' };
+  }
+}
+
+function saveNotice(status: Status): Notice | null {
+  if (status.save.state !== 'failing') return null;
+  const { reason, since: start } = status.save;
+  return {
+    title: `Results are not saved: ${count(status.counters.not_saved)}`,
+    lines: [reason, `Since ${clockTime(start)}, ${duration(since(status.now, start))} ago.`],
+    tone: 'act',
+    shape: 'triangle',
+  };
+}
+
+function remarksOn(status: Status, seen: Seen): Notice[] {
+  const remarks: Notice[] = [];
+  const remark = (title: string, line: string, tone: Tone = 'soon', shape: Shape = 'triangle') =>
+    remarks.push({ title, lines: [line], tone, shape });
+  if (status.run !== 'running') return remarks;
+  if (focusWord(median(seen.focus.slice(-5)))?.tone === 'soon') {
+    remark('Out of focus', 'Check the focus; these frames are marked with a low score.');
+  }
+  if (seen.skippedPerSecond > 0.2) {
+    remark(
+      'Segmentation is behind',
+      `${status.segment_fps.toFixed(1)} of ${status.capture_fps.toFixed(1)} frames a second; ` +
+        'the others are kept for later, none is lost.',
+    );
+  }
+  if (status.counters.missed > 0) {
+    remark('Frames missed', `The camera gave ${count(status.counters.missed)} frames that never came here.`);
+  }
+  if (status.last_refusal !== null) {
+    remark(`Refused: ${count(status.counters.refused)}`, status.last_refusal);
+  }
+  return remarks;
+}
+
+export function focusWord(focus: number | null): Mark | null {
+  if (focus === null) return null;
+  if (focus < BLURRED) return { word: 'out of focus', shape: 'triangle', tone: 'soon' };
+  if (focus < SOFT) return { word: 'soft', shape: 'ring', tone: 'dim' };
+  return { word: 'sharp', shape: 'dot', tone: 'fine' };
+}
+
+export function median(values: number[]): number | null {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[sorted.length >> 1] ?? null;
+}
+
+/** Plate, well, field, as far as they are known. */
+export function placeWords(place: Place): string[] {
+  const words: string[] = [];
+  if (place.plate !== null) words.push(`plate ${place.plate}`);
+  if (place.well !== null) words.push(`well ${place.well}`);
+  if (place.field !== null) words.push(`field ${place.field}`);
+  return words;
+}
+
+function sourceWord(status: Status): string {
+  const name = status.source_name;
+  if (name === '' || name === 'virtual') return 'the virtual microscope';
+  if (name.startsWith('folder:')) return `the folder ${name.slice('folder:'.length)}`;
+  if (name.startsWith('v4l:')) return `the camera ${name.slice('v4l:'.length)}`;
+  return name;
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/** Milliseconds from one RFC 3339 time to a later one. */
+function since(now: string, then: string): number {
+  const ms = Date.parse(now) - Date.parse(then);
+  return Number.isFinite(ms) ? Math.max(0, ms) : 0;
+}
+
+/** Wall time of this place, as `14:03:12`. */
+export function clockTime(rfc3339: string): string {
+  const date = new Date(rfc3339);
+  return Number.isNaN(date.getTime()) ? rfc3339 : date.toLocaleTimeString('en-GB');
+}
+
+/** `0.8 s`, `12 s`, `3 min`, `2 h`, `4 days`. */
+export function duration(ms: number): string {
+  const seconds = ms / 1000;
+  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  if (seconds < 100 * 60) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 48 * 3600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+/** `12,345` */
+export function count(value: number): string {
+  return value.toLocaleString('en-US');
+}

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+
+import { type Seen, describe, duration, focusWord } from '../src/lib/describe';
+import type { Status } from '../src/lib/protocol';
+
+const STATUS: Status = {
+  now: '2026-01-02T03:04:13Z',
+  version: '0.1.0',
+  newest_age_ms: 40,
+  screen: null,
+  viewers: 1,
+  run: 'running',
+  source: { state: 'ready' },
+  source_name: 'virtual',
+  model: 'nuclei',
+  session: null,
+  session_name: null,
+  capture_fps: 10,
+  segment_fps: 10,
+  save_ms: null,
+  save: { state: 'saved' },
+  last_saved: null,
+  counters: {
+    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0,
+  },
+  last_refusal: null,
+};
+
+function see(status: Partial<Status>, seen: Partial<Seen> = {}) {
+  const usual: Seen = {
+    lostForMs: null,
+    status: { ...STATUS, ...status },
+    frameAgeMs: 40,
+    focus: [0.9, 0.9],
+    skippedPerSecond: 0,
+  };
+  return describe({ ...usual, ...seen });
+}
+
+test('all is well: live, saved, and nothing over the image', () => {
+  const { run, save, notice, remarks, stale } = see({});
+  assert.deepEqual([run.word, save.word, notice, remarks, stale], ['Live', 'Saved', null, [], false]);
+});
+
+test('a lost connection makes everything unknown, saved too', () => {
+  const { run, save, notice, stale } = see({}, { lostForMs: 1600 });
+  assert.deepEqual([run.word, save.word, stale], ['No connection', 'Unknown', true]);
+  assert.match(notice!.lines[0]!, /1\.6 s/);
+});
+
+test('a lost camera says since when and what is being done', () => {
+  const source = { state: 'lost' as const, reason: 'unplugged', since: '2026-01-02T03:04:05Z' };
+  const { notice, stale } = see({ source });
+  assert.match(notice!.title, /8\.0 s ago/);
+  assert.match(notice!.lines.join(' '), /unplugged.*Opening it again/s);
+  assert.equal(stale, true);
+});
+
+test('results that are not saved come before everything else', () => {
+  const save = { state: 'failing' as const, reason: 'disk full', since: '2026-01-02T03:04:05Z' };
+  const { notice, save: mark, remarks } = see({ save, run: 'paused' });
+  assert.match(notice!.title, /not saved: 3/);
+  assert.equal(mark.tone, 'act');
+  assert.equal(remarks[0]!.title, 'Paused', 'and the rest is not forgotten');
+});
+
+test('a pause by a person leaves the image bright and says how old it is', () => {
+  const { notice, stale, canStart } = see({ run: 'paused' }, { frameAgeMs: 12_000 });
+  assert.match(notice!.lines[0]!, /12 s ago/);
+  assert.deepEqual([stale, canStart], [false, true]);
+});
+
+test('frames that stay out are said, but a slow time lapse is not a fault', () => {
+  assert.equal(see({}, { frameAgeMs: 5000 }).run.word, 'No new frame');
+  assert.equal(see({ segment_fps: 0.2 }, { frameAgeMs: 5000 }).run.word, 'Live');
+});
+
+test('being behind is said as what it is: skipped, not lost', () => {
+  const { remarks } = see({ segment_fps: 4 }, { skippedPerSecond: 6 });
+  assert.match(remarks[0]!.lines[0]!, /4\.0 of 10\.0 .* none is lost/);
+});
+
+test('one blurred frame is no alarm, several are', () => {
+  assert.equal(see({}, { focus: [0.9, 0.9, 0.9, 0.9, 0.1] }).remarks.length, 0);
+  assert.equal(see({}, { focus: [0.9, 0.9, 0.1, 0.1, 0.1] }).remarks[0]!.title, 'Out of focus');
+  assert.equal(focusWord(0.9)!.word, 'sharp');
+});
+
+test('durations are short', () => {
+  assert.deepEqual([800, 12_000, 180_000, 7_200_000].map(duration), ['0.8 s', '12 s', '3 min', '2 h']);
+});
