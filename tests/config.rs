@@ -1,5 +1,11 @@
 //! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests are tests; scratch files need not be durable"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
