@@ -1,10 +1,7 @@
 //! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "helpers of tests are tests; scratch files need not be durable"
-)]
+#![expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
