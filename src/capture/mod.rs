@@ -39,8 +39,8 @@ pub struct Options {
     #[schemars(with = "String")]
     pub spec: SourceSpec,
     /// Frames a second. A camera is asked for it (left out: as the camera is set), a folder
-    /// is replayed at it (left out: as fast as frames are taken), the virtual microscope
-    /// runs at it (left out: 5).
+    /// is replayed at it (left out: it is watched for new images, or, with `replay`, replayed
+    /// as fast as frames are taken), the virtual microscope runs at it (left out: 5).
     #[schemars(range(min = 0.001, max = 10000.0))]
     pub fps: Option<f64>,
     /// Width in pixels, of a camera or of the virtual microscope. Give both or neither.
@@ -59,7 +59,7 @@ pub struct Options {
     pub gain: Option<i32>,
     /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
     pub pixel_size_um: Option<f64>,
-    /// Folder: begin again with the first image after the last one.
+    /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
     /// Virtual microscope: the same seed gives the same cells.
     pub seed: u64,
