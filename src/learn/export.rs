@@ -283,3 +283,70 @@ fn value(name: &str, shape: [Size; 4]) -> pb::ValueInfoProto {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::Tensor;
+    use burn::tensor::activation::sigmoid;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::domain::frame::{Pixels, Place, Shot};
+    use crate::learn::net::Widths;
+    use crate::segment::instances::Maps;
+    use crate::segment::network::Network;
+    use crate::segment::normalise::Span;
+
+    #[test]
+    fn the_exported_network_gives_in_tract_what_it_gives_in_training() {
+        let device = Device::flex();
+        device.seed(5);
+        let net = Net::new(Widths([4, 8, 8, 12]), &device);
+        let size = 128;
+        let values: Vec<u16> = (0..size * size).map(|at| (at * 7919 % 1000) as u16).collect();
+        let span = Span { low: 0.0, high: 1000.0 };
+        let image: Vec<f32> = values.iter().map(|&value| span.apply(value)).collect();
+        let image = Tensor::from_data(TensorData::new(image, [1, 1, size, size]), &device);
+        let trained = sigmoid(net.forward(image)).into_data().try_to_vec::<f32>().unwrap();
+
+        let frame = Shot {
+            sequence: 0,
+            captured: Clock::manual(0).now(),
+            exposure_us: None,
+            width: size as u32,
+            height: size as u32,
+            bit_depth: 16,
+            pixels: Pixels::U16(values),
+            pixel_size_um: None,
+            place: Place::default(),
+            origin: None,
+            truth: None,
+        };
+        let frame = Arc::new(frame.into_frame().unwrap());
+        let mut maps = Maps::default();
+        let network = Network::new(onnx_bytes(&net).unwrap()).unwrap();
+        network.run(&frame, span, &mut maps).unwrap();
+        let half = size / 2;
+        for (map, plane) in [&maps.foreground, &maps.distance, &maps.contact].iter().enumerate() {
+            for (at, value) in plane.iter().enumerate() {
+                let (x, y) = (at % size, at / size);
+                let channel = 4 * map + 2 * (y % 2) + x % 2;
+                let expected = trained[(channel * half + y / 2) * half + x / 2];
+                assert!((value - expected).abs() < 1e-4, "map {map} at ({x}, {y})");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_come_back_as_they_were_written() {
+        let device = Device::flex();
+        let written = onnx_bytes(&Net::new(Widths([4, 8, 8, 12]), &device)).unwrap();
+        let other = Net::new(Widths([4, 8, 8, 12]), &device);
+        let loaded = load_weights(other, &written, &device).unwrap();
+        assert_eq!(onnx_bytes(&loaded).unwrap(), written);
+        let narrow = Net::new(Widths([4, 8, 8, 16]), &device);
+        assert!(load_weights(narrow, &written, &device).is_err());
+    }
+}
