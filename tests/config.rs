@@ -1,5 +1,8 @@
 //! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
 
+#![expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
