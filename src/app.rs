@@ -50,7 +50,6 @@ const STORE_QUEUE: usize = 8;
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
     let listener = web::bind(&settings.web)?;
-    let address = listener.local_addr().context("cannot tell the port")?;
     let segmenter = Segmenter::new(&settings.segment, clock.clone())?;
     let (store, _) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
@@ -92,7 +91,6 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let page_shutdown = Shutdown::new();
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
         .context("cannot start the page")?;
-    tracing::info!(url = %format!("http://{address}"), "listening on http://{address}");
 
     let control = Control::new(settings, clock, gate, session, to_store, monitor);
     control.run(&commands, shutdown);

@@ -55,7 +55,7 @@ pub struct Abilities {
 /// One format that a camera can send.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Format {
-    /// Four-character code, trailing blanks cut.
+    /// Four-character code, trailing blanks cut; `-BE` behind it for big-endian formats.
     pub fourcc: String,
     /// The driver's description.
     pub description: String,
@@ -132,7 +132,7 @@ pub fn abilities(path: &Path) -> Result<Abilities, SourceError> {
         let mut formats = Vec::new();
         for found in device.enum_formats()? {
             formats.push(Format {
-                fourcc: found.fourcc.to_string().trim_end().to_owned(),
+                fourcc: code_text(found.fourcc.repr),
                 description: found.description,
                 pixel_format: PixelFormat::from_fourcc(found.fourcc.repr),
                 sizes: sizes(&device, found.fourcc),
@@ -272,6 +272,18 @@ pub(super) fn trouble(path: &Path, doing: &str, error: &io::Error) -> SourceErro
     }
 }
 
+/// A four-character code as people write it. The kernel marks big-endian formats in the last
+/// character's highest bit.
+fn code_text(code: [u8; 4]) -> String {
+    let [.., last] = code;
+    let characters = code.map(|byte| match byte & 0x7f {
+        byte if byte.is_ascii_graphic() || byte == b' ' => char::from(byte),
+        _ => '?',
+    });
+    let text = String::from_iter(characters);
+    format!("{}{}", text.trim_end(), if last & 0x80 == 0 { "" } else { "-BE" })
+}
+
 fn sizes(device: &Device, fourcc: FourCC) -> Vec<Size> {
     let mut sizes = Vec::new();
     // A driver that does not list its sizes (EINVAL, ENOTTY) still has one.
@@ -389,6 +401,14 @@ mod tests {
         assert!(
             matches!(of(Errno::INVAL), SourceError::Unusable(text) if text.contains("cannot open it"))
         );
+    }
+
+    #[test]
+    fn a_four_character_code_is_printable_whatever_it_is() {
+        assert_eq!(code_text(*b"GREY"), "GREY");
+        assert_eq!(code_text(*b"Y12 "), "Y12");
+        assert_eq!(code_text([b'Y', b'1', b'6', b' ' | 0x80]), "Y16-BE");
+        assert_eq!(code_text([b'R', 0, 0x1b, b'3']), "R??3");
     }
 
     #[test]

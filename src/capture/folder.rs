@@ -50,7 +50,7 @@ pub struct Folder {
 
 enum Mode {
     Watching(Box<Watch>),
-    Replaying(Replay),
+    Replaying(Box<Replay>),
 }
 
 struct Replay {
@@ -91,14 +91,14 @@ impl Folder {
         let identity = identity(path)?;
         let period = options.fps.map(period).transpose()?;
         let mode = if options.fps.is_some() || options.replay {
-            Mode::Replaying(Replay {
+            Mode::Replaying(Box::new(Replay {
                 files: list(path)?,
                 again: options.replay,
                 period,
                 due_ns: None,
                 ready: None,
                 given_this_round: false,
-            })
+            }))
         } else {
             Mode::Watching(Box::new(Watch::begin(path, clock.clone())?))
         };

@@ -91,6 +91,10 @@ pub struct Pages {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each open file, never in a collection; a box would only add a pointer"
+)]
 enum Reader {
     Tiff(tiff::Stack<BufReader<File>>),
     Png(Option<png::Image<BufReader<File>>>),

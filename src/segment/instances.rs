@@ -10,6 +10,8 @@
 //! One pass over the foreground, linear in its pixels. Ties are broken by position, so that
 //! the same maps give the same labels everywhere.
 
+use rayon::prelude::*;
+
 use crate::domain::label_image::LabelImage;
 
 /// How objects are read from the maps; part of the model package, chosen on held-out data.
@@ -83,24 +85,27 @@ fn quantised_heights(maps: &Maps, parameters: &Postprocessing) -> Vec<u16> {
     heights.iter().map(|height| (height.min(1.0) * (HEIGHT_LEVELS - 1.0)) as u16).collect()
 }
 
-/// One pass of [1 2 1]/4 along both axes; edges are repeated.
+/// One pass of [1 2 1]/4 along both axes; edges are repeated. Rows side by side in the current
+/// rayon pool: each row is computed alone, so the result does not depend on how many are.
 fn smooth(values: &mut [f32], scratch: &mut [f32], width: usize) {
-    for (row, out) in values.chunks_exact(width).zip(scratch.chunks_exact_mut(width)) {
-        let last = width - 1;
-        out[0] = (3.0 * row[0] + row[1.min(last)]) * 0.25;
-        out[last] = (3.0 * row[last] + row[last.saturating_sub(1)]) * 0.25;
-        for x in 1..last {
-            out[x] = (row[x - 1] + 2.0 * row[x] + row[x + 1]) * 0.25;
-        }
-    }
+    let last = width - 1;
+    values.par_chunks_exact(width).zip(scratch.par_chunks_exact_mut(width)).for_each(
+        |(row, out)| {
+            out[0] = (3.0 * row[0] + row[1.min(last)]) * 0.25;
+            out[last] = (3.0 * row[last] + row[last.saturating_sub(1)]) * 0.25;
+            for (out, near) in out[1..].iter_mut().zip(row.windows(3)) {
+                *out = (near[0] + 2.0 * near[1] + near[2]) * 0.25;
+            }
+        },
+    );
     let rows = values.len() / width;
-    for (y, out) in values.chunks_exact_mut(width).enumerate() {
-        let row = |y: usize| &scratch[y * width..(y + 1) * width];
-        let (above, here, below) = (row(y.saturating_sub(1)), row(y), row((y + 1).min(rows - 1)));
-        for x in 0..width {
-            out[x] = (above[x] + 2.0 * here[x] + below[x]) * 0.25;
+    let row = |y: usize| &scratch[y * width..(y + 1) * width];
+    values.par_chunks_exact_mut(width).enumerate().for_each(|(y, out)| {
+        let around = row(y.saturating_sub(1)).iter().zip(row(y)).zip(row((y + 1).min(rows - 1)));
+        for (out, ((above, here), below)) in out.iter_mut().zip(around) {
+            *out = (above + 2.0 * here + below) * 0.25;
         }
-    }
+    });
 }
 
 /// Foreground pixels from the highest to the lowest, equal ones in reading order.

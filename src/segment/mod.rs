@@ -228,7 +228,8 @@ impl Segmenter {
         self.pool.install(|| network.run(frame, grey, maps))?;
         ended(Stage::Network);
         let network_us = lap.next();
-        let labels = instances::from_maps(&self.maps, &manifest.postprocessing);
+        let maps = &self.maps;
+        let labels = self.pool.install(|| instances::from_maps(maps, &manifest.postprocessing));
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);

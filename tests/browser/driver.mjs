@@ -5,6 +5,7 @@
 // and requests to any host but the page's own.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 const require = createRequire(new URL('../../ui/package.json', import.meta.url));
 const { chromium } = require('playwright-core');
@@ -60,8 +61,17 @@ const orders = {
     return page.evaluate(expression);
   },
   async wait({ expression, ms }) {
-    const handle = await page.waitForFunction(expression, undefined, { timeout: ms, polling: 50 });
-    return handle.jsonValue();
+    // Not waitForFunction: it evaluates inside the page, which the page's own policy forbids.
+    const deadline = performance.now() + ms;
+    for (;;) {
+      const value = await page.evaluate(expression);
+      if (value) return value;
+      if (performance.now() > deadline) {
+        const seen = await page.evaluate('document.body.innerText');
+        throw new Error(`not within ${ms} ms; the page says:\n${seen}`);
+      }
+      await sleep(25);
+    }
   },
   press: ({ key }) => page.keyboard.press(key),
   type: ({ text, delay }) => page.keyboard.type(text, { delay }),

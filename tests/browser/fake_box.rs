@@ -44,6 +44,11 @@ struct Controls {
 impl FakeBox {
     /// A box that listens and has no frame yet.
     pub(crate) fn start() -> Self {
+        Self::start_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// The same at an address where another one was.
+    pub(crate) fn start_at(listen: SocketAddr) -> Self {
         let clock = Clock::system();
         let data = tempfile::tempdir().expect("a temporary folder can be made");
         let options = store::Options { folder: data.path().join("data"), ..Default::default() };
@@ -52,7 +57,7 @@ impl FakeBox {
         let (jobs, inbox) = queue::bounded("jobs", 8, WhenFull::Wait);
         let writer = store.spawn_writer(inbox, |_| {}).expect("a thread can be started");
 
-        let options = web::Options { listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
+        let options = web::Options { listen, ..Default::default() };
         let listener = web::bind(&options).expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (status, live) = (StatusBoard::new(), LiveFeed::new());
@@ -133,9 +138,10 @@ impl FakeBox {
         }
     }
 
-    /// Takes the box down.
-    pub(crate) fn stop(mut self) {
+    /// Takes the box down; its address is free again.
+    pub(crate) fn stop(mut self) -> SocketAddr {
         self.end();
+        self.address
     }
 
     fn end(&mut self) {

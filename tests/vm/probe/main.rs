@@ -60,7 +60,7 @@ const CHECKS: [(&str, Check); 17] = [
 fn main() -> anyhow::Result<ExitCode> {
     let [webcam, input, output, images, out] =
         <[String; 5]>::try_from(std::env::args().skip(1).collect::<Vec<_>>())
-            .map_err(|_| anyhow::anyhow!("usage: probe WEBCAM INPUT OUTPUT IMAGES OUT"))?
+            .map_err(|_wrong| anyhow::anyhow!("usage: probe WEBCAM INPUT OUTPUT IMAGES OUT"))?
             .map(PathBuf::from);
     let bench = Bench { webcam, input, output, images, out, clock: Clock::system() };
     let mut failed = 0;
