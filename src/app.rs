@@ -50,7 +50,6 @@ const STORE_QUEUE: usize = 8;
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
     let listener = web::bind(&settings.web)?;
-    let address = listener.local_addr().context("cannot tell the port")?;
     let segmenter = Segmenter::new(&settings.segment, clock.clone())?;
     let (store, _) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
@@ -86,18 +85,12 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
-    let ports = web::Ports {
-        status: board,
-        live,
-        commands: to_control,
-        reader,
-        clock: clock.clone(),
-    };
+    let ports =
+        web::Ports { status: board, live, commands: to_control, reader, clock: clock.clone() };
     // The page goes last: it can say that the rest is draining.
     let page_shutdown = Shutdown::new();
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
         .context("cannot start the page")?;
-    tracing::info!(url = %format!("http://{address}"), "listening on http://{address}");
 
     let control = Control::new(settings, clock, gate, session, to_store, monitor);
     control.run(&commands, shutdown);

@@ -14,6 +14,7 @@
 //! `base ← domain ← imagefile ← {capture, segment, store}`; `store ← web`;
 //! `{segment, store} ← learn`; everything `← config ← app ← cli`.
 
+pub mod app;
 pub mod base;
 pub mod capture;
 pub mod cli;
@@ -25,4 +26,3 @@ pub mod segment;
 pub mod store;
 pub mod telemetry;
 pub mod web;
-// pub mod app;

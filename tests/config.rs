@@ -1,5 +1,11 @@
 //! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "helpers of tests are tests; scratch files need not be durable"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,9 +32,9 @@ fn reticle(arguments: &[&str]) -> Said {
 }
 
 /// A folder with a `reticle.toml` in it.
-struct Box(TempDir);
+struct Files(TempDir);
 
-impl Box {
+impl Files {
     fn with(text: impl AsRef<[u8]>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("reticle.toml"), text).unwrap();
@@ -49,7 +55,11 @@ impl Box {
     fn run(&self, verb: &str) -> Said {
         let said = reticle(&["config", verb, self.file().to_str().unwrap()]);
         let folder = format!("{}/", self.0.path().display());
-        Said { code: said.code, out: said.out.replace(&folder, ""), err: said.err.replace(&folder, "") }
+        Said {
+            code: said.code,
+            out: said.out.replace(&folder, ""),
+            err: said.err.replace(&folder, ""),
+        }
     }
 
     /// What `config check` complains of; nothing else may be said.
@@ -62,7 +72,7 @@ impl Box {
 
 #[test]
 fn an_empty_file_is_fine_and_runs_the_virtual_microscope_on_loopback() {
-    let config = Box::with("");
+    let config = Files::with("");
     let said = config.run("check");
     assert_eq!((said.code, said.out.as_str(), said.err.as_str()), (0, "reticle.toml: fine\n", ""));
     let file = config.file();
@@ -74,7 +84,7 @@ fn an_empty_file_is_fine_and_runs_the_virtual_microscope_on_loopback() {
 
 #[test]
 fn an_unknown_key_is_answered_with_the_nearest_known_one() {
-    let complaint = |text: &str| Box::with(text).complaint();
+    let complaint = |text: &str| Files::with(text).complaint();
     assert_eq!(
         complaint("[source]\nspec = \"virtual\"\nexposure = 5\n"),
         "reticle.toml:3: `source.exposure` is not a known key; did you mean `source.exposure_us`?\n"
@@ -92,11 +102,11 @@ fn an_unknown_key_is_answered_with_the_nearest_known_one() {
 #[test]
 fn a_known_key_in_the_wrong_table_is_told_its_place() {
     assert_eq!(
-        Box::with("fps = 5\n[web]\n").complaint(),
+        Files::with("fps = 5\n[web]\n").complaint(),
         "reticle.toml:1: `fps` is not a known key; did you mean `source.fps`?\n"
     );
     assert_eq!(
-        Box::with("[session]\nlisten = \"127.0.0.1:0\"\n").complaint(),
+        Files::with("[session]\nlisten = \"127.0.0.1:0\"\n").complaint(),
         "reticle.toml:2: `session.listen` is not a known key; did you mean `web.listen`?\n"
     );
 }
@@ -104,14 +114,14 @@ fn a_known_key_in_the_wrong_table_is_told_its_place() {
 #[test]
 fn an_unknown_key_like_no_other_is_answered_with_all_there_are() {
     assert_eq!(
-        Box::with("[log]\nxyzzy = 1\n").complaint(),
+        Files::with("[log]\nxyzzy = 1\n").complaint(),
         "reticle.toml:2: `log.xyzzy` is not a known key; in [log] there are `format`, `level`\n"
     );
 }
 
 #[test]
 fn a_wrong_type_or_value_says_what_is_allowed() {
-    let complaint = |text: &str| Box::with(text).complaint();
+    let complaint = |text: &str| Files::with(text).complaint();
     assert_eq!(
         complaint("[source]\nfps = \"fast\"\n"),
         "reticle.toml:2: `source.fps` is \"fast\", but must be a number from 0.001 to 10000 \
@@ -141,12 +151,12 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
 #[test]
 fn a_port_is_not_an_address() {
     assert_eq!(
-        Box::with("[web]\nlisten = 8080\n").complaint(),
+        Files::with("[web]\nlisten = 8080\n").complaint(),
         "reticle.toml:2: `web.listen` is 8080, but must be a text in quotes \
          (Address and port to listen on)\n"
     );
     assert_eq!(
-        Box::with("[web]\nlisten = \"8080\"\n").complaint(),
+        Files::with("[web]\nlisten = \"8080\"\n").complaint(),
         "reticle.toml:2: `web.listen` is \"8080\", but that cannot be used: \
          invalid socket address syntax (Address and port to listen on)\n"
     );
@@ -154,7 +164,7 @@ fn a_port_is_not_an_address() {
 
 #[test]
 fn a_source_that_is_none_is_answered_by_the_source_itself() {
-    let complaint = Box::with("[source]\nspec = \"/dev/video0\"\n").complaint();
+    let complaint = Files::with("[source]\nspec = \"/dev/video0\"\n").complaint();
     assert!(
         complaint.starts_with(
             "reticle.toml:2: `source.spec` is \"/dev/video0\", but that cannot be used: \
@@ -166,7 +176,7 @@ fn a_source_that_is_none_is_answered_by_the_source_itself() {
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_lines() {
-    let complaint = Box::with("[web]\nlisten = 1\n[source]\nfps = true\nwdith = 5\n")
+    let complaint = Files::with("[web]\nlisten = 1\n[source]\nfps = true\nwdith = 5\n")
         .drop_in("10.toml", "[log]\nlevel = 3\n")
         .complaint();
     let starts: Vec<&str> =
@@ -184,16 +194,19 @@ fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_lines() {
 
 #[test]
 fn what_is_not_toml_is_named_with_its_line() {
-    let complaint = Box::with("[source]\nspec = \"virtual\nfps = 5\n").complaint();
+    let complaint = Files::with("[source]\nspec = \"virtual\nfps = 5\n").complaint();
     assert!(complaint.starts_with("reticle.toml:2: this is not TOML: "), "{complaint}");
     assert_eq!(complaint.lines().count(), 1);
-    let complaint = Box::with("[web]\n[web]\n").complaint();
-    assert!(complaint.starts_with("reticle.toml:2: this is not TOML: duplicate key"), "{complaint}");
+    let complaint = Files::with("[web]\n[web]\n").complaint();
+    assert!(
+        complaint.starts_with("reticle.toml:2: this is not TOML: duplicate key"),
+        "{complaint}"
+    );
 }
 
 #[test]
 fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
-    let config = Box::with("");
+    let config = Files::with("");
     fs::remove_file(config.file()).unwrap();
     assert_eq!(
         config.complaint(),
@@ -203,7 +216,7 @@ fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
     fs::create_dir(config.file()).unwrap();
     assert_eq!(config.complaint(), "reticle.toml: is a folder; name the TOML file in it\n");
     assert_eq!(
-        Box::with([0xff, 0xfe, b'a']).complaint(),
+        Files::with([0xff, 0xfe, b'a']).complaint(),
         "reticle.toml: is not UTF-8 text; save it as UTF-8\n"
     );
 }
@@ -211,22 +224,24 @@ fn a_file_that_cannot_be_read_is_named_with_what_to_do() {
 #[test]
 fn keys_that_must_fit_each_other_are_judged_after_merging() {
     assert_eq!(
-        Box::with("[source]\nwidth = 640\n").complaint(),
+        Files::with("[source]\nwidth = 640\n").complaint(),
         "reticle.toml:2: `source.width` stands alone; give both width and height, or neither\n"
     );
-    let said =
-        Box::with("[source]\nwidth = 640\n").drop_in("a.toml", "[source]\nheight = 480\n").run("check");
+    let said = Files::with("[source]\nwidth = 640\n")
+        .drop_in("a.toml", "[source]\nheight = 480\n")
+        .run("check");
     assert_eq!(said.code, 0, "{}", said.err);
     assert_eq!(said.out, "reticle.toml: fine\nreticle.toml.d/a.toml: fine\n");
     assert_eq!(
-        Box::with("[session]\noperator = \" \"\n").complaint(),
+        Files::with("[session]\noperator = \" \"\n").complaint(),
         "reticle.toml:2: `session.operator` is empty; write something or leave the key out\n"
     );
 }
 
 #[test]
 fn show_says_where_each_value_came_from_and_can_be_read_back() {
-    let config = Box::with("[source]\nfps = 2.5\nseed = 3\n").drop_in("a.toml", "source.seed = 4\n");
+    let config =
+        Files::with("[source]\nfps = 2.5\nseed = 3\n").drop_in("a.toml", "source.seed = 4\n");
     let said = config.run("show");
     assert_eq!(said.code, 0, "{}", said.err);
     let line = |start: &str| {
@@ -237,7 +252,7 @@ fn show_says_where_each_value_came_from_and_can_be_read_back() {
     assert_eq!(line("seed"), "seed = 4 # reticle.toml.d/a.toml:1");
     assert_eq!(line("spec"), "spec = \"virtual\" # default");
 
-    let again = Box::with(&said.out);
+    let again = Files::with(&said.out);
     let both = [&config, &again].map(|config| {
         let file = config.file();
         reticle(&["config", "show", "--json", file.to_str().unwrap()]).out
@@ -247,7 +262,7 @@ fn show_says_where_each_value_came_from_and_can_be_read_back() {
 
 #[test]
 fn check_can_answer_in_json() {
-    let config = Box::with("[log]\nlevel = 3\n");
+    let config = Files::with("[log]\nlevel = 3\n");
     let file = config.file();
     let said = reticle(&["config", "check", "--json", "--config", file.to_str().unwrap()]);
     assert_eq!(said.code, 1);
@@ -270,7 +285,7 @@ fn the_schema_is_for_editors_and_wrong_usage_is_exit_code_2() {
 
 #[test]
 fn the_default_file_is_a_valid_configuration() {
-    let said = Box::with(reticle(&["config", "default"]).out).run("check");
+    let said = Files::with(reticle(&["config", "default"]).out).run("check");
     assert_eq!((said.code, said.err.as_str()), (0, ""));
 }
 

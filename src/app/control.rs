@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::monitor::Monitor;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::{FrameId, SessionId};
-use crate::base::queue::{Receiver, Received, Sender};
+use crate::base::queue::{Received, Receiver, Sender};
 use crate::base::shutdown::Shutdown;
 use crate::capture;
 use crate::capture::run::Gate;

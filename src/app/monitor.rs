@@ -108,7 +108,10 @@ impl Monitor {
                 self.with(|inner| inner.source_ended = true);
             }
             Notice::Unusable(reason) => {
-                tracing::error!(reason, "the source does not work as configured; a person is needed");
+                tracing::error!(
+                    reason,
+                    "the source does not work as configured; a person is needed"
+                );
                 let since = self.clock.now().rfc3339();
                 self.source(SourceState::Lost { reason: reason.clone(), since });
                 self.with(|inner| inner.source_ended = true);

@@ -119,7 +119,7 @@ fn read_boot_id() -> Uuid {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .ok()
         .and_then(|text| Uuid::parse_str(text.trim()).ok())
-        .unwrap_or_else(Uuid::now_v7)
+        .unwrap_or_else(|| Uuid::from_u128(rand::random()))
 }
 
 #[cfg(test)]

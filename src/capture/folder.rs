@@ -50,7 +50,7 @@ pub struct Folder {
 
 enum Mode {
     Watching(Box<Watch>),
-    Replaying(Replay),
+    Replaying(Box<Replay>),
 }
 
 struct Replay {
@@ -91,14 +91,14 @@ impl Folder {
         let identity = identity(path)?;
         let period = options.fps.map(period).transpose()?;
         let mode = if options.fps.is_some() || options.replay {
-            Mode::Replaying(Replay {
+            Mode::Replaying(Box::new(Replay {
                 files: list(path)?,
                 again: options.replay,
                 period,
                 due_ns: None,
                 ready: None,
                 given_this_round: false,
-            })
+            }))
         } else {
             Mode::Watching(Box::new(Watch::begin(path, clock.clone())?))
         };
@@ -133,7 +133,8 @@ impl Folder {
         }
         match imagefile::open(&path, Limits::default()) {
             Ok(mut pages) => {
-                if arrival.skip_pages > 0 {
+                // As many pages as before or fewer: it did not grow by pages, it is another.
+                if arrival.skip_pages < pages.total() {
                     pages.skip_to(arrival.skip_pages);
                 }
                 self.reading = Some(Reading { arrival, pages });
@@ -155,10 +156,10 @@ impl Folder {
                 Ok(Step::FileDone)
             }
             Some(Ok(page)) => {
-                let shot = self.shot(&reading.arrival, page, several);
-                reading.arrival.skip_pages = shot.1;
+                reading.arrival.skip_pages = page.index + 1;
+                let shot = self.shot(&reading.arrival.name, page, several);
                 self.reading = Some(reading);
-                Ok(Step::Shot(shot.0))
+                Ok(Step::Shot(Box::new(shot)))
             }
             Some(Err(error)) => {
                 let page = error.page();
@@ -197,10 +198,11 @@ impl Folder {
         Ok(Some(Event::Refused { what, why: problem.to_string() }))
     }
 
-    /// The page as a shot without number and time, and how many pages are read with it.
-    fn shot(&self, arrival: &Arrival, page: Page, several: bool) -> (Box<Shot>, usize) {
-        let name = arrival.name.to_string_lossy();
-        let shot = Shot {
+    /// The page as a shot; its number and its time come when it is given.
+    fn shot(&self, name: &OsStr, page: Page, several: bool) -> Shot {
+        let name = name.to_string_lossy();
+        let place = place::from_name(&name);
+        Shot {
             sequence: 0,
             captured: self.clock.now(),
             exposure_us: None,
@@ -209,15 +211,14 @@ impl Folder {
             bit_depth: page.bit_depth,
             pixels: page.pixels,
             pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
-            place: place::from_name(&name),
+            place,
             origin: Some(if several {
                 format!("{name}#{}", page.index)
             } else {
                 name.into_owned()
             }),
             truth: None,
-        };
-        (Box::new(shot), page.index + 1)
+        }
     }
 
     /// Numbers a shot and gives it its time.
@@ -386,4 +387,5 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests;

@@ -39,8 +39,8 @@ pub struct Options {
     #[schemars(with = "String")]
     pub spec: SourceSpec,
     /// Frames a second. A camera is asked for it (left out: as the camera is set), a folder
-    /// is replayed at it (left out: as fast as frames are taken), the virtual microscope
-    /// runs at it (left out: 5).
+    /// is replayed at it (left out: it is watched for new images, or, with `replay`, replayed
+    /// as fast as frames are taken), the virtual microscope runs at it (left out: 5).
     #[schemars(range(min = 0.001, max = 10000.0))]
     pub fps: Option<f64>,
     /// Width in pixels, of a camera or of the virtual microscope. Give both or neither.
@@ -59,7 +59,7 @@ pub struct Options {
     pub gain: Option<i32>,
     /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
     pub pixel_size_um: Option<f64>,
-    /// Folder: begin again with the first image after the last one.
+    /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
     /// Virtual microscope: the same seed gives the same cells.
     pub seed: u64,
@@ -79,6 +79,26 @@ impl Default for Options {
             replay: false,
             seed: 1,
         }
+    }
+}
+
+impl Options {
+    /// Refuses what no source can do.
+    fn check(&self) -> Result<(), SourceError> {
+        let wrong = |what: String| Err(SourceError::Unusable(format!("[source] {what}")));
+        if let Some(fps) = self.fps.filter(|fps| !(0.001..=10_000.0).contains(fps)) {
+            return wrong(format!("fps = {fps}: must lie between 0.001 and 10000"));
+        }
+        if self.width.is_some() != self.height.is_some() {
+            return wrong("width and height: give both or neither".to_owned());
+        }
+        if self.width == Some(0) || self.height == Some(0) {
+            return wrong("width and height: must not be 0".to_owned());
+        }
+        if let Some(size) = self.pixel_size_um.filter(|size| !(size.is_finite() && *size > 0.0)) {
+            return wrong(format!("pixel_size_um = {size}: must be a positive number"));
+        }
+        Ok(())
     }
 }
 
@@ -200,6 +220,7 @@ pub trait Source: Send {
 /// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot be
 /// what the options say.
 pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
+    options.check()?;
     match &options.spec {
         SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
         SourceSpec::Folder(path) => {
@@ -227,6 +248,22 @@ mod tests {
         assert!(message("./images").contains("did you mean `folder:./images`?"));
         assert!(message("folder:").contains("the folder is missing"));
         assert!(message("usb").contains("`usb` is no source; write `virtual`"));
+    }
+
+    #[test]
+    fn what_no_source_can_do_is_refused_by_its_key() {
+        let why = |options: Options| {
+            let opened = open(&options, &Clock::manual(0));
+            opened.err().expect("this must be refused").to_string()
+        };
+        let fps = |fps| Options { fps: Some(fps), ..Options::default() };
+        assert!(why(fps(0.0)).starts_with("[source] fps = 0: must lie between"));
+        assert!(why(fps(f64::NAN)).contains("fps = NaN"));
+        let size = |width, height| Options { width, height, ..Options::default() };
+        assert!(why(size(Some(512), None)).contains("give both or neither"));
+        assert!(why(size(Some(512), Some(0))).contains("must not be 0"));
+        let pixel = Options { pixel_size_um: Some(-0.5), ..Options::default() };
+        assert!(why(pixel).contains("pixel_size_um = -0.5"));
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Camera {
             format = %layout.format,
             width = layout.width,
             height = layout.height,
-            fps = interval.as_secs_f64().recip(),
+            fps = (!interval.is_zero()).then(|| interval.as_secs_f64().recip()),
             exposure_us,
             "camera opened"
         );
@@ -233,7 +233,8 @@ impl Source for Camera {
                 if silent < self.silence {
                     return Ok(Event::Nothing);
                 }
-                return Err(self.lost(&format!("gave no frame for {:.1} s", silent.as_secs_f64())));
+                let limit = self.silence.as_secs_f64();
+                return Err(self.lost(&format!("gave no frame for {limit:.1} s")));
             }
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {
@@ -380,7 +381,7 @@ fn set_rate(path: &Path, device: &Device, asked: Option<f64>) -> Result<Duration
             return Err(unusable(path, "does not let its rate be set: leave `fps` out"));
         }
         (Some(asked), _) => {
-            let interval = Fraction::new(1000, (asked * 1000.0).round() as u32);
+            let interval = Fraction::new(1000, ((asked * 1000.0).round() as u32).max(1));
             let got =
                 guarded(path, "set its rate", || device.set_params(&Parameters::new(interval)))?;
             let rate = fps(got.interval).unwrap_or(asked);

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::json;
 
 use super::Outcome;
@@ -75,7 +75,7 @@ pub fn run(mut args: Args) -> anyhow::Result<Outcome> {
         let document = json!({
             "processor": processor,
             "threads": options.threads(),
-            "model": segmenter.model(),
+            "model": &**segmenter.model(),
             "rows": rows,
         });
         serde_json::to_writer_pretty(&mut out, &document)?;

@@ -6,9 +6,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod camera;
 pub mod config;
+pub mod eval;
 pub mod fsck;
+pub mod run;
+pub mod segment;
 pub mod tables;
 pub mod train;
 pub mod version;
@@ -32,14 +36,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Run the appliance: capture, segment, store, show the live page
+    Run(run::Args),
+    /// Segment image files
+    Segment(segment::Args),
+    /// Compare predicted label images with true ones
+    Eval(eval::Args),
+    /// Train a model from images and label images
+    Train(train::Args),
+    /// Measure how fast this box segments
+    Bench(bench::Args),
     /// List cameras and what they can do
     Camera(camera::Args),
     /// Check, show and explain the configuration
     Config(config::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
-    /// Train
-    Train(train::Args),
     /// Say what exactly is running
     Version(version::Args),
 }
@@ -48,10 +60,14 @@ enum Verb {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.verb {
+        Verb::Run(args) => run::run(args),
+        Verb::Segment(args) => segment::run(args),
+        Verb::Eval(args) => eval::run(args),
+        Verb::Train(args) => train::run(args),
+        Verb::Bench(args) => bench::run(args),
         Verb::Camera(args) => camera::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
-        Verb::Train(args) => train::run(args),
         Verb::Version(args) => version::run(args),
     };
     match done {

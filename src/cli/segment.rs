@@ -134,9 +134,7 @@ impl Work<'_> {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = self.images.get(index) else { return };
-            let tell = |page| {
-                matches!(told.send(Told { index, page }), queue::Sent::Queued)
-            };
+            let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
             match imagefile::open(path, self.limits) {
                 Err(error) => {
                     tell(Err(error.to_string()));
@@ -187,12 +185,11 @@ impl Work<'_> {
         }
         .into_frame()
         .with_context(|| path.display().to_string())?;
-        let segmentation = segmenter
-            .segment(&Arc::new(frame))
-            .with_context(|| path.display().to_string())?;
-        let file = if several { format!("{name}-page{number:04}.png") } else { format!("{name}.png") };
-        let labels =
-            imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
+        let segmentation =
+            segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
+        let file =
+            if several { format!("{name}-page{number:04}.png") } else { format!("{name}.png") };
+        let labels = imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
         Ok(Done {
             image,
             page: number,
@@ -237,8 +234,11 @@ fn collect(
         }
         while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
             for done in waiting.remove(&next).map(|(pages, _)| pages).unwrap_or_default() {
-                let image =
-                    ImageRef { image: &done.image, page: done.page, pixel_size_um: done.pixel_size_um };
+                let image = ImageRef {
+                    image: &done.image,
+                    page: done.page,
+                    pixel_size_um: done.pixel_size_um,
+                };
                 csv.append(image, &done.objects)?;
                 parquet.append(image, &done.objects)?;
                 collected.objects += done.objects.len();
@@ -260,8 +260,7 @@ fn collect(
 impl Collected {
     fn report(self, args: &Args, model: &str) -> anyhow::Result<Outcome> {
         let mut out = std::io::stdout().lock();
-        let outcome =
-            if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
+        let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
         if args.json {
             let failed: Vec<&String> = self.failed.iter().map(|(_, why)| why).collect();
             let document = json!({

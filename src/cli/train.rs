@@ -58,6 +58,9 @@ pub struct Args {
     /// Image for the package's golden frame [default: the first held-out image]
     #[arg(long, value_name = "IMAGE")]
     golden: Option<PathBuf>,
+    /// Model package to start from, by name or folder [default: random weights]
+    #[arg(long, value_name = "MODEL")]
+    start: Option<String>,
     /// Optimiser steps
     #[arg(long, default_value_t = Recipe::default().steps)]
     steps: usize,
@@ -86,6 +89,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if args.crop == 0 || !args.crop.is_multiple_of(GRANULE) {
         bail!("--crop {} is no multiple of {GRANULE}, which the network needs", args.crop);
     }
+    let start = args.start.as_deref().map(ModelPackage::find).transpose()?;
     let recipe = Recipe {
         steps: args.steps,
         batch: args.batch.max(1),
@@ -93,6 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         learning_rate: args.learning_rate,
         seed: args.seed,
         widths: Widths::default(),
+        start: start.as_ref().map(|package| package.manifest().network.sha256.clone()),
     };
     let clock = Clock::system();
     let mut pairs = dataset::read(&args.data, &NORMALISATION)?;
@@ -110,13 +115,14 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             (index - 1) % 10 != 0
         });
         if pairs.is_empty() {
-            bail!("{} has too few images to hold some out; add images or use --held-out", args.data.display());
+            bail!(
+                "{} has too few images to hold some out; add images or use --held-out",
+                args.data.display()
+            );
         }
     }
-    let objects: usize = pairs
-        .iter()
-        .map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize)
-        .sum();
+    let objects: usize =
+        pairs.iter().map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize).sum();
     let images = pairs.len();
     let data_sha256 = dataset::sha256(&pairs);
     let object_diameter_px = median_diameter(&pairs);
@@ -129,7 +135,8 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             network
         }
         None => {
-            let network = train_network(&recipe, &pairs, &clock)?;
+            let network =
+                train_network(&recipe, &pairs, start.as_ref().map(ModelPackage::network), &clock)?;
             durable::write(&args.out.join("model.onnx"), &network)?;
             durable::write(&args.out.join(TRAINED), trained.to_string().as_bytes())?;
             network
@@ -252,6 +259,7 @@ fn trained_before(out: &Path, trained: &serde_json::Value) -> Option<Vec<u8>> {
 fn train_network(
     recipe: &Recipe,
     pairs: &[dataset::Pair],
+    start: Option<&[u8]>,
     clock: &Clock,
 ) -> anyhow::Result<Vec<u8>> {
     let is_terminal = std::io::stderr().is_terminal();
@@ -262,19 +270,19 @@ fn train_network(
     } else {
         ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
     };
-    let start = clock.now();
+    let began = clock.now();
     let mut mean = None;
-    let net = train(recipe, pairs, &Shutdown::new(), |Progress { step, loss }| {
+    let net = train(recipe, pairs, start, &Shutdown::new(), |Progress { step, loss }| {
         // Over about 50 steps: a single batch says little.
         let smooth = mean.map_or(loss, |mean: f32| 0.98 * mean + 0.02 * loss);
         mean = Some(smooth);
         bar.set_position(step as u64);
         bar.set_message(format!("{smooth:.3}"));
         if !is_terminal && (step % 100 == 0 || step == recipe.steps) {
-            let seconds = clock.now().since(&start).as_secs_f64();
+            let seconds = clock.now().since(&began).as_secs_f64();
             eprintln!("step {step}/{}, loss {smooth:.3}, {seconds:.0} s", recipe.steps);
         }
-    });
+    })?;
     bar.finish_and_clear();
     Ok(export::onnx_bytes(&net)?)
 }

@@ -14,8 +14,8 @@ use toml::de::{DeTable, DeValue};
 use super::files::Fragment;
 use super::{Origin, Problem, Settings};
 
-/// How like a known key an unknown one must be to be taken for a slip of the finger
-/// (Jaro-Winkler; `fsp` for `fps` has 0.56, unrelated keys of ours stay below 0.5 mostly).
+/// How like a known key (Jaro-Winkler) an unknown one must be to be taken for it. Below this
+/// our own keys begin to resemble each other, and a suggestion would mislead.
 const ALIKE: f64 = 0.7;
 
 /// The schema of the settings.
@@ -228,18 +228,19 @@ impl Known {
         self.alternatives(schema).into_iter().find_map(|schema| schema["properties"].as_object())
     }
 
-    /// The schema with references followed, or each of its alternatives.
+    /// The schema with references followed, and each of its alternatives.
     fn alternatives<'a>(&'a self, schema: &'a Json) -> Vec<&'a Json> {
         if let Some(reference) = schema["$ref"].as_str() {
             let target = reference.strip_prefix('#').and_then(|path| self.root.pointer(path));
             return target.map(|target| self.alternatives(target)).unwrap_or_default();
         }
+        let mut found = vec![schema];
         for several in ["anyOf", "oneOf", "allOf"] {
-            if let Some(several) = schema[several].as_array() {
-                return several.iter().flat_map(|one| self.alternatives(one)).collect();
+            for one in schema[several].as_array().into_iter().flatten() {
+                found.extend(self.alternatives(one));
             }
         }
-        vec![schema]
+        found
     }
 
     fn allowed(&self, schema: &Json) -> Allowed {

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::{capture, store, telemetry, web};
+use crate::{capture, segment, store, telemetry, web};
 
 mod files;
 mod introspect;
@@ -37,6 +37,8 @@ pub struct Settings {
     pub source: capture::Options,
     /// What is recorded with each acquisition.
     pub session: SessionOptions,
+    /// How frames are segmented, and by which model.
+    pub segment: segment::Options,
     /// Where results are kept, and which frames are kept with them.
     pub store: store::Options,
     /// The page and the HTTP API.
@@ -52,6 +54,7 @@ fn table_order() -> Vec<(&'static str, &'static [&'static str])> {
     vec![
         ("source", fields::<capture::Options>()),
         ("session", fields::<SessionOptions>()),
+        ("segment", fields::<segment::Options>()),
         ("store", fields::<store::Options>()),
         ("web", fields::<web::Options>()),
         ("log", fields::<telemetry::Options>()),

@@ -22,7 +22,7 @@ mod meta;
 mod png;
 mod tiff;
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -91,6 +91,10 @@ pub struct Pages {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one for each open file, never in a collection; a box would only add a pointer"
+)]
 enum Reader {
     Tiff(tiff::Stack<BufReader<File>>),
     Png(Option<png::Image<BufReader<File>>>),
@@ -176,11 +180,11 @@ impl ExactSizeIterator for Pages {}
 
 /// Opens a file for reading; folders and devices are refused.
 fn open_file(path: &Path) -> Result<BufReader<File>, Problem> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // Asked before it is opened: to open a pipe is to wait for its writer.
+    if !fs::metadata(path)?.is_file() {
         return Err(Problem::NotAFile);
     }
-    Ok(BufReader::with_capacity(64 * 1024, file))
+    Ok(BufReader::with_capacity(64 * 1024, File::open(path)?))
 }
 
 /// Tells the format and leaves the reader at the start.
@@ -209,4 +213,5 @@ fn guarded<T>(decode: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem>
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests;

@@ -12,10 +12,6 @@ use super::targets::{self, Targets};
 /// distances of the whole object. Half of a large nucleus.
 const SURROUND: usize = 24;
 
-/// Objects of this many pixels across are what the network is built for; a pair whose
-/// objects are far from it is brought half-way there.
-const NATURAL_DIAMETER: f32 = 20.0;
-
 /// One training example of `size × size`.
 pub struct Crop {
     /// Normalised intensities, about 0 to 1.
@@ -48,13 +44,10 @@ pub fn draw(pairs: &[Pair], size: usize, rng: &mut impl Rng) -> Crop {
 }
 
 /// A random affine view: any of the 8 mirror images, ±17° of rotation, scale 2^±0.6 around
-/// the scale that brings the objects half-way to [`NATURAL_DIAMETER`].
+/// the image's own, since frames are segmented at theirs.
 fn warp(pair: &Pair, size: usize, rng: &mut impl Rng) -> Crop {
     let canvas = size + 2 * SURROUND;
-    let towards_natural = pair
-        .median_diameter
-        .map_or(1.0, |diameter| (NATURAL_DIAMETER / diameter).sqrt().clamp(0.5, 2.0));
-    let scale = towards_natural * 2_f32.powf(rng.random_range(-0.6..0.6));
+    let scale = 2_f32.powf(rng.random_range(-0.6..0.6));
     let angle = rng.random_range(-0.3_f32..0.3);
     let (sin, cos) = angle.sin_cos();
     let mirror = [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)][rng.random_range(0..4)];

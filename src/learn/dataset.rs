@@ -28,7 +28,9 @@ pub struct Pair {
 #[derive(Debug, thiserror::Error)]
 pub enum DataSetError {
     /// The folder is not laid out as it must be.
-    #[error("{folder} has no folder `{missing}`; a data set is images/ and labels/ with the same file names")]
+    #[error(
+        "{folder} has no folder `{missing}`; a data set is images/ and labels/ with the same file names"
+    )]
     Layout {
         /// Folder that was given.
         folder: PathBuf,
@@ -181,16 +183,12 @@ pub fn sha256(pairs: &[Pair]) -> String {
     hex::encode(hash.finalize())
 }
 
-fn by_stem(
-    folder: &Path,
-    part: &'static str,
-) -> Result<BTreeMap<String, PathBuf>, DataSetError> {
+fn by_stem(folder: &Path, part: &'static str) -> Result<BTreeMap<String, PathBuf>, DataSetError> {
     let inner = folder.join(part);
     if !inner.is_dir() {
         return Err(DataSetError::Layout { folder: folder.to_owned(), missing: part });
     }
-    let list_failed =
-        |source| DataSetError::List { folder: inner.clone(), source };
+    let list_failed = |source| DataSetError::List { folder: inner.clone(), source };
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(&inner).map_err(list_failed)? {
         let path = entry.map_err(list_failed)?.path();

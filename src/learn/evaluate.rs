@@ -217,8 +217,7 @@ mod tests {
 
     #[test]
     fn the_same_labels_under_other_numbers_are_perfect() {
-        let comparison =
-            Comparison::of(&row(&[0, 1, 1, 2, 2]), &row(&[0, 9, 9, 4, 4])).unwrap();
+        let comparison = Comparison::of(&row(&[0, 1, 1, 2, 2]), &row(&[0, 9, 9, 4, 4])).unwrap();
         assert!(comparison.at.iter().all(|counts| counts.ap() == 1.0));
         assert_eq!(comparison.at_half().panoptic_quality(), 1.0);
         assert_eq!(comparison.count_error(), 0.0);

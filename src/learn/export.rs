@@ -3,7 +3,9 @@
 //! Input `image` `[1, 1, H, W]` f32, output `maps` `[1, 12, H/2, W/2]` f32 in 0..1, where H and
 //! W are symbolic multiples of 16. Opset 13, which every runtime of the last years reads.
 
+use burn::module::Param;
 use burn::nn::conv::Conv2d;
+use burn::tensor::{Device, TensorData};
 use prost::Message;
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -14,9 +16,9 @@ use tract_onnx::pb::type_proto;
 
 use super::net::{MAPS, Net};
 
-/// Weights could not be read out of the network.
+/// Weights could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the weights of {layer} as f32: {reason}")]
+#[error("cannot read the weights of {layer}: {reason}")]
 pub struct ExportError {
     layer: String,
     reason: String,
@@ -59,6 +61,56 @@ pub fn onnx_bytes(net: &Net) -> Result<Vec<u8>, ExportError> {
     Ok(graph.into_model().encode_to_vec())
 }
 
+/// The weights of a network written by [`onnx_bytes`], put into `net`, which must have the
+/// same widths.
+///
+/// # Errors
+/// When the bytes are not such a network or its layers have other shapes.
+pub fn load_weights(mut net: Net, onnx: &[u8], device: &Device) -> Result<Net, ExportError> {
+    let failed = |layer: &str, reason: String| ExportError { layer: layer.into(), reason };
+    let model = pb::ModelProto::decode(onnx)
+        .map_err(|error| failed("the network", format!("it is not ONNX ({error})")))?;
+    let weights = model.graph.map(|graph| graph.initializer).unwrap_or_default();
+    let find = |name: String, shape: Vec<usize>| -> Result<TensorData, ExportError> {
+        let weight = weights
+            .iter()
+            .find(|weight| weight.name == name)
+            .ok_or_else(|| failed(&name, "it is missing".into()))?;
+        let dims: Vec<usize> = weight.dims.iter().map(|&size| size as usize).collect();
+        if dims != shape {
+            return Err(failed(&name, format!("its shape is {dims:?}, not {shape:?}")));
+        }
+        let values = weight
+            .raw_data
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect::<Vec<f32>>();
+        Ok(TensorData::new(values, shape))
+    };
+    let load = |name: &str, conv: &mut Conv2d| -> Result<(), ExportError> {
+        let shape = conv.weight.val().dims().to_vec();
+        let weight = find(format!("{name}.weight"), shape)?;
+        conv.weight = Param::from_data(weight, device);
+        if let Some(bias) = &mut conv.bias {
+            let shape = bias.val().dims().to_vec();
+            *bias = Param::from_data(find(format!("{name}.bias"), shape)?, device);
+        }
+        Ok(())
+    };
+    load("stem", &mut net.stem)?;
+    for (depth, level) in net.levels.iter_mut().enumerate() {
+        load(&format!("level{depth}.enter"), &mut level.enter)?;
+        load(&format!("level{depth}.refine"), &mut level.refine)?;
+    }
+    for (step, rise) in net.rises.iter_mut().enumerate() {
+        load(&format!("rise{step}.squeeze"), &mut rise.squeeze)?;
+        load(&format!("rise{step}.merge"), &mut rise.merge)?;
+    }
+    load("squeeze", &mut net.squeeze)?;
+    load("head", &mut net.head)?;
+    Ok(net)
+}
+
 #[derive(Default)]
 struct Graph {
     nodes: Vec<pb::NodeProto>,
@@ -91,8 +143,8 @@ impl Graph {
 
     fn conv(&mut self, name: &str, input: &str, conv: &Conv2d) -> Result<String, ExportError> {
         let weight = format!("{name}.weight");
-        let read = |data: burn::tensor::TensorData, layer: &str| {
-            data.to_vec::<f32>()
+        let read = |data: TensorData, layer: &str| {
+            data.try_to_vec::<f32>()
                 .map_err(|error| ExportError { layer: layer.into(), reason: format!("{error:?}") })
         };
         let shape = conv.weight.val().dims();
@@ -229,5 +281,72 @@ fn value(name: &str, shape: [Size; 4]) -> pb::ValueInfoProto {
             ..Default::default()
         }),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use burn::tensor::Tensor;
+    use burn::tensor::activation::sigmoid;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::domain::frame::{Pixels, Place, Shot};
+    use crate::learn::net::Widths;
+    use crate::segment::instances::Maps;
+    use crate::segment::network::Network;
+    use crate::segment::normalise::Span;
+
+    #[test]
+    fn the_exported_network_gives_in_tract_what_it_gives_in_training() {
+        let device = Device::flex();
+        device.seed(5);
+        let net = Net::new(Widths([4, 8, 8, 12]), &device);
+        let size = 128;
+        let values: Vec<u16> = (0..size * size).map(|at| (at * 7919 % 1000) as u16).collect();
+        let span = Span { low: 0.0, high: 1000.0 };
+        let image: Vec<f32> = values.iter().map(|&value| span.apply(value)).collect();
+        let image = Tensor::from_data(TensorData::new(image, [1, 1, size, size]), &device);
+        let trained = sigmoid(net.forward(image)).into_data().try_to_vec::<f32>().unwrap();
+
+        let frame = Shot {
+            sequence: 0,
+            captured: Clock::manual(0).now(),
+            exposure_us: None,
+            width: size as u32,
+            height: size as u32,
+            bit_depth: 16,
+            pixels: Pixels::U16(values),
+            pixel_size_um: None,
+            place: Place::default(),
+            origin: None,
+            truth: None,
+        };
+        let frame = Arc::new(frame.into_frame().unwrap());
+        let mut maps = Maps::default();
+        let network = Network::new(onnx_bytes(&net).unwrap()).unwrap();
+        network.run(&frame, span, &mut maps).unwrap();
+        let half = size / 2;
+        for (map, plane) in [&maps.foreground, &maps.distance, &maps.contact].iter().enumerate() {
+            for (at, value) in plane.iter().enumerate() {
+                let (x, y) = (at % size, at / size);
+                let channel = 4 * map + 2 * (y % 2) + x % 2;
+                let expected = trained[(channel * half + y / 2) * half + x / 2];
+                assert!((value - expected).abs() < 1e-4, "map {map} at ({x}, {y})");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_come_back_as_they_were_written() {
+        let device = Device::flex();
+        let written = onnx_bytes(&Net::new(Widths([4, 8, 8, 12]), &device)).unwrap();
+        let other = Net::new(Widths([4, 8, 8, 12]), &device);
+        let loaded = load_weights(other, &written, &device).unwrap();
+        assert_eq!(onnx_bytes(&loaded).unwrap(), written);
+        let narrow = Net::new(Widths([4, 8, 8, 16]), &device);
+        assert!(load_weights(narrow, &written, &device).is_err());
     }
 }

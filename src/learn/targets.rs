@@ -102,8 +102,10 @@ fn squared_distances(labels: &[u32], width: usize, height: usize) -> Vec<f32> {
                 + labels[start..].iter().position(|&other| other != label).unwrap_or(width - start);
             if label != 0 {
                 // Walls of height zero just outside the run, where the image has an outside.
-                let walls =
-                    [(start > 0).then(|| start as f32 - 1.0), (end < width).then_some(end as f32)];
+                let walls = [
+                    (start > 0).then_some(start as f32 - 1.0),
+                    (end < width).then_some(end as f32),
+                ];
                 envelope.transform(start, &vertical[start..end], walls, &mut squared[start..end]);
             }
             start = end;

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::augment::{self, Crop};
 use super::dataset::Pair;
+use super::export::{self, ExportError};
 use super::net::{MAPS, Net, Widths};
 use crate::base::shutdown::Shutdown;
 
@@ -27,6 +28,9 @@ pub struct Recipe {
     pub seed: u64,
     /// Channels of the network.
     pub widths: Widths,
+    /// SHA-256 of the network whose weights it starts from; none for random weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
 }
 
 /// Steps in which the learning rate rises from 0: without normalisation layers the first
@@ -42,6 +46,7 @@ impl Default for Recipe {
             learning_rate: 2e-3,
             seed: 1,
             widths: Widths::default(),
+            start: None,
         }
     }
 }
@@ -55,7 +60,11 @@ pub struct Progress {
     pub loss: f32,
 }
 
-/// Trains on `pairs`; stops early with what it has when asked to.
+/// Trains on `pairs`, from the weights in `start` (ONNX) or from random ones; stops early
+/// with what it has when asked to.
+///
+/// # Errors
+/// When `start` does not hold the weights of such a network.
 ///
 /// # Panics
 /// When `pairs` is empty or the recipe's crop is no multiple of 16; both are checked where
@@ -63,12 +72,16 @@ pub struct Progress {
 pub fn train(
     recipe: &Recipe,
     pairs: &[Pair],
+    start: Option<&[u8]>,
     shutdown: &Shutdown,
     mut progress: impl FnMut(Progress),
-) -> Net {
+) -> Result<Net, ExportError> {
     let device = Device::flex().autodiff();
     device.seed(recipe.seed);
     let mut net = Net::new(recipe.widths, &device);
+    if let Some(onnx) = start {
+        net = export::load_weights(net, onnx, &device)?;
+    }
     let mut optimiser = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(1e-4)
@@ -88,7 +101,7 @@ pub fn train(
         net = optimiser.step(learning_rate(recipe, step), net, gradients);
         progress(Progress { step: step + 1, loss: shown });
     }
-    net.valid()
+    Ok(net.valid())
 }
 
 /// Linear warm-up, then half a cosine down to 0.

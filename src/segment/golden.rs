@@ -75,8 +75,7 @@ pub struct Report {
 impl Report {
     /// Compares labels made here (`found`) with those expected.
     pub fn compare(expected: &LabelImage, found: &LabelImage) -> Self {
-        let same_size =
-            expected.width() == found.width() && expected.height() == found.height();
+        let same_size = expected.width() == found.width() && expected.height() == found.height();
         let (mut both, mut either) = (0_u64, 0_u64);
         for (&a, &b) in expected.labels().iter().zip(found.labels()) {
             both += u64::from(a != 0 && b != 0);
@@ -213,7 +212,9 @@ mod tests {
         let (width, height) = (tile.width * 3, tile.height * 2);
         let pixels = (0..height)
             .flat_map(|y| (0..width).map(move |x| (x, y)))
-            .map(|(x, y)| tile.pixels.get(((y % tile.height) * tile.width + x % tile.width) as usize))
+            .map(|(x, y)| {
+                tile.pixels.get(((y % tile.height) * tile.width + x % tile.width) as usize)
+            })
             .collect();
         let large = Arc::new(Frame { width, height, pixels: Pixels::U16(pixels), ..tile });
         let (a, b) = (one.segment(&large).unwrap(), four.segment(&large).unwrap());

@@ -96,8 +96,7 @@ fn smooth(values: &mut [f32], scratch: &mut [f32], width: usize) {
     let rows = values.len() / width;
     for (y, out) in values.chunks_exact_mut(width).enumerate() {
         let row = |y: usize| &scratch[y * width..(y + 1) * width];
-        let (above, here, below) =
-            (row(y.saturating_sub(1)), row(y), row((y + 1).min(rows - 1)));
+        let (above, here, below) = (row(y.saturating_sub(1)), row(y), row((y + 1).min(rows - 1)));
         for x in 0..width {
             out[x] = (above[x] + 2.0 * here[x] + below[x]) * 0.25;
         }

@@ -53,7 +53,9 @@ impl Default for Options {
 impl Options {
     /// Threads to use: as configured, else one for each core this process may use.
     pub fn threads(&self) -> NonZeroUsize {
-        self.threads.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
+        self.threads
+            .or_else(|| std::thread::available_parallelism().ok())
+            .unwrap_or(NonZeroUsize::MIN)
     }
 
     /// [`Options::max_megapixels`] in pixels.
@@ -93,7 +95,9 @@ pub enum SetUpError {
 #[derive(Debug, thiserror::Error)]
 pub enum SegmentError {
     /// Too small.
-    #[error("the frame is {width}×{height} pixels and the smallest that can be segmented is {MIN_EDGE}×{MIN_EDGE}; is it a thumbnail?")]
+    #[error(
+        "the frame is {width}×{height} pixels and the smallest that can be segmented is {MIN_EDGE}×{MIN_EDGE}; is it a thumbnail?"
+    )]
     TooSmall {
         /// Its width.
         width: u32,
@@ -246,8 +250,7 @@ impl Segmenter {
     /// # Errors
     /// When the network fails.
     pub fn maps(&mut self, frame: &Frame) -> Result<Maps, SegmentError> {
-        let grey =
-            self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
+        let grey = self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
         let mut maps = Maps::default();
         let network = &self.network;
         self.pool.install(|| network.run(frame, grey, &mut maps))?;

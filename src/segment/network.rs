@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
 use tract_onnx::prelude::{
-    Framework, InferenceModelExt, IntoRunnable, IntoTensor, TValue, Tensor, TypedSimplePlan, f32,
-    tvec,
+    DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTensor, TValue, Tensor,
+    TypedSimplePlan, tvec,
 };
 use tract_onnx::tract_hir::infer::InferenceFact;
 use tract_onnx::tract_hir::prelude::tract_data::knobs::KnobScope;
@@ -85,9 +85,9 @@ impl Network {
                 let values = output[0]
                     .to_plain_array_view::<f32>()
                     .map_err(|error| NetworkError::new("cannot read the maps", &error))?;
-                let values = values.as_slice().ok_or_else(|| {
-                    NetworkError::new("cannot read the maps", &"not contiguous")
-                })?;
+                let values = values
+                    .as_slice()
+                    .ok_or_else(|| NetworkError::new("cannot read the maps", &"not contiguous"))?;
                 put(values, grid.edge, row, column, maps);
             }
         }
@@ -117,7 +117,7 @@ fn prepare(onnx: &[u8], edge: usize) -> Result<Plan, NetworkError> {
         .enter(|| {
             tract_onnx::onnx()
                 .model_for_read(&mut Cursor::new(onnx))?
-                .with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), [1, 1, edge, edge]))?
+                .with_input_fact(0, InferenceFact::dt_shape(DatumType::F32, [1, 1, edge, edge]))?
                 .into_optimized()?
                 .into_runnable()
         })
@@ -131,7 +131,10 @@ fn prepare(onnx: &[u8], edge: usize) -> Result<Plan, NetworkError> {
         .map(<[usize]>::to_vec);
     let expected = [1, 4 * MAPS, edge / 2, edge / 2];
     if shape.as_deref() != Some(&expected[..]) {
-        return Err(NetworkError::new(doing, &format!("its output is {shape:?}, not {expected:?}")));
+        return Err(NetworkError::new(
+            doing,
+            &format!("its output is {shape:?}, not {expected:?}"),
+        ));
     }
     Ok(plan)
 }

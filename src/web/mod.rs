@@ -43,6 +43,8 @@ mod routes;
 mod streams;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use feed::{LiveFeed, LiveFrame, StatusBoard};
@@ -167,7 +169,7 @@ pub fn serve(
                 .with_graceful_shutdown(async move { stopped(&mut stopping).await })
                 .await
         });
-        tracing::info!(%address, "the page is served");
+        tracing::debug!(%address, "the page is served");
         while !shutdown.wait(Duration::from_secs(3600)) {}
         stop.send_replace(true);
         let ended = runtime.block_on(async { tokio::time::timeout(GRACE, server).await });

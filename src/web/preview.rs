@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn a_large_frame_is_averaged_down_with_its_edges() {
         // 5×3 by 2: the last column and the last row of blocks are narrower.
-        let values = vec![0, 0, 255, 255, 255, 0, 0, 255, 255, 255, 0, 0, 0, 0, 255];
+        let values = vec![0_u8, 0, 255, 255, 255, 0, 0, 255, 255, 255, 0, 0, 0, 0, 255];
         let lut = Lut::new([0, 255]);
         assert_eq!(averaged(&values, [5, 3], 2, &lut), [0, 255, 255, 0, 0, 255]);
         let large = frame(3000, 10, Pixels::U8(vec![9; 30_000]));

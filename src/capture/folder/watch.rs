@@ -6,7 +6,7 @@
 //!    also the rule for writers that keep their file open: unchanged for [`SETTLED`], it is
 //!    read. If that finds it damaged, it is read again each [`SETTLED`] until its writer goes
 //!    on, or [`GIVEN_UP`] has passed. Pages that were given are not given again when the file
-//!    has grown since.
+//!    has grown by pages since.
 //! 4. A file is one version: name, inode, size and time of change. No version is given twice,
 //!    whether it was noticed by an event or by listing; another version is a new image. (The
 //!    kernel counts the time of change in ticks of some milliseconds: a file overwritten

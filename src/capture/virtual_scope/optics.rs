@@ -192,7 +192,7 @@ impl Optics {
         let Some((top, bottom)) = within(y, reach, self.height) else { return };
 
         let grain = 0.17 * (1.0 - 0.8 * condensed) / (1.0 + (defocus_um / 0.9).powi(2));
-        let hole = 0.34 * (1.0 - condensed) / (1.0 + (defocus_um / 1.2).powi(2));
+        let hole = 0.24 * (1.0 - condensed) / (1.0 + (defocus_um / 1.2).powi(2));
         let texels = TEXELS_PER_UM * self.pixel_um;
         let (sin, cos) = nucleus.angle.sin_cos();
         let (per_long, per_short) = (1.0 / long, 1.0 / short);

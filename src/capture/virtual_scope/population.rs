@@ -26,7 +26,7 @@ const GROWTH: f32 = 0.7;
 const RADIUS: f32 = 6.1;
 /// A field can hold this many times the nuclei it was seeded with; then deaths balance
 /// divisions.
-const CAPACITY: f32 = 1.7;
+const CAPACITY: f32 = 1.5;
 /// Cells live this far beyond the edge of the view, so that they wander in and out, µm.
 const MARGIN: f32 = 14.0;
 /// Edge of the squares in which neighbours are looked for, µm; no two nuclei whose centres
@@ -84,14 +84,14 @@ impl Nucleus {
         let unit = Normal::new(0.0_f32, 1.0).expect("a deviation of 1 is fine");
         let mut normal = || unit.sample(rng);
         let radius = RADIUS * (1.0 + 0.11 * normal()).clamp(0.7, 1.4);
-        let elongation = (1.22 + 0.22 * normal()).clamp(1.0, 2.0);
+        let elongation = (1.3 + 0.28 * normal()).clamp(1.0, 2.1);
         let stain = (0.22 * normal()).exp().clamp(0.55, 1.8);
-        let bumps = [0.03, 0.03, 0.028, 0.028].map(|size| (size * normal()).clamp(-0.07, 0.07));
+        let bumps = [0.045, 0.045, 0.038, 0.038].map(|size| (size * normal()).clamp(-0.1, 0.1));
         let cycle = CYCLE * (1.0 + 0.12 * normal()).clamp(0.6, 1.5);
         let mut spot = || {
             let at = rng.random::<f32>() * TAU;
             let from_centre = 0.55 * rng.random::<f32>().sqrt();
-            let radius = rng.random_range(0.10..0.22);
+            let radius = rng.random_range(0.14_f32..0.3);
             Nucleolus { u: from_centre * at.cos(), v: from_centre * at.sin(), radius }
         };
         Self {
@@ -175,15 +175,15 @@ impl Population {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let (whole_width, whole_height) = (width + 2.0 * MARGIN, height + 2.0 * MARGIN);
         let area_mm2 = f64::from(whole_width) * f64::from(whole_height) / 1e6;
-        let uneven = rng.random_range(0.8..1.25);
+        let uneven = rng.random_range(0.8_f64..1.25);
         let count = (nuclei_per_mm2 * area_mm2 * uneven).round() as usize;
         let mut nuclei: Vec<Nucleus> = Vec::with_capacity(count);
         for _ in 0..count {
-            // Half of the cells sit beside another one: they grew from a common mother.
-            let (x, y) = if !nuclei.is_empty() && rng.random_bool(0.5) {
+            // A third of the cells sit beside another one: they grew from a common mother.
+            let (x, y) = if !nuclei.is_empty() && rng.random_bool(0.35) {
                 let mother = &nuclei[rng.random_range(0..nuclei.len())];
                 let direction = rng.random::<f32>() * TAU;
-                let apart = rng.random_range(1.6..3.2) * RADIUS;
+                let apart = rng.random_range(1.6_f32..3.2) * RADIUS;
                 (mother.x + apart * direction.cos(), mother.y + apart * direction.sin())
             } else {
                 (rng.random::<f32>() * whole_width, rng.random::<f32>() * whole_height)

@@ -80,8 +80,8 @@ impl Well {
     /// untreated, crowded, then sparser with each column; column 12 has the controls, every
     /// second of them without cells.
     pub(super) fn nuclei_per_mm2(self) -> f64 {
-        const UNTREATED: f64 = 420.0;
-        const CROWDED: f64 = 1_100.0;
+        const UNTREATED: f64 = 650.0;
+        const CROWDED: f64 = 1_300.0;
         const SPARSEST: f64 = 40.0;
         match self.column {
             0 => UNTREATED,

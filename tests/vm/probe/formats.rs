@@ -56,7 +56,7 @@ fn one(bench: &Bench, format: PixelFormat) -> anyhow::Result<u64> {
     for (pattern, range) in [(BLACK, 0.0..0.1), (WHITE, 0.9..1.01)] {
         set(&bench.webcam, "Test Pattern", Value::Integer(pattern))?;
         set(&bench.webcam, "OSD Text Mode", Value::Integer(NO_TEXT))?;
-        let last = brightness(rig.frames(10)?.last().context("no frame")?);
+        let last = brightness(&rig.settled(&bench.clock)?);
         ensure!(range.contains(&last), "brightness {last:.3} outside {range:?}");
     }
     set(&bench.webcam, "Test Pattern", Value::Integer(0))?;

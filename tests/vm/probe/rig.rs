@@ -83,6 +83,17 @@ impl Rig {
             .collect()
     }
 
+    /// A frame that was captured when what was just changed had time to show itself.
+    pub(crate) fn settled(&self, clock: &Clock) -> anyhow::Result<Box<Frame>> {
+        let changed = clock.now();
+        loop {
+            let frame = self.frame()?;
+            if frame.captured.since(&changed) > Duration::from_millis(200) {
+                return Ok(frame);
+            }
+        }
+    }
+
     /// Waits for a notice that `wanted` takes, passing over frames.
     pub(crate) fn until<T>(
         &self,

@@ -102,9 +102,9 @@ pub(crate) fn rate(bench: &Bench) -> anyhow::Result<String> {
 
 pub(crate) fn seen_while_streaming(bench: &Bench) -> anyhow::Result<String> {
     let rig = Rig::start(small(&bench.webcam), &bench.clock)?;
-    let before = brightness(rig.frames(5)?.last().context("no frame")?);
+    let before = brightness(&rig.settled(&bench.clock)?);
     set(&bench.webcam, "Brightness", Value::Integer(200))?;
-    let after = brightness(rig.frames(10)?.last().context("no frame")?);
+    let after = brightness(&rig.settled(&bench.clock)?);
     set(&bench.webcam, "Brightness", Value::Integer(128))?;
     ensure!(after > before + 0.1, "mean {before:.3}, then {after:.3}");
     Ok(format!("mean grey value from {before:.3} to {after:.3} of full scale"))

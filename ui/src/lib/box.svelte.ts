@@ -18,6 +18,8 @@ interface Probe {
   overlayFrame: string | null;
   shown: number;
   sequence: number;
+  /** Where the frame's upper left corner lies in the window, and its pixels' size there. */
+  readonly view: { left: number; top: number; scale: number };
 }
 
 declare global {
@@ -59,8 +61,8 @@ class Box {
   }
 
   connect(renderer: Renderer): void {
-    window.__reticle = { imageFrame: null, overlayFrame: null, shown: 0, sequence: -1 };
     this.#renderer = renderer;
+    this.#probe({ imageFrame: null, overlayFrame: null, shown: 0, sequence: -1 });
     this.#channel = new LiveChannel({
       frame: (message) => void this.#frame(message),
       status: (status) => this.#hear(status),
@@ -110,12 +112,12 @@ class Box {
       const bitmap = await createImageBitmap(new Blob([jpeg], { type: 'image/jpeg' }));
       this.#renderer?.show({ header, bitmap, imageFrame: jpegFrame, overlay }, (drawn) => {
         this.#channel?.shown(drawn.header.frame);
-        window.__reticle = {
+        this.#probe({
           imageFrame: drawn.imageFrame,
           overlayFrame: drawn.overlay.frame,
           shown: window.__reticle.shown + 1,
           sequence: drawn.header.sequence,
-        };
+        });
       });
       this.header = header;
       this.focus = [...this.focus.slice(1 - FOCUS_HISTORY), header.focus];
@@ -124,6 +126,16 @@ class Box {
       else this.say(`A frame could not be drawn: ${String(error)}`, 'act');
       if (frame !== null) this.#channel?.failed(frame);
     }
+  }
+
+  #probe(drawn: Omit<Probe, 'view'>): void {
+    const renderer = this.#renderer;
+    window.__reticle = {
+      ...drawn,
+      get view() {
+        return renderer?.place ?? { left: 0, top: 0, scale: 1 };
+      },
+    };
   }
 
   #hear(status: Status): void {

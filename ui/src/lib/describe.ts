@@ -20,6 +20,8 @@ export interface Notice {
   tone: Tone;
   shape: Shape;
   action?: { command: Command; word: string };
+  /** One line: the image stays what is looked at. */
+  compact?: boolean;
 }
 
 export interface Picture {
@@ -31,6 +33,8 @@ export interface Picture {
   remarks: Notice[];
   /** The image is not of now: it is dimmed and its age is said. */
   stale: boolean;
+  /** Whether the box would hear a command. */
+  connected: boolean;
   /** Start is what the main button does; else pause. */
   canStart: boolean;
   canStop: boolean;
@@ -60,6 +64,7 @@ export function describe(seen: Seen): Picture {
   const base = {
     remarks: [] as Notice[],
     stale: false,
+    connected: seen.lostForMs === null && status !== null,
     canStart: status !== null && status.run !== 'running',
     canStop: status !== null && status.run !== 'stopped',
   };
@@ -69,9 +74,10 @@ export function describe(seen: Seen): Picture {
     return { ...base, run, save: { word: '–', shape: 'dash', tone: 'dim' }, notice: null };
   }
   const save = saving(status);
-  const remarks = remarksOn(status, seen);
   const lead = saveNotice(status);
   const state = running(status, seen);
+  // Focus and pace are of frames that come.
+  const remarks = state.notice === null ? remarksOn(status, seen) : [];
   // Results that are not saved come first: they are being lost.
   const notices = [lead, state.notice].filter((notice) => notice !== null);
   const [notice = null, ...rest] = notices;
@@ -100,8 +106,8 @@ function running(
   const age = seen.frameAgeMs;
   const start = { command: 'start' as const, word: 'Start' };
   if (status.run === 'paused') {
-    const lines = ['No frames are taken. The session stays open; what was taken is kept.'];
-    if (age !== null) lines.unshift(`The image is from ${duration(age)} ago.`);
+    const lines = ['No frames are taken; the session stays open.'];
+    if (age !== null) lines.unshift(`Image from ${duration(age)} ago.`);
     return {
       run: { word: 'Paused', shape: 'bars', tone: 'soon' },
       notice: {
@@ -109,7 +115,7 @@ function running(
         lines,
         tone: 'soon',
         shape: 'bars',
-        action: { command: 'start', word: 'Go on' },
+        ...(age === null ? { action: { command: 'start' as const, word: 'Go on' } } : { compact: true }),
       },
       stale: false,
     };
@@ -121,11 +127,11 @@ function running(
       notice: {
         title: first ? 'Ready' : 'Stopped',
         lines: first
-          ? [`${sourceWord(status)} is set up. Start takes frames, finds the cells and saves the results.`]
-          : [`The session has ended. The image is from ${duration(age)} ago.`, 'Start begins a new one.'],
+          ? [`${sentence(sourceWord(status))} is set up. Start takes frames, finds the cells and saves the results.`]
+          : [`The session has ended. Image from ${duration(age)} ago. Start begins a new session.`],
         tone: first ? 'live' : 'dim',
         shape: first ? 'ring' : 'square',
-        action: start,
+        ...(first ? { action: start } : { compact: true }),
       },
       stale: false,
     };
@@ -138,7 +144,7 @@ function running(
       notice: {
         title: `Camera lost ${duration(lostFor)} ago`,
         lines: [
-          `${sourceWord(status)}: ${source.reason}`,
+          `${sentence(sourceWord(status))}: ${source.reason}`,
           `Since ${clockTime(source.since)}. Opening it again and again; check its cable and power. ` +
             'Results so far are kept.',
         ],
@@ -153,9 +159,10 @@ function running(
       run: { word: 'At the end', shape: 'square', tone: 'fine' },
       notice: {
         title: 'All images are done',
-        lines: [`${sourceWord(status)} has no more images.`],
+        lines: [`${sentence(sourceWord(status))} has no more images.`],
         tone: 'fine',
         shape: 'check',
+        compact: age !== null,
       },
       stale: false,
     };
@@ -215,7 +222,6 @@ function remarksOn(status: Status, seen: Seen): Notice[] {
   const remarks: Notice[] = [];
   const remark = (title: string, line: string, tone: Tone = 'soon', shape: Shape = 'triangle') =>
     remarks.push({ title, lines: [line], tone, shape });
-  if (status.run !== 'running') return remarks;
   if (focusWord(median(seen.focus.slice(-5)))?.tone === 'soon') {
     remark('Out of focus', 'Check the focus; these frames are marked with a low score.');
   }
@@ -262,6 +268,10 @@ function sourceWord(status: Status): string {
   if (name.startsWith('folder:')) return `the folder ${name.slice('folder:'.length)}`;
   if (name.startsWith('v4l:')) return `the camera ${name.slice('v4l:'.length)}`;
   return name;
+}
+
+function sentence(words: string): string {
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** Milliseconds from one RFC 3339 time to a later one. */

@@ -29,6 +29,7 @@ export function listen(actions: Actions, scanned: (text: string) => void): void 
       return;
     }
     if (event.key.length === 1) buffer = fast ? buffer + event.key : event.key;
+    else if (event.key !== 'Shift') buffer = '';
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     // Space and Enter on a button that was reached by Tab press that button.
     if ((key === ' ' || key === 'Enter') && target.matches('button:focus-visible')) return;

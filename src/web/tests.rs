@@ -1,0 +1,432 @@
+//! The web side as a client of it sees it: over real sockets, with a real store.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+use tungstenite::stream::MaybeTlsStream;
+use tungstenite::{Message, WebSocket};
+
+use super::{LiveFeed, Options, Ports, StatusBoard, WebError, bind, serve, testing};
+use crate::base::clock::Clock;
+use crate::base::ids::FrameId;
+use crate::base::queue::{self, Receiver, WhenFull};
+use crate::base::shutdown::Shutdown;
+use crate::domain::session::Session;
+use crate::domain::status::{Command, SaveState, SourceState};
+use crate::store::{self, Job, Outcome, Store};
+
+struct Server {
+    address: SocketAddr,
+    clock: Clock,
+    status: StatusBoard,
+    live: LiveFeed,
+    commands: Option<Receiver<Command>>,
+    shutdown: Shutdown,
+    thread: Option<JoinHandle<()>>,
+    data: tempfile::TempDir,
+}
+
+impl Server {
+    fn start() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let clock = testing::clock();
+        let folder = store::Options { folder: data.path().join("data"), ..Default::default() };
+        let (store, _) = Store::open(&folder, clock.clone()).unwrap();
+        let (status, live) = (StatusBoard::new(), LiveFeed::new());
+        let (sender, commands) = queue::bounded("commands", 4, WhenFull::Wait);
+        let options = Options { listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
+        let listener = bind(&options).unwrap();
+        let address = listener.local_addr().unwrap();
+        let ports = Ports {
+            status: status.clone(),
+            live: live.clone(),
+            commands: sender,
+            reader: store.reader(),
+            clock: clock.clone(),
+        };
+        let shutdown = Shutdown::new();
+        let thread = serve(listener, &options, ports, shutdown.clone()).unwrap();
+        let thread = Some(thread);
+        let commands = Some(commands);
+        drop(store);
+        Self { address, clock, status, live, commands, shutdown, thread, data }
+    }
+
+    /// Saves one frame with its result and returns its id.
+    fn save_one(&self) -> FrameId {
+        let options =
+            store::Options { folder: self.data.path().join("data"), ..Default::default() };
+        let (store, _) = Store::open(&options, self.clock.clone()).unwrap();
+        let (jobs, inbox) = queue::bounded("jobs", 8, WhenFull::Wait);
+        let failed = |outcome| assert!(!matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
+        let writer = store.spawn_writer(inbox, failed).unwrap();
+        let session = Session {
+            id: crate::base::ids::SessionId::new(),
+            name: "plate 7".into(),
+            source: "virtual".into(),
+            channel: None,
+            operator: None,
+            pixel_size_um: None,
+            started: self.clock.now(),
+        };
+        let id = session.id;
+        let live = testing::live_frame(3, &self.clock);
+        let frame = Arc::clone(&live.segmentation.frame);
+        jobs.send(Job::Open(session));
+        jobs.send(Job::Keep { session: id, frame: Arc::clone(&frame) });
+        jobs.send(Job::Commit { session: id, segmentation: live.segmentation });
+        drop(jobs);
+        writer.join().unwrap();
+        frame.id
+    }
+
+    fn publish(&self, sequence: u64) -> FrameId {
+        let live = testing::live_frame(sequence, &self.clock);
+        let id = live.segmentation.frame.id;
+        self.live.publish(Arc::new(live));
+        id
+    }
+
+    fn watch(&self) -> Viewer {
+        let url = format!("ws://{}/api/v1/live", self.address);
+        Viewer(tungstenite::connect(url).unwrap().0)
+    }
+
+    /// Status, headers and body of one request.
+    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut socket = TcpStream::connect(self.address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let host = self.address.to_string();
+        let mut lines = vec![format!("{method} {path} HTTP/1.1"), "Connection: close".into()];
+        if !headers.iter().any(|(name, _)| *name == "Host") {
+            lines.push(format!("Host: {host}"));
+        }
+        lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+        socket.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        socket.read_to_end(&mut bytes).unwrap();
+        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(bytes[..split].to_vec()).unwrap();
+        let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+        Answer { status, head: head.to_lowercase(), body: bytes[split + 4..].to_vec() }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, &[])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.shutdown.request();
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// What a problem says; asserts that it is one.
+    fn problem(&self) -> String {
+        assert!(self.head.contains("content-type: application/problem+json"), "{}", self.head);
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status);
+        assert!(problem["type"].as_str().unwrap().starts_with("urn:reticle:problem:"));
+        problem["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+struct Viewer(WebSocket<MaybeTlsStream<TcpStream>>);
+
+impl Viewer {
+    /// The header of the next frame; statuses on the way are passed over.
+    fn frame(&mut self) -> Value {
+        loop {
+            if let Message::Binary(bytes) = self.0.read().unwrap() {
+                let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
+                return serde_json::from_slice(&bytes[4..4 + length]).unwrap();
+            }
+        }
+    }
+
+    /// The next status; panics if a frame comes first.
+    fn status(&mut self) -> Value {
+        match self.0.read().unwrap() {
+            Message::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("expected a status, got {} bytes", other.len()),
+        }
+    }
+
+    fn say(&mut self, text: String) {
+        self.0.send(Message::Text(text.into())).unwrap();
+    }
+
+    fn shown(&mut self, id: FrameId) {
+        self.say(format!("{{\"shown\":\"{id}\"}}"));
+    }
+}
+
+#[test]
+fn a_viewer_gets_the_next_frame_only_when_it_has_shown_the_last_and_then_the_newest() {
+    let server = Server::start();
+    let first = server.publish(0);
+    let mut viewer = server.watch();
+    assert_eq!(viewer.frame()["sequence"], 0);
+    for sequence in 1..=5 {
+        server.publish(sequence);
+    }
+    // Nothing but statuses, however long it takes: the first was not shown yet.
+    for _ in 0..3 {
+        viewer.status();
+    }
+    viewer.shown(first);
+    assert_eq!(viewer.frame()["sequence"], 5);
+}
+
+#[test]
+fn a_viewer_that_reads_nothing_holds_nobody_back() {
+    let server = Server::start();
+    let _silent = server.watch();
+    let mut viewer = server.watch();
+    for sequence in 0..20 {
+        let id = server.publish(sequence);
+        assert_eq!(viewer.frame()["sequence"], sequence);
+        viewer.shown(id);
+    }
+}
+
+#[test]
+fn latency_is_capture_to_shown_by_the_boxs_clock_and_old_frames_do_not_count() {
+    let server = Server::start();
+    let old = server.publish(0);
+    server.clock.advance(Duration::from_secs(3600));
+    let mut viewer = server.watch();
+    viewer.frame();
+    viewer.shown(old);
+    let id = server.publish(1);
+    viewer.frame();
+    server.clock.advance(Duration::from_millis(40));
+    viewer.shown(id);
+    let screen = loop {
+        let status = viewer.status();
+        if !status["screen"].is_null() {
+            break status["screen"].clone();
+        }
+    };
+    assert_eq!(screen["frames"], 1);
+    assert_eq!(screen["p50_ms"], 40.0);
+}
+
+#[test]
+fn nothing_is_sent_while_the_page_is_hidden() {
+    let server = Server::start();
+    let mut viewer = server.watch();
+    viewer.say("{\"hidden\":true}".into());
+    // The answer to a later word shows that the one before was heard.
+    viewer.status();
+    viewer.status();
+    server.publish(0);
+    viewer.status();
+    viewer.say("{\"hidden\":false}".into());
+    assert_eq!(viewer.frame()["sequence"], 0);
+}
+
+#[test]
+fn a_client_that_talks_nonsense_is_sent_away_with_a_reason() {
+    let server = Server::start();
+    let mut viewer = server.watch();
+    viewer.say("{\"start\":true}".into());
+    let reason = loop {
+        if let Message::Close(close) = viewer.0.read().unwrap() {
+            break close.unwrap().reason.to_string();
+        }
+    };
+    assert!(reason.contains("shown"), "{reason}");
+}
+
+#[test]
+fn a_command_reaches_the_daemon_and_a_wrong_one_is_told_what_there_is() {
+    let server = Server::start();
+    let answer = server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]);
+    assert_eq!((answer.status, &answer.json()["command"]), (202, &"pause".into()));
+    let commands = server.commands.as_ref().unwrap();
+    assert_eq!(commands.recv(), Some(Command::Pause));
+    let unknown = server.ask("POST", "/api/v1/commands/fly", &[("Content-Length", "0")]);
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.problem().contains("start, pause and stop"));
+    let wrong = server.get("/api/v1/commands/pause");
+    assert_eq!(wrong.status, 405);
+    wrong.problem();
+}
+
+#[test]
+fn a_daemon_that_is_stopping_says_so_to_a_command() {
+    let mut server = Server::start();
+    server.commands = None;
+    let answer = server.ask("POST", "/api/v1/commands/stop", &[("Content-Length", "0")]);
+    assert_eq!(answer.status, 503);
+    assert!(answer.problem().contains("stopping"));
+}
+
+#[test]
+fn foreign_pages_and_names_are_refused_with_what_to_do() {
+    let server = Server::start();
+    let foreign = [("Origin", "https://evil.example"), ("Content-Length", "0")];
+    let answer = server.ask("POST", "/api/v1/commands/stop", &foreign);
+    assert_eq!(answer.status, 403);
+    assert!(answer.problem().contains("another origin"));
+    let rebound = server.ask("GET", "/api/v1/status", &[("Host", "evil.example")]);
+    assert_eq!(rebound.status, 403);
+    assert!(rebound.problem().contains("`hosts` in [web]"));
+    let upgrade = [
+        ("Origin", "https://evil.example"),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+    ];
+    assert_eq!(server.ask("GET", "/api/v1/live", &upgrade).status, 403);
+    let probe = server.ask("GET", "/healthz", &[("Host", "10.1.2.3")]);
+    assert_eq!(probe.status, 200, "probes may come by any name");
+}
+
+#[test]
+fn what_is_saved_can_be_read_back() {
+    let server = Server::start();
+    let id = server.save_one();
+    let list = server.get("/api/v1/frames?limit=10").json();
+    assert_eq!(list["frames"][0]["id"], id.to_string());
+    let next = list["next"].as_u64().unwrap();
+    let rest = server.get(&format!("/api/v1/frames?after={next}")).json();
+    assert_eq!((rest["frames"].as_array().unwrap().len(), &rest["next"]), (0, &next.into()));
+    let frame = server.get(&format!("/api/v1/frames/{id}")).json();
+    assert_eq!((&frame["sequence"], &frame["width"]), (&3.into(), &128.into()));
+    assert!(server.get(&format!("/api/v1/frames/{id}/objects")).json().is_array());
+
+    let expected = testing::live_frame(3, &server.clock).segmentation;
+    let png = server.get(&format!("/api/v1/frames/{id}/labels.png"));
+    assert!(png.head.contains("content-type: image/png"));
+    let labels = image::load_from_memory(&png.body).unwrap().into_luma16().into_raw();
+    assert!(labels.iter().map(|&l| u32::from(l)).eq(expected.labels.labels().iter().copied()));
+    let png = server.get(&format!("/api/v1/frames/{id}/image.png"));
+    let pixels = image::load_from_memory(&png.body).unwrap().into_luma16().into_raw();
+    assert_eq!(crate::domain::frame::Pixels::U16(pixels), expected.frame.pixels);
+
+    assert_eq!(server.get("/api/v1/sessions").json()["sessions"][0]["name"], "plate 7");
+    assert_eq!(server.get("/api/v1/totals").json()["segmentations"], 1);
+}
+
+#[test]
+fn wrong_questions_are_answered_with_what_is_wrong() {
+    let server = Server::start();
+    for (path, status, says) in [
+        ("/api/v1/frames/123", 400, "not the id of a frame"),
+        ("/api/v1/frames/0192f0c4-7b1e-7000-8000-0123456789ab", 404, "no result of frame"),
+        ("/api/v1/frames?limit=0", 400, "1 to 1000"),
+        ("/api/v1/frames?limit=many", 400, "limit"),
+        ("/api/v1/frames?before=3", 400, "before"),
+        ("/api/v1/nothing", 404, "/api/v1/nothing"),
+        ("/api/v1/live", 400, "WebSocket"),
+        ("/streams/snapshot.jpg", 503, "no frame"),
+    ] {
+        let answer = server.get(path);
+        assert_eq!(answer.status, status, "{path}");
+        let problem = answer.problem();
+        assert!(problem.contains(says), "{path}: {problem}");
+    }
+}
+
+#[test]
+fn ready_means_that_frames_come_and_results_are_saved() {
+    let server = Server::start();
+    assert_eq!(server.get("/healthz").status, 200);
+    assert_eq!(server.get("/readyz").status, 503, "still opening");
+    server.status.update(|status| status.source = SourceState::Ready);
+    assert_eq!(server.get("/readyz").status, 200);
+    server.status.update(|status| {
+        let reason = "no room".to_owned();
+        status.save = SaveState::Failing { reason, since: "2026-01-01T00:00:00Z".into() };
+    });
+    assert!(server.get("/readyz").problem().contains("no room"));
+}
+
+#[test]
+fn the_page_is_in_the_program_and_may_load_nothing_from_elsewhere() {
+    let server = Server::start();
+    let page = server.get("/");
+    assert_eq!(page.status, 200, "run `make ui` before building");
+    assert!(page.head.contains("content-security-policy: default-src 'self'"), "{}", page.head);
+    assert!(page.head.contains("cache-control: no-cache"));
+    let html = String::from_utf8(page.body.clone()).unwrap();
+    let script = html.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
+    let asset = server.get(script);
+    assert!(asset.head.contains("immutable"), "{}", asset.head);
+    let etag = page.head.split("etag: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    assert_eq!(server.ask("GET", "/", &[("If-None-Match", &etag)]).status, 304);
+}
+
+#[test]
+fn a_picture_stream_shows_each_frame_as_it_comes() {
+    let server = Server::start();
+    let first = server.publish(0);
+    let mut socket = TcpStream::connect(server.address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let request = format!("GET /streams/mjpeg HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    socket.write_all(request.as_bytes()).unwrap();
+    let mut seen = Vec::new();
+    read_until(&mut socket, &mut seen, &first.to_string());
+    let second = server.publish(1);
+    read_until(&mut socket, &mut seen, &second.to_string());
+    let snapshot = server.get("/streams/snapshot.jpg");
+    assert!(snapshot.head.contains(&format!("x-reticle-frame: {second}")));
+    assert!(snapshot.body.starts_with(&[0xFF, 0xD8]));
+}
+
+fn read_until(socket: &mut TcpStream, seen: &mut Vec<u8>, text: &str) {
+    let mut buffer = [0; 4096];
+    while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+        let read = socket.read(&mut buffer).unwrap();
+        assert!(read > 0, "the stream ended before {text}");
+        seen.extend(&buffer[..read]);
+    }
+}
+
+#[test]
+fn a_stop_ends_every_connection_and_says_goodbye() {
+    let mut server = Server::start();
+    let mut viewer = server.watch();
+    viewer.status();
+    let _stream = TcpStream::connect(server.address).unwrap();
+    server.shutdown.request();
+    server.thread.take().unwrap().join().unwrap();
+    let goodbye = loop {
+        if let Message::Close(close) = viewer.0.read().unwrap() {
+            break close.unwrap().reason.to_string();
+        }
+    };
+    assert!(goodbye.contains("stopping"), "{goodbye}");
+}
+
+#[test]
+fn a_port_in_use_is_named_with_what_to_do() {
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let options = Options { listen: taken.local_addr().unwrap(), ..Default::default() };
+    let error = bind(&options).unwrap_err();
+    assert!(matches!(error, WebError::PortInUse(_)));
+    let (text, port) = (error.to_string(), options.listen.port().to_string());
+    assert!(text.contains(&port) && text.contains("--listen"), "{text}");
+}
