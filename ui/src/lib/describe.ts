@@ -286,6 +286,15 @@ export function clockTime(rfc3339: string): string {
   return Number.isNaN(date.getTime()) ? rfc3339 : date.toLocaleTimeString('en-GB');
 }
 
+/** A session's name; one that is only the time it began is said as people say times. */
+export function sessionWords(name: string): string {
+  if (!/^\d{4}-\d\d-\d\dT/.test(name)) return name;
+  const began = new Date(name);
+  if (Number.isNaN(began.getTime())) return name;
+  const day = began.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
+  return `since ${day}, ${clockTime(name).slice(0, 5)}`;
+}
+
 /** `0.8 s`, `12 s`, `3 min`, `2 h`, `4 days`. */
 export function duration(ms: number): string {
   const seconds = ms / 1000;
