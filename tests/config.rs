@@ -132,7 +132,7 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
     assert_eq!(
         complaint("[source]\nreplay = \"yes\"\n"),
         "reticle.toml:2: `source.replay` is \"yes\", but must be true or false \
-         (Folder: begin again with the first image after the last one)\n"
+         (Folder: replay it without end, beginning again with the first image after the last)\n"
     );
     assert_eq!(
         complaint("[log]\nformat = \"xml\"\n"),

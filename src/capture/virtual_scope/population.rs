@@ -28,10 +28,10 @@ const RADIUS: f32 = 6.1;
 /// divisions.
 const CAPACITY: f32 = 1.5;
 /// Cells live this far beyond the edge of the view, so that they wander in and out, µm.
-const MARGIN: f32 = 14.0;
+const MARGIN: f32 = 18.0;
 /// Edge of the squares in which neighbours are looked for, µm; no two nuclei whose centres
 /// are further apart can touch.
-const CELL: f32 = 26.0;
+const CELL: f32 = 34.0;
 
 /// What a nucleus is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
