@@ -50,6 +50,7 @@ const STORE_QUEUE: usize = 8;
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
     let listener = web::bind(&settings.web)?;
+    let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
     prove(&mut segmenter, clock);
     let (store, _) = Store::open(&settings.store, clock.clone())?;
@@ -93,6 +94,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let page_shutdown = Shutdown::new();
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
         .context("cannot start the page")?;
+    tracing::info!("listening on http://{address}");
 
     // These end only when they are told to: one that ends before has panicked.
     let stages = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];

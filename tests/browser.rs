@@ -277,7 +277,12 @@ fn an_object_is_measured_where_it_is_tapped_and_the_view_follows_the_hand() {
         (part("left") + column * part("scale"), part("top") + row * part("scale"))
     };
     let (column, row) = ((middle % width) as f64 + 1.0, (middle / width) as f64 + 1.0);
+    // On a whole pixel of the screen: a wheel event knows no finer place.
+    let view = browser.eval("window.__reticle.view");
+    let part = |name: &str| view[name].as_f64().unwrap();
     let (x, y) = at(&mut browser, column, row);
+    let (x, y) = (x.round(), y.round());
+    let (column, row) = ((x - part("left")) / part("scale"), (y - part("top")) / part("scale"));
     browser.tap(x, y);
     browser.wait_for_text(".sheet.object", &format!("Object {label}"));
     browser.wait_for_text(".sheet.object", "Area");

@@ -6,6 +6,7 @@ use super::LiveFrame;
 use crate::base::clock::Clock;
 use crate::domain::frame::{Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 
 const SIZE: u32 = 128;
@@ -49,12 +50,45 @@ pub(crate) fn live_frame(sequence: u64, clock: &Clock) -> LiveFrame {
                 parameters: "{}".into(),
                 software: "reticle test".into(),
             }),
+            objects: Arc::new(objects(&labels)),
             labels: Arc::new(labels),
-            objects: Arc::default(),
             focus: 0.9,
             timings: Timings::default(),
         },
         ap50: Some(0.91),
         true_objects: Some(16),
     }
+}
+
+/// Objects with their true areas, which the store checks; the rest is of no matter here.
+fn objects(labels: &LabelImage) -> Vec<Object> {
+    let mut areas = vec![0; labels.count() as usize];
+    for &label in labels.labels() {
+        if label != 0 {
+            areas[label as usize - 1] += 1;
+        }
+    }
+    (1..)
+        .zip(areas)
+        .map(|(label, area)| Object {
+            label,
+            area,
+            centroid_0: 16.0,
+            centroid_1: 16.0,
+            bbox_0: 6,
+            bbox_1: 6,
+            bbox_2: 26,
+            bbox_3: 26,
+            perimeter: 60.0,
+            eccentricity: 0.1,
+            solidity: 0.97,
+            major_axis_length: 20.0,
+            minor_axis_length: 20.0,
+            orientation: 0.0,
+            intensity_mean: 3_000.0,
+            intensity_max: 3_000.0,
+            intensity_min: 3_000.0,
+            touches_border: false,
+        })
+        .collect()
 }

@@ -78,7 +78,14 @@ const orders = {
     await page.keyboard.press(key);
     await sleep(80);
   },
-  type: ({ text, delay }) => page.keyboard.type(text, { delay }),
+  // All keys in one go: over the protocol, a busy machine would type as slowly as a hand.
+  scan: ({ text }) =>
+    page.evaluate((text) => {
+      for (const letter of text) {
+        const key = letter === '\n' ? 'Enter' : letter;
+        document.body.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true, cancelable: true }));
+      }
+    }, text),
   click: ({ selector }) => page.click(selector),
   async tap({ x, y }) {
     await page.mouse.click(x, y);

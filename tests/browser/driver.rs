@@ -77,7 +77,7 @@ impl Browser {
 
     /// Types as fast as a barcode scanner.
     pub(crate) fn scan(&mut self, text: &str) {
-        self.order(&json!({"order": "type", "text": text, "delay": 4}));
+        self.order(&json!({"order": "scan", "text": text}));
     }
 
     pub(crate) fn click(&mut self, selector: &str) {

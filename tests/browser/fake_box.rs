@@ -126,10 +126,6 @@ impl FakeBox {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn live_url(&self) -> String {
-        format!("ws://{}/api/v1/live", self.address)
-    }
-
     /// The next command, if one comes within `timeout`.
     pub(crate) fn command(&self, timeout: Duration) -> Option<Command> {
         match self.commands.recv_timeout(timeout) {
