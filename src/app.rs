@@ -30,7 +30,7 @@ use crate::capture::{self, SourceSpec};
 use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::learn::evaluate::Comparison;
-use crate::segment::Segmenter;
+use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Store};
 use crate::web::{self, LiveFeed, LiveFrame, StatusBoard};
 
@@ -50,7 +50,8 @@ const STORE_QUEUE: usize = 8;
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
     let listener = web::bind(&settings.web)?;
-    let segmenter = Segmenter::new(&settings.segment, clock.clone())?;
+    let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
+    prove(&mut segmenter, clock);
     let (store, _) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
 
@@ -76,6 +77,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let capturing = spawn("capture", {
         let capture = Capture {
             settings: settings.source.clone(),
+            plate: settings.session.plate.clone(),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             gate: gate.clone(),
@@ -92,16 +94,40 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
         .context("cannot start the page")?;
 
+    // These end only when they are told to: one that ends before has panicked.
+    let stages = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
+    let dead = || stages.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
     let control = Control::new(settings, clock, gate, session, to_store, monitor);
-    control.run(&commands, shutdown);
+    let died = control.run(&commands, shutdown, dead);
 
-    join(capturing, "capture");
-    join(segmenting, "segment");
-    join(writer, "store-writer");
+    for (thread, name) in stages {
+        join(thread, name);
+    }
     page_shutdown.request();
     join(serving, "web");
+    if let Some(name) = died {
+        // What was committed is safe; a fresh process is better than one without a stage.
+        anyhow::bail!("the thread {name} died, which is a fault in Reticle; start it again");
+    }
     tracing::info!("stopped; everything captured is on disk");
     Ok(())
+}
+
+/// Shows on the package's golden frame that this box segments as it should.
+fn prove(segmenter: &mut Segmenter, clock: &Clock) {
+    match golden::check(segmenter, clock) {
+        Ok(report) if report.is_good() => {
+            tracing::info!(
+                identical = report.identical,
+                "the golden frame is segmented as it should be"
+            );
+        }
+        Ok(report) => tracing::error!(
+            ?report,
+            "this box segments the golden frame of its model differently; do not trust its numbers"
+        ),
+        Err(error) => tracing::warn!(%error, "the model has no usable golden frame to check with"),
+    }
 }
 
 /// A camera does not wait, so its newest frame wins. Files do, so all of them are segmented.
@@ -115,6 +141,8 @@ fn segment_policy(settings: &Settings) -> WhenFull {
 /// The thread `capture`.
 struct Capture {
     settings: capture::Options,
+    /// What the configuration calls the plate, which goes before what the source says.
+    plate: Option<String>,
     clock: Clock,
     shutdown: Shutdown,
     gate: Gate,
@@ -140,7 +168,10 @@ impl Capture {
     fn hand_on(&self, notice: Notice, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
         self.monitor.notice(&notice);
         match notice {
-            Notice::Frame(frame) => {
+            Notice::Frame(mut frame) => {
+                if let Some(plate) = &self.plate {
+                    frame.place.plate = Some(plate.clone());
+                }
                 let frame = Arc::new(*frame);
                 // None when the session was closed while this frame was on its way.
                 let Some(session) = self.session.claim(&frame) else { return };
@@ -181,21 +212,22 @@ fn segment_frames(
                 continue;
             }
         };
-        if let Some(session) = session.of(&frame) {
-            monitor.awaits_save(&frame);
-            to_store.send(Job::Commit { session, segmentation: segmentation.clone() });
-        }
         let agreement = frame
             .truth
             .as_deref()
             .and_then(|truth| Comparison::of(truth, &segmentation.labels).ok());
         let shown = LiveFrame {
-            segmentation,
+            segmentation: segmentation.clone(),
             ap50: agreement.as_ref().map(|comparison| comparison.at_half().ap()),
             true_objects: frame.truth.as_ref().map(|truth| truth.count()),
         };
         monitor.segmented(&shown);
+        // Shown before it is handed on: a slow disk must not hold the live view.
         live.publish(Arc::new(shown));
+        if let Some(session) = session.of(&frame) {
+            monitor.awaits_save(&frame);
+            to_store.send(Job::Commit { session, segmentation });
+        }
     }
 }
 

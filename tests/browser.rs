@@ -372,13 +372,17 @@ impl SlowViewer {
         let thread = thread::spawn(move || {
             let mut sequences = Vec::new();
             while !left.load(Ordering::SeqCst) {
-                let Message::Binary(bytes) = socket.read().unwrap() else { continue };
-                let length = u32::from_le_bytes(bytes[..4].try_into().unwrap()) as usize;
-                let header: Value = serde_json::from_slice(&bytes[4..4 + length]).unwrap();
-                sequences.push(header["sequence"].as_u64().unwrap());
+                let Message::Binary(bytes) = socket.read().expect("the channel stays open") else {
+                    continue;
+                };
+                let length =
+                    u32::from_le_bytes(bytes[..4].try_into().expect("four bytes")) as usize;
+                let header: Value =
+                    serde_json::from_slice(&bytes[4..4 + length]).expect("a header is JSON");
+                sequences.push(header["sequence"].as_u64().expect("a number"));
                 thread::sleep(Duration::from_millis(1300));
                 let shown = json!({"shown": header["frame"]}).to_string();
-                socket.send(Message::Text(shown.into())).unwrap();
+                socket.send(Message::Text(shown.into())).expect("the channel stays open");
             }
             sequences
         });

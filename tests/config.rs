@@ -1,10 +1,7 @@
 //! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "helpers of tests are tests; scratch files need not be durable"
-)]
+#![expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -135,7 +132,7 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
     assert_eq!(
         complaint("[source]\nreplay = \"yes\"\n"),
         "reticle.toml:2: `source.replay` is \"yes\", but must be true or false \
-         (Folder: begin again with the first image after the last one)\n"
+         (Folder: replay it without end, beginning again with the first image after the last)\n"
     );
     assert_eq!(
         complaint("[log]\nformat = \"xml\"\n"),

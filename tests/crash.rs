@@ -24,15 +24,15 @@ fn saved(daemon: &Daemon) -> BTreeMap<String, (String, String, u64)> {
     loop {
         let page = daemon.json(&format!("/api/v1/frames?limit=500{after}"));
         let frames = page["frames"].as_array().expect("a list of frames");
+        if frames.is_empty() {
+            return all;
+        }
         for frame in frames {
             let text = |key: &str| frame[key].as_str().expect("a text").to_owned();
             let objects = frame["objects"].as_u64().expect("a count");
             all.insert(text("id"), (text("sha256"), text("labels_sha256"), objects));
         }
-        match page["next"].as_u64() {
-            Some(next) => after = format!("&after={next}"),
-            None => return all,
-        }
+        after = format!("&after={}", page["next"].as_u64().expect("a cursor"));
     }
 }
 

@@ -94,8 +94,14 @@ impl<'a> Control<'a> {
         Self { settings, clock, gate, session, to_store, monitor, state: RunState::Stopped }
     }
 
-    /// Starts the first session, then obeys until shutdown is requested or a signal comes.
-    pub(super) fn run(mut self, commands: &Receiver<Command>, shutdown: &Shutdown) {
+    /// Starts the first session, then obeys until shutdown is requested, a signal comes, or a
+    /// stage is `dead`, whose name it returns.
+    pub(super) fn run(
+        mut self,
+        commands: &Receiver<Command>,
+        shutdown: &Shutdown,
+        dead: impl Fn() -> Option<&'static str>,
+    ) -> Option<&'static str> {
         let signalled = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
             // The first signal asks, a second one kills.
@@ -120,6 +126,11 @@ impl<'a> Control<'a> {
                 tracing::info!("asked to stop");
                 break;
             }
+            if let Some(name) = dead() {
+                tracing::error!(name, "a thread of the daemon died; stopping");
+                shutdown.request();
+                return Some(name);
+            }
             if self.monitor.take_source_ended() {
                 self.obey(Command::Stop);
             }
@@ -127,6 +138,7 @@ impl<'a> Control<'a> {
         }
         shutdown.request();
         self.obey(Command::Stop);
+        None
     }
 
     fn obey(&mut self, command: Command) {

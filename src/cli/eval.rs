@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::Outcome;
+use crate::domain::label_image::LabelImage;
 use crate::imagefile;
 use crate::learn::evaluate::{Comparison, THRESHOLDS};
 
@@ -40,6 +41,13 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     for (name, truth) in &truths {
         let Some(predicted) = predictions.get(name) else {
             failed.push(format!("{name}: no prediction of this name in {}", args.pred.display()));
+            match imagefile::read_labels(truth) {
+                Ok(truth) => {
+                    let nothing = LabelImage::empty(truth.width(), truth.height());
+                    images.push((name.clone(), Comparison::of(&truth, &nothing)?));
+                }
+                Err(error) => failed.push(format!("{name}: {error:#}")),
+            }
             continue;
         };
         match compare(truth, predicted) {

@@ -10,14 +10,18 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Outcome;
+use crate::config;
 use crate::store::{self, Depth, Finding, FsckReport};
 
 /// Arguments.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Data folder to check; a daemon may be writing it
+    /// Data folder to check; a daemon may be writing it [default: as configured]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Configuration file that names the data folder
+    #[arg(long, value_name = "FILE", conflicts_with = "data")]
+    config: Option<PathBuf>,
     /// Leave out what reads every pixel and every label image
     #[arg(long)]
     quick: bool,
@@ -31,7 +35,10 @@ pub struct Args {
 /// # Errors
 /// When there is no store, or it cannot be read at all.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let folder = args.data.unwrap_or_else(|| store::Options::default().folder);
+    let folder = match args.data {
+        Some(folder) => folder,
+        None => config::load(args.config.as_deref())?.store.folder,
+    };
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
     let bar = progress_bar();
     let report = store::fsck(&folder, depth, |done, total| {

@@ -92,16 +92,17 @@ pub(super) fn merge(under: &mut toml::Table, over: toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::durable;
 
     #[test]
     fn drop_ins_are_taken_by_name_and_backups_are_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let main = folder.path().join("r.toml");
-        fs::write(&main, "").unwrap();
+        durable::write(&main, b"").unwrap();
         let drop_ins = folder.path().join("r.toml.d");
         fs::create_dir(&drop_ins).unwrap();
         for name in ["20-b.toml", "10-a.toml", "30.toml.bak", ".40.toml", "README"] {
-            fs::write(drop_ins.join(name), "").unwrap();
+            durable::write(&drop_ins.join(name), b"").unwrap();
         }
         let names: Vec<_> = read(&main, WhenMissing::Complain)
             .unwrap()

@@ -127,7 +127,9 @@ impl Known {
                     Some(fault) => {
                         let written = case.written(&spanned.span());
                         let mut message = format!("is {written}, but {fault}");
-                        if let Some(about) = about(schema) {
+                        // A type of ours that explains itself needs no second explanation.
+                        let explained = fault.contains("; write ");
+                        if let Some(about) = about(schema).filter(|_| !explained) {
                             message.push_str(&format!(" ({})", first_sentence(about)));
                         }
                         case.object(&spanned.span(), Some(full), message);

@@ -56,7 +56,13 @@ impl Pixels {
     pub fn to_le_bytes(&self) -> Vec<u8> {
         match self {
             Self::U8(values) => values.clone(),
-            Self::U16(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Self::U16(values) => {
+                let mut bytes = vec![0; values.len() * 2];
+                for (pair, value) in bytes.chunks_exact_mut(2).zip(values) {
+                    pair.copy_from_slice(&value.to_le_bytes());
+                }
+                bytes
+            }
         }
     }
 

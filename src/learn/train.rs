@@ -12,7 +12,7 @@ use super::export::{self, ExportError};
 use super::net::{MAPS, Net, Widths};
 use crate::base::shutdown::Shutdown;
 
-/// How to train. The defaults made `models/nuclei`.
+/// How to train. The defaults are the first part of what made `models/nuclei`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -40,7 +40,7 @@ const WARM_UP: usize = 50;
 impl Default for Recipe {
     fn default() -> Self {
         Self {
-            steps: 5000,
+            steps: 3500,
             batch: 8,
             crop: 192,
             learning_rate: 2e-3,

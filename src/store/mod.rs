@@ -17,7 +17,7 @@
 //!   and with the reason.
 //! - What cannot be saved is reported with [`StoreError::remedy`]; the writer goes on.
 //!
-//! The invariants and the order of steps are in `docs/design/storage.md`; [`fsck`] checks the
+//! The invariants and the order of steps are in `docs/design/storage.md`; [`fsck()`] checks the
 //! first, `writer.rs`, `retention.rs` and `recovery.rs` do the second, and tests kill the
 //! process between every two steps.
 
@@ -63,6 +63,15 @@ impl Store {
     /// When the folder cannot be made or written, another process has it, or its database is
     /// newer than this program or damaged.
     pub fn open(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
+        match Self::open_once(options, clock.clone()) {
+            Err(error) if error.is_disk_full() && retention::give_up_reserve(&options.folder) => {
+                Self::open_once(options, clock)
+            }
+            other => other,
+        }
+    }
+
+    fn open_once(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
         let folder = &options.folder;
         durable::create_dir(folder).map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;

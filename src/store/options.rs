@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where results are kept, and which frames are kept with them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Options {
     /// Folder of the database and the frame files; made when it is not there.
     pub folder: PathBuf,
@@ -26,7 +26,7 @@ impl Default for Options {
 
 /// Retention of frame files. Records, label images and measurements are never deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct FrameRetention {
     /// `all`, `none`, or `every N`: frames whose sequence number is a multiple of N.
     pub keep: Keep,

@@ -105,6 +105,8 @@ pub(super) fn recover(
 }
 
 fn quick_check(connection: &Connection, database: &Path) -> Result<(), StoreError> {
+    let bytes = fs::metadata(database).map_or(0, |meta| meta.len());
+    tracing::info!(bytes, "the last run ended without closing the store; checking the database");
     let answer: String = connection
         .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
         .map_err(damaged_or("check the database", database))?;

@@ -15,11 +15,12 @@
 //! # When the disk is full to the last byte
 //!
 //! Step 2 needs a little room in the log itself. A reserve of [`RESERVE_BYTES`] is kept aside
-//! for that, is given up when an eviction fails for want of room, and is made again after.
+//! for that. It is given up when an eviction, or the opening of the store, fails for want of
+//! room, and is made again once there is some.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rusqlite::{TransactionBehavior, params};
 
@@ -41,7 +42,8 @@ const EVICT_PART: u64 = 64;
 /// Name of the reserve in the data folder.
 pub(super) const RESERVE: &str = "reserve";
 
-/// Many times the log pages that an eviction of [`EVICT_FILES`] writes (measured: 0.3 MiB).
+/// Many times the log pages that an eviction of [`EVICT_FILES`] rows writes: at most one page of
+/// 4 KiB for the row and a few for the index, each.
 const RESERVE_BYTES: u64 = 4 << 20;
 
 struct Candidate {
@@ -115,7 +117,7 @@ impl Writer {
             }
             let bytes = chosen.iter().map(|file| file.bytes).sum();
             if let Err(error) = self.forget(&chosen, reason) {
-                if !(error.is_disk_full() && self.give_up_reserve()) {
+                if !(error.is_disk_full() && give_up_reserve(&self.folder)) {
                     return Err(error);
                 }
                 self.forget(&chosen, reason)?;
@@ -125,7 +127,7 @@ impl Writer {
             self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
             freed += bytes;
             let frames = chosen.len() as u64;
-            tracing::info!(frames, bytes, reason = reason.word(), "frame files evicted");
+            tracing::debug!(frames, bytes, reason = reason.word(), "frame files evicted");
             outcomes(Outcome::Evicted { frames, bytes, reason });
         }
         Ok(freed)
@@ -220,15 +222,6 @@ impl Writer {
         Ok(self.retention.min_free_bytes.saturating_add(incoming).saturating_sub(free))
     }
 
-    /// Whether there was a reserve to give up.
-    fn give_up_reserve(&self) -> bool {
-        let gone = std::fs::remove_file(self.folder.join(RESERVE)).is_ok();
-        if gone {
-            tracing::warn!("the disk is full: the reserve is given up to evict frame files");
-        }
-        gone
-    }
-
     /// Sets room aside, if it is not there and there is some.
     pub(super) fn restore_reserve(&self) -> Result<(), StoreError> {
         let path = self.folder.join(RESERVE);
@@ -246,4 +239,13 @@ impl Writer {
             StoreError::file("set room aside in", &path)(error)
         })
     }
+}
+
+/// Whether there was a reserve to give up.
+pub(super) fn give_up_reserve(folder: &Path) -> bool {
+    let gone = std::fs::remove_file(folder.join(RESERVE)).is_ok();
+    if gone {
+        tracing::warn!(folder = %folder.display(), "the disk is full: the reserve is given up");
+    }
+    gone
 }

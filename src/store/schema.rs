@@ -68,7 +68,24 @@ pub(super) fn reopen(path: &Path) -> Result<Connection, StoreError> {
         .map_err(damaged_or("open the database again", path))?;
     configure_writer(&connection).map_err(damaged_or("open the database again", path))?;
     check_ours(&connection, path)?;
+    // After an fsync that failed, SQLite may find the commit in the log, in memory only, and
+    // give it out as done; the kernel will not write those pages again. Copied into the
+    // database they are fresh pages, and their fsync counts.
+    let folded = fold_log(&connection).map_err(damaged_or("make the log durable", path))?;
+    if !folded {
+        let busy = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        let error = rusqlite::Error::SqliteFailure(busy, None);
+        return Err(StoreError::database("make the log durable", path)(error));
+    }
     Ok(connection)
+}
+
+/// Copies the log into the database, fsyncs it and empties the log; false if a reader was in
+/// the way for longer than anyone should be.
+pub(super) fn fold_log(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get::<_, i64>(0).map(|busy| busy == 0)
+    })
 }
 
 /// Opens the database to read only.
@@ -290,6 +307,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a broken file need not last")]
     fn a_file_that_is_no_database_is_damage_with_advice() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(DATABASE);

@@ -23,7 +23,8 @@
 //!
 //! Frame files of a failed batch are removed after the *next* commit, not at once: after an
 //! I/O error at the fsync nobody knows whether the commit is on the disk, and a power cut could
-//! bring its rows back. The next commit overwrites it in the log.
+//! bring its rows back. When the database is opened again, what its log holds is made durable
+//! before anything else (`schema::reopen`), so that after the next commit there is no doubt.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -181,9 +182,15 @@ impl Writer {
             tracing::error!(?job, "not recorded: the disk did not come back before the end");
         }
         let closed = match self.connection.take() {
-            Some(connection) => connection
-                .close()
-                .map_err(|(_, error)| StoreError::database("close", &self.database)(error)),
+            Some(connection) => {
+                // Folded now, even if a reader still holds the log open.
+                if let Err(error) = schema::fold_log(&connection) {
+                    tracing::debug!(%error, "the log stays beside the database, as durable there");
+                }
+                connection
+                    .close()
+                    .map_err(|(_, error)| StoreError::database("close", &self.database)(error))
+            }
             None => Ok(()),
         };
         match closed.and_then(|()| self.lock.release_clean(&self.folder)) {

@@ -200,6 +200,6 @@ mod tests {
     #[test]
     fn an_empty_image_and_a_single_pixel_are_fine() {
         assert!(of_objects(&LabelImage::empty(3, 3)).is_empty());
-        assert_eq!(of_objects(&LabelImage::new(1, 1, vec![1]).unwrap()), [0]);
+        assert_eq!(of_objects(&LabelImage::new(1, 1, vec![1]).unwrap()), [0_u8]);
     }
 }

@@ -34,7 +34,7 @@ use super::routes::StatusReply;
 use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
 
-/// How often the status goes out. The page calls the box lost after 1.5 s of silence.
+/// How often the status goes out. The page calls the box lost after 1.3 s of silence.
 const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// How long a client may refuse to take bytes before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(20);

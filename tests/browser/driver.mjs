@@ -73,7 +73,11 @@ const orders = {
       await sleep(25);
     }
   },
-  press: ({ key }) => page.keyboard.press(key),
+  // At a hand's pace: what comes faster is a barcode scanner.
+  async press({ key }) {
+    await page.keyboard.press(key);
+    await sleep(80);
+  },
   type: ({ text, delay }) => page.keyboard.type(text, { delay }),
   click: ({ selector }) => page.click(selector),
   async tap({ x, y }) {

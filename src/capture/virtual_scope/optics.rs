@@ -71,7 +71,8 @@ pub(super) struct Optics {
     lamp: Lamp,
     /// Electrons of the nuclei.
     light: Vec<f32>,
-    /// How deep inside its nucleus a labelled pixel lies, 0 the centre, 1 the outline.
+    /// How far a labelled pixel is from the centre of its nucleus: the square of its distance in
+    /// half axes.
     depth: Vec<f32>,
     haze: Haze,
 }
@@ -197,34 +198,40 @@ impl Optics {
         let (sin, cos) = nucleus.angle.sin_cos();
         let (per_long, per_short) = (1.0 / long, 1.0 / short);
         let per_blur = 1.0 / blur;
+        // So deep inside the outline and its softness do not matter.
+        let innermost = (2.0 - largest - Edge::FAR * blur / short).max(0.0).powi(2);
         let is_object = nucleus.is_object();
         let mut seen = 0;
         for row in top..bottom {
             let dy = row as f32 - y;
             let line = row * self.width;
-            for column in left..right {
-                let dx = column as f32 - x;
+            let light_line = &mut self.light[line + left..line + right];
+            let label_line = &mut labels[line + left..line + right];
+            let depth_line = &mut self.depth[line + left..line + right];
+            for (column, light) in light_line.iter_mut().enumerate() {
+                let dx = (left + column) as f32 - x;
                 let (along, across) = (dx * cos + dy * sin, dy * cos - dx * sin);
                 let (u, v) = (along * per_long, across * per_short);
                 let square = u * u + v * v;
                 if square > outermost {
                     continue;
                 }
-                let rho = square.sqrt().max(1e-3);
-                let (c, s) = (u / rho, v / rho);
-                let (c2, s2) = (c * c - s * s, 2.0 * c * s);
-                let (c3, s3) = (c2 * c - s2 * s, s2 * c + c2 * s);
-                let outline = 1.0 + bumps[0] * c2 + bumps[1] * s2 + bumps[2] * c3 + bumps[3] * s3;
-                // Distance to the outline in pixels: the change of rho over its gradient.
-                let gradient = ((c * per_long).powi(2) + (s * per_short).powi(2)).sqrt();
-                let outside = (rho - outline) / gradient;
-                let edge = self.edge.at(outside * per_blur);
-                if edge <= 0.0 {
-                    continue;
-                }
+                let (edge, inside) = if square < innermost {
+                    (1.0, true)
+                } else {
+                    let rho = square.sqrt().max(1e-3);
+                    let (c, s) = (u / rho, v / rho);
+                    let (c2, s2) = (c * c - s * s, 2.0 * c * s);
+                    let (c3, s3) = (c2 * c - s2 * s, s2 * c + c2 * s);
+                    let outline =
+                        1.0 + bumps[0] * c2 + bumps[1] * s2 + bumps[2] * c3 + bumps[3] * s3;
+                    // Distance to the outline in pixels: the change of rho over its gradient.
+                    let gradient = ((c * per_long).powi(2) + (s * per_short).powi(2)).sqrt();
+                    (self.edge.at((rho - outline) / gradient * per_blur), rho < outline)
+                };
                 // A nucleus is thicker in its middle.
-                let mut light = peak * edge * (1.12 - 0.3 * square.min(1.0));
-                if square < outline * outline {
+                let mut shine = peak * edge * (1.12 - 0.3 * square.min(1.0));
+                if inside {
                     let pattern = sample(
                         &self.texture,
                         along * texels + nucleus.texture[0],
@@ -233,20 +240,19 @@ impl Optics {
                     let mut stain = 1.0 + grain * pattern;
                     for spot in &nucleus.nucleoli {
                         let from_spot = (u - spot.u).powi(2) + (v - spot.v).powi(2);
-                        stain -= hole * (1.0 - from_spot / (spot.radius * spot.radius)).max(0.0);
+                        stain -= hole * (1.0 - from_spot / (spot.radius.powi(2))).max(0.0);
                     }
-                    light *= stain.max(0.2);
-                    let depth = rho / outline;
-                    let at = line + column;
-                    if is_object && (labels[at] == 0 || depth < self.depth[at]) {
-                        visible[labels[at] as usize] =
-                            visible[labels[at] as usize].saturating_sub(1);
-                        labels[at] = label;
-                        self.depth[at] = depth;
+                    shine *= stain.max(0.2);
+                    // Where two overlap, the pixel is of the one whose centre is nearer.
+                    let below = &mut label_line[column];
+                    if is_object && (*below == 0 || square < depth_line[column]) {
+                        visible[*below as usize] = visible[*below as usize].saturating_sub(1);
+                        *below = label;
+                        depth_line[column] = square;
                         seen += 1;
                     }
                 }
-                self.light[line + column] += light;
+                *light += shine;
             }
         }
         visible[label as usize] = seen;

@@ -28,10 +28,10 @@ const RADIUS: f32 = 6.1;
 /// divisions.
 const CAPACITY: f32 = 1.5;
 /// Cells live this far beyond the edge of the view, so that they wander in and out, µm.
-const MARGIN: f32 = 14.0;
+const MARGIN: f32 = 18.0;
 /// Edge of the squares in which neighbours are looked for, µm; no two nuclei whose centres
 /// are further apart can touch.
-const CELL: f32 = 26.0;
+const CELL: f32 = 34.0;
 
 /// What a nucleus is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,13 +148,29 @@ impl Nucleus {
         !matches!(self.phase, Phase::Dying(step) if step > DYING - 4)
     }
 
-    /// Distance from the centre to the outline in the direction `(dx, dy)` of length 1, µm.
-    fn reach(&self, dx: f32, dy: f32) -> f32 {
+    /// The ellipse that others bump into.
+    fn hull(&self) -> Hull {
         let (long, short) = self.half_axes();
         let (sin, cos) = self.angle.sin_cos();
-        let along = dx * cos + dy * sin;
-        let across = dy * cos - dx * sin;
-        long * short / (short * along).hypot(long * across)
+        Hull { long, short, sin, cos }
+    }
+}
+
+/// An ellipse around its centre, µm.
+#[derive(Clone, Copy)]
+struct Hull {
+    long: f32,
+    short: f32,
+    sin: f32,
+    cos: f32,
+}
+
+impl Hull {
+    /// Distance from the centre to the outline in the direction `(dx, dy)` of length 1.
+    fn reach(&self, dx: f32, dy: f32) -> f32 {
+        let along = dx * self.cos + dy * self.sin;
+        let across = dy * self.cos - dx * self.sin;
+        self.long * self.short / (self.short * along).hypot(self.long * across)
     }
 }
 
@@ -275,31 +291,34 @@ impl Population {
             .map(|(index, nucleus)| (square(nucleus.y), square(nucleus.x), index))
             .collect();
         order.sort_unstable();
+        let hulls: Vec<Hull> = self.nuclei.iter().map(Nucleus::hull).collect();
         // Of the neighbouring squares only those that come later in `order`: each pair once.
         for (place, &(row, column, one)) in order.iter().enumerate() {
             for &(_, _, other) in
                 order[place + 1..].iter().take_while(|&&(r, c, _)| (r, c) <= (row, column + 1))
             {
-                self.push_pair(one, other);
+                self.push_pair(one, other, &hulls);
             }
             let below = order.partition_point(|&(r, c, _)| (r, c) < (row + 1, column - 1));
             for &(_, _, other) in
                 order[below..].iter().take_while(|&&(r, c, _)| (r, c) <= (row + 1, column + 1))
             {
-                self.push_pair(one, other);
+                self.push_pair(one, other, &hulls);
             }
         }
     }
 
-    fn push_pair(&mut self, one: usize, other: usize) {
+    fn push_pair(&mut self, one: usize, other: usize, hulls: &[Hull]) {
         let (dx, dy) =
             (self.nuclei[other].x - self.nuclei[one].x, self.nuclei[other].y - self.nuclei[one].y);
-        let distance = dx.hypot(dy);
-        if !(1e-3..CELL).contains(&distance) {
+        let square = dx * dx + dy * dy;
+        let farthest = hulls[one].long + hulls[other].long;
+        if !(1e-6..farthest * farthest).contains(&square) {
             return;
         }
+        let distance = square.sqrt();
         let (dx, dy) = (dx / distance, dy / distance);
-        let touching = self.nuclei[one].reach(dx, dy) + self.nuclei[other].reach(dx, dy);
+        let touching = hulls[one].reach(dx, dy) + hulls[other].reach(dx, dy);
         let push = 0.2 * (0.97 * touching - distance);
         if push > 0.0 {
             self.nuclei[one].x -= dx * push;
@@ -399,7 +418,7 @@ mod tests {
                     continue;
                 }
                 let (dx, dy) = (dx / distance, dy / distance);
-                let overlap = one.reach(dx, dy) + other.reach(dx, dy) - distance;
+                let overlap = one.hull().reach(dx, dy) + other.hull().reach(dx, dy) - distance;
                 touching += usize::from(overlap > -0.5);
                 // Daughters begin on top of each other, and margins meet when wrapping.
                 let settled = one.condensation() + other.condensation() < 0.1;

@@ -246,6 +246,18 @@ fn full_disk_child() {
     bench.close();
     clean(&disk.join("data"));
 
+    // A start on a full disk: the reserve is what it lives on.
+    Bench::open(&fixture::options(&disk.join("data"))).close();
+    assert!(disk.join("data/reserve").exists());
+    let mut taken = std::fs::File::create(&other).unwrap();
+    while taken.write_all(&[7; 4096]).is_ok() {}
+    let mut bench = Bench::open(&fixture::options(&disk.join("data")));
+    bench.take(3000, 3);
+    assert_eq!(saved(&bench), 1, "{:?}", bench.outcomes);
+    drop(taken);
+    std::fs::remove_file(&other).unwrap();
+    bench.close();
+
     // The same folder, mounted read-only.
     let status = Command::new("sh")
         .args(["-c", "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\""])

@@ -1,5 +1,7 @@
 //! What the store promises, tried on real folders.
 
+#![expect(clippy::disallowed_methods, reason = "files and channels of a test need not last")]
+
 mod crash;
 mod fsck;
 

@@ -120,7 +120,9 @@ function running(
       stale: false,
     };
   }
-  if (status.run === 'stopped') {
+  const source = status.source;
+  // A source that ended or cannot be used stops the run: what it says matters more than that.
+  if (status.run === 'stopped' && source.state !== 'lost' && source.state !== 'ended') {
     const first = age === null;
     return {
       run: { word: 'Stopped', shape: 'square', tone: 'dim' },
@@ -136,20 +138,24 @@ function running(
       stale: false,
     };
   }
-  const source = status.source;
   if (source.state === 'lost') {
     const lostFor = since(status.now, source.since);
+    const folder = status.source_name.startsWith('folder:');
+    const stopped = status.run === 'stopped';
+    const check = folder ? 'check the path and the network drive' : 'check its cable and power';
     return {
-      run: { word: 'No camera', shape: 'triangle', tone: 'act' },
+      run: { word: folder ? 'No folder' : 'No camera', shape: 'triangle', tone: 'act' },
       notice: {
-        title: `Camera lost ${duration(lostFor)} ago`,
+        title: `${folder ? 'Folder' : 'Camera'} lost ${duration(lostFor)} ago`,
         lines: [
           `${sentence(sourceWord(status))}: ${source.reason}`,
-          `Since ${clockTime(source.since)}. Opening it again and again; check its cable and power. ` +
+          `Since ${clockTime(source.since)}. ` +
+            (stopped ? 'Put it right, then press Start. ' : `Opening it again and again; ${check}. `) +
             'Results so far are kept.',
         ],
         tone: 'act',
         shape: 'triangle',
+        ...(stopped ? { action: start } : {}),
       },
       stale: true,
     };
@@ -229,7 +235,7 @@ function remarksOn(status: Status, seen: Seen): Notice[] {
     remark(
       'Segmentation is behind',
       `${status.segment_fps.toFixed(1)} of ${status.capture_fps.toFixed(1)} frames a second; ` +
-        'the others are kept for later, none is lost.',
+        'the others are recorded, and kept as far as the retention rule allows.',
     );
   }
   if (status.counters.missed > 0) {
@@ -284,6 +290,15 @@ function since(now: string, then: string): number {
 export function clockTime(rfc3339: string): string {
   const date = new Date(rfc3339);
   return Number.isNaN(date.getTime()) ? rfc3339 : date.toLocaleTimeString('en-GB');
+}
+
+/** A session's name; one that is only the time it began is said as people say times. */
+export function sessionWords(name: string): string {
+  if (!/^\d{4}-\d\d-\d\dT/.test(name)) return name;
+  const began = new Date(name);
+  if (Number.isNaN(began.getTime())) return name;
+  const day = began.toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
+  return `since ${day}, ${clockTime(name).slice(0, 5)}`;
 }
 
 /** `0.8 s`, `12 s`, `3 min`, `2 h`, `4 days`. */

@@ -3,7 +3,7 @@
 import type { Status } from './protocol';
 
 /** The box sends its status four times a second; silence for this long means it is lost. */
-const SILENCE_MS = 1500;
+const SILENCE_MS = 1300;
 const RETRY_MS = 700;
 const CHECK_MS = 200;
 
