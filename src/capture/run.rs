@@ -11,6 +11,7 @@
 //! 4. A request to stop is noticed within [`PATIENCE`], as long as the source keeps its own
 //!    promise to wait no longer than it is told to.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -186,8 +187,7 @@ struct Loop<N> {
     /// Time spent at the closed gate, which is no gap.
     paused: Duration,
     last: Option<Stamp>,
-    /// Smoothed distance of frames.
-    interval: Option<Duration>,
+    distances: Distances,
     /// The number that the next frame gets if nothing was missed.
     next_number: u64,
 }
@@ -211,7 +211,7 @@ impl<N: FnMut(Notice)> Loop<N> {
             loss: None,
             paused: Duration::ZERO,
             last: None,
-            interval: None,
+            distances: Distances::default(),
             next_number: 0,
         }
     }
@@ -297,10 +297,8 @@ impl<N: FnMut(Notice)> Loop<N> {
                 self.next_number += missed;
             }
             if let Some(last) = self.last {
-                let distance =
-                    frame.captured.since(&last) / u32::try_from(missed + 1).unwrap_or(u32::MAX);
-                self.interval =
-                    Some(self.interval.map_or(distance, |usual| (usual * 7 + distance) / 8));
+                let steps = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+                self.distances.seen(frame.captured.since(&last) / steps);
             }
         }
         numbers.seen(frame.sequence);
@@ -328,7 +326,8 @@ impl<N: FnMut(Notice)> Loop<N> {
     fn come_back(&mut self, to: Stamp) {
         let Some(loss) = self.loss.take() else { return };
         let without = to.since(&loss.from).saturating_sub(self.paused - loss.paused_before);
-        let missed = self.interval.filter(|usual| !usual.is_zero()).map(|usual| {
+        let usual = self.distances.usual().filter(|usual| !usual.is_zero());
+        let missed = usual.map(|usual| {
             // The next frame after the last one is due after one distance, and is not missed.
             let due = (without.as_secs_f64() / usual.as_secs_f64()).round();
             (due as u64).saturating_sub(1)
@@ -381,11 +380,33 @@ impl Numbers {
     }
 }
 
+/// Distances of the last frames.
+#[derive(Default)]
+struct Distances(VecDeque<Duration>);
+
+impl Distances {
+    /// Enough for a steady median, few enough to follow a changed rate within seconds.
+    const KEPT: usize = 15;
+
+    fn seen(&mut self, distance: Duration) {
+        if self.0.len() == Self::KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(distance);
+    }
+
+    /// The median: cameras begin unevenly, and one late frame says nothing.
+    fn usual(&self) -> Option<Duration> {
+        let mut sorted = Vec::from_iter(self.0.iter().copied());
+        sorted.sort_unstable();
+        sorted.get(sorted.len() / 2).copied()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::frame::{Pixels, Place, Shot};
-    use std::collections::VecDeque;
 
     /// What a scripted source does next.
     enum Step {

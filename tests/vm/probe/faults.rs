@@ -65,7 +65,8 @@ fn go_on(rig: &Rig, gap: &Gap, last_number: u64) -> anyhow::Result<String> {
         frames[0].sequence
     );
     let length = gap.to.since(&gap.from).as_secs_f64();
-    ensure!((missed as f64 - length * 50.0).abs() < 3.0, "{missed} missed in {length} s");
+    let due = length * 50.0;
+    ensure!((missed as f64 - due).abs() < 2.0 + 0.01 * due, "{missed} missed in {length} s");
     Ok(format!("gap of {length:.2} s recorded, {missed} missed ({})", gap.reason))
 }
 

@@ -33,21 +33,26 @@ pub(crate) fn every_format(bench: &Bench) -> anyhow::Result<String> {
     ))
 }
 
-/// Gives by how many µs the worst distance of frames differs from 20 ms.
+/// Gives by how many µs the worst distance of frames, but the first, differs from 20 ms.
 fn one(bench: &Bench, format: PixelFormat) -> anyhow::Result<u64> {
     let options = Options { pixel_format: Some(format), ..small(&bench.webcam) };
     let rig = Rig::start(options, &bench.clock)?;
     let frames = rig.frames(FRAMES)?;
-    let mut worst = 0;
+    let (mut worst, mut steady) = (0, 0);
     for (number, frame) in frames.iter().enumerate() {
         ensure!(frame.sequence == number as u64, "number {} at {number}", frame.sequence);
         ensure!((frame.width, frame.height) == (320, 180), "{}×{}", frame.width, frame.height);
         ensure!(frame.bit_depth == format.bit_depth(), "{} bits", frame.bit_depth);
         ensure!(frame.sha256 == frame.pixels.sha256(), "the hash is not of the pixels");
     }
-    for pair in frames.windows(2) {
+    for (number, pair) in frames.windows(2).enumerate() {
+        ensure!(pair[0].captured.mono_ns < pair[1].captured.mono_ns, "time stands still");
         let distance_us = pair[1].captured.since(&pair[0].captured).as_micros() as u64;
         worst = worst.max(distance_us.abs_diff(20_000));
+        // The driver's first frame comes early, whatever the rate.
+        if number > 0 {
+            steady = steady.max(distance_us.abs_diff(20_000));
+        }
     }
     ensure!(worst < 10_000, "times are {worst} µs off");
     // The image shows a running clock.
@@ -61,7 +66,7 @@ fn one(bench: &Bench, format: PixelFormat) -> anyhow::Result<u64> {
     }
     set(&bench.webcam, "Test Pattern", Value::Integer(0))?;
     set(&bench.webcam, "OSD Text Mode", Value::Integer(0))?;
-    Ok(worst)
+    Ok(steady)
 }
 
 const BLACK: i64 = 5;

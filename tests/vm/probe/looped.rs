@@ -1,19 +1,19 @@
 //! Images through the camera: what is sent to the HDMI output comes out of the HDMI input.
 
-use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
-use std::thread::JoinHandle;
 
 use anyhow::{Context, bail, ensure};
 use reticle::base::durable;
-use reticle::base::shutdown::Shutdown;
 use reticle::capture::run::Notice;
 use reticle::capture::{Options, SourceSpec, pixel_format::PixelFormat};
 use reticle::domain::frame::Pixels;
 use reticle::imagefile;
+use v4l::buffer::Type;
 use v4l::control::Value;
+use v4l::io::mmap::Stream;
+use v4l::io::traits::OutputStream;
 use v4l::video::Output;
+use v4l::{Device, Format, FourCC};
 
 use crate::Bench;
 use crate::formats::NO_TEXT;
@@ -40,7 +40,8 @@ fn through(bench: &Bench, format: &str, bits: u8) -> anyhow::Result<String> {
     save(&bench.out.join(format!("sent-{bits}.png")), &sent)?;
     set(&bench.input, "Loop Video", Value::Boolean(true))?;
     set(&bench.input, "OSD Text Mode", Value::Integer(NO_TEXT))?;
-    let sender = Sender::start(&bench.output, format, sent.to_le_bytes())?;
+    let output = Device::with_path(&bench.output).context("cannot open the output")?;
+    let shown = show(&output, format, &sent.to_le_bytes()).context("cannot show the image")?;
     let options = Options {
         spec: SourceSpec::V4l(bench.input.clone()),
         width: Some(WIDTH as u32),
@@ -70,48 +71,27 @@ fn through(bench: &Bench, format: &str, bits: u8) -> anyhow::Result<String> {
             break frame;
         }
     };
-    sender.stop()?;
+    drop(shown);
     let file = imagefile::encode_frame_tiff(&captured)?;
     durable::write(&bench.out.join(format!("captured-{bits}.tif")), &file)?;
     Ok(format!("{EQUAL} frames of {WIDTH}×{HEIGHT} in {format} equal to what was sent: {images}"))
 }
 
-/// Writes one image to the output again and again.
-struct Sender {
-    stop: Shutdown,
-    thread: JoinHandle<anyhow::Result<()>>,
-}
-
-impl Sender {
-    fn start(output: &Path, format: PixelFormat, image: Vec<u8>) -> anyhow::Result<Self> {
-        let mut device = v4l::Device::with_path(output).context("cannot open the output")?;
-        let fourcc = v4l::FourCC::new(&format.fourcc());
-        let asked = v4l::Format::new(WIDTH as u32, HEIGHT as u32, fourcc);
-        let got = Output::set_format(&device, &asked)?;
-        ensure!(got.fourcc == fourcc && got.size as usize == image.len(), "output has {got}");
-        let stop = Shutdown::new();
-        let (stopped, image) = (stop.clone(), Arc::new(image));
-        let thread = std::thread::Builder::new().name("sender".into()).spawn(move || {
-            /// `POLLOUT` of poll(2).
-            const WRITABLE: i16 = 4;
-            while !stopped.is_requested() {
-                match device.write(&image) {
-                    Ok(written) => ensure!(written == image.len(), "wrote {written} bytes"),
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                        device.handle().poll(WRITABLE, 100)?;
-                    }
-                    Err(error) => return Err(error).context("cannot write to the output"),
-                }
-            }
-            Ok(())
-        })?;
-        Ok(Self { stop, thread })
-    }
-
-    fn stop(self) -> anyhow::Result<()> {
-        self.stop.request();
-        self.thread.join().map_err(|_panic| anyhow::anyhow!("the sender panicked"))?
-    }
+/// Shows one image on the output for as long as the stream lives.
+///
+/// The driver keeps the last buffer that it was given and sends it again and again, but it
+/// begins only with two; so another buffer goes first, and this image stays.
+fn show(device: &Device, format: PixelFormat, image: &[u8]) -> anyhow::Result<Stream<'static>> {
+    let fourcc = FourCC::new(&format.fourcc());
+    let got = device.set_format(&Format::new(WIDTH as u32, HEIGHT as u32, fourcc))?;
+    ensure!(got.fourcc == fourcc && got.size as usize == image.len(), "the output has {got}");
+    let mut stream = Stream::with_buffers(device, Type::VideoOutput, 2)?;
+    let (bytes, meta) = OutputStream::next(&mut stream)?;
+    bytes.get_mut(..image.len()).context("a short buffer")?.copy_from_slice(image);
+    meta.bytesused = got.size;
+    OutputStream::queue(&mut stream, 1)?;
+    OutputStream::queue(&mut stream, 0)?;
+    Ok(stream)
 }
 
 /// One frame full of the folder's images of so many bits, or of drawn cells where it has none;

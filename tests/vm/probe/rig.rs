@@ -77,10 +77,9 @@ impl Rig {
     }
 
     /// So many frames in a row.
-    pub(crate) fn frames(&self, count: usize) -> anyhow::Result<Vec<Box<Frame>>> {
-        (0..count)
-            .map(|index| self.frame().with_context(|| format!("after {index} frames")))
-            .collect()
+    pub(crate) fn frames(&self, count: usize) -> anyhow::Result<Vec<Frame>> {
+        let one = |index| self.frame().with_context(|| format!("after {index} frames"));
+        (0..count).map(|index| one(index).map(|frame| *frame)).collect()
     }
 
     /// A frame that was captured when what was just changed had time to show itself.
