@@ -1,6 +1,7 @@
 //! Broken input: each file is refused by name, with the reason and the remedy, and nothing
 //! else suffers: not the other images of a run, not the daemon.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 #![expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 
 mod common;

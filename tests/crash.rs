@@ -1,5 +1,7 @@
 //! kill -9 at random moments: what the API called saved is there afterwards.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::collections::BTreeMap;
 
 use rand::{Rng, SeedableRng};

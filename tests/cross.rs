@@ -2,6 +2,8 @@
 //! same labels. Run by `make test-cross`, which names the other program:
 //! `RETICLE_CROSS_BIN`, and `RETICLE_CROSS_RUNNER` (an emulator) where it cannot run here.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 mod common;
 
 use std::ffi::OsString;

@@ -1,5 +1,7 @@
 //! The whole way, on real images where there are some.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::path::Path;
 
 use serde_json::Value;

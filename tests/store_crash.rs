@@ -6,6 +6,8 @@
 //! `RETICLE_CRASH_ROUNDS` makes it longer. The unit tests of the store kill between every two
 //! steps by name instead.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -162,7 +164,7 @@ impl Told {
     fn line(&mut self, line: &str) {
         // libtest's own words may stand before ours.
         let words = line.rsplit_once("ack ").map_or(line, |(_, ack)| ack);
-        let words = words.find("taken ").map_or(words, |at| &words[at..]);
+        let words = words.find("taken ").and_then(|at| words.get(at..)).unwrap_or(words);
         match words.split(' ').collect::<Vec<_>>()[..] {
             ["taken", id, pixels, labels] => {
                 self.taken.insert(id.parse().unwrap(), (pixels.into(), labels.into()));

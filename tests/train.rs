@@ -1,6 +1,8 @@
 //! `reticle train` from a folder to a package that segments. Short: it shows that the way is
 //! whole, not that a model is good; `unseen_real_images_…` in pipeline.rs shows that.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::path::Path;
 
 use image::{GrayImage, ImageBuffer, Luma};

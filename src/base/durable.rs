@@ -21,7 +21,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// As [`write`], for contents that are made while they are written.
+/// As [`write()`], for contents that are made while they are written.
 ///
 /// # Errors
 /// Any error of the file system or of `fill`; `path` then holds what it held before.

@@ -309,7 +309,7 @@ mod tests {
             intensity_mean: 1234.5,
             intensity_max: 4095.0,
             intensity_min: 7.0,
-            touches_border: label % 2 == 0,
+            touches_border: label.is_multiple_of(2),
         }
     }
 

@@ -279,6 +279,7 @@ fn parse(text: &str, path: &Path) -> Result<Manifest, PackageError> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests {
     use super::*;
 

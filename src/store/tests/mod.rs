@@ -64,7 +64,7 @@ fn a_saved_result_reads_back_whole() {
     assert_eq!(stored.timings, answer.timings);
     assert_eq!((stored.model.as_str(), stored.focus), ("nuclei", 0.75));
     assert_eq!(stored.file, Some(format!("frames/{}/{id}.tif", bench.session.id)));
-    assert_eq!(reader.saved_frames(None, 10).unwrap(), [stored.clone()]);
+    assert_eq!(reader.saved_frames(None, 10).unwrap(), std::slice::from_ref(&stored));
     assert_eq!(reader.saved_frames(Some(stored.cursor), 10).unwrap(), []);
     assert_eq!(reader.labels(id).unwrap().unwrap(), *answer.labels);
     assert_eq!(reader.objects(id).unwrap().unwrap(), *answer.objects);
@@ -360,7 +360,7 @@ fn the_next_start_mends_what_a_crash_left() {
     let orphan = folder.path().join("orphans").join(session.to_string()).join(orphan);
     assert_eq!(fs::read(orphan).unwrap(), pixels);
     bench.close();
-    assert_eq!(Bench::open(&options).recovery.unclean, false);
+    assert!(!Bench::open(&options).recovery.unclean);
 }
 
 #[test]
