@@ -57,6 +57,14 @@ test('a lost camera says since when and what is being done', () => {
   assert.equal(stale, true);
 });
 
+test('a source that cannot be used says why, also once the run has stopped', () => {
+  const source = { state: 'lost' as const, reason: 'fps must be above 0', since: '2026-01-02T03:04:05Z' };
+  const { run, notice } = see({ run: 'stopped', source, source_name: 'folder:/data' });
+  assert.equal(run.word, 'No folder');
+  assert.match(notice!.lines.join(' '), /fps must be above 0.*press Start/);
+  assert.equal(notice!.action?.command, 'start');
+});
+
 test('results that are not saved come before everything else', () => {
   const save = { state: 'failing' as const, reason: 'disk full', since: '2026-01-02T03:04:05Z' };
   const { notice, save: mark, remarks } = see({ save, run: 'paused' });
@@ -78,7 +86,7 @@ test('frames that stay out are said, but a slow time lapse is not a fault', () =
 
 test('being behind is said as what it is: skipped, not lost', () => {
   const { remarks } = see({ segment_fps: 4 }, { skippedPerSecond: 6 });
-  assert.match(remarks[0]!.lines[0]!, /4\.0 of 10\.0 .* none is lost/);
+  assert.match(remarks[0]!.lines[0]!, /4\.0 of 10\.0 .* recorded, and kept/);
 });
 
 test('one blurred frame is no alarm, several are', () => {
