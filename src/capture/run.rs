@@ -79,7 +79,7 @@ pub struct Gap {
     /// Frames missed, estimated from the distance of the frames before the loss; `None` where
     /// fewer than two frames were seen before.
     pub missed: Option<u64>,
-    /// Why the source was lost, for a person.
+    /// What was seen first when the source was lost, for a person.
     pub reason: String,
 }
 
@@ -171,6 +171,9 @@ pub fn run(
 struct Loss {
     from: Stamp,
     since: Stamp,
+    /// What was seen first, which is what the gap is about.
+    first: String,
+    /// What was seen last, which is what an operator can act on.
     reason: String,
     paused_before: Duration,
 }
@@ -313,6 +316,7 @@ impl<N: FnMut(Notice)> Loop<N> {
         let loss = self.loss.get_or_insert_with(|| Loss {
             from: self.last.unwrap_or(now),
             since: now,
+            first: reason.clone(),
             reason: String::new(),
             paused_before: self.paused,
         });
@@ -333,7 +337,7 @@ impl<N: FnMut(Notice)> Loop<N> {
             (due as u64).saturating_sub(1)
         });
         self.next_number += missed.unwrap_or(0);
-        let gap = Gap { from: loss.from, to, missed, reason: loss.reason };
+        let gap = Gap { from: loss.from, to, missed, reason: loss.first };
         self.tell(Notice::Back { gap });
     }
 
@@ -571,7 +575,7 @@ mod tests {
                 "lost unplugged at 850",
                 "lost not there at 850",
                 // Frames were due at 400, 500, 600, 700, 800 and 900 ms.
-                "back from 300 to 950 missed Some(6) because not there",
+                "back from 300 to 950 missed Some(6) because unplugged",
                 "frame 9",
                 "frame 10",
             ]

@@ -11,7 +11,7 @@ use reticle::imagefile;
 use v4l::buffer::Type;
 use v4l::control::Value;
 use v4l::io::mmap::Stream;
-use v4l::io::traits::OutputStream;
+use v4l::io::traits::{CaptureStream, OutputStream};
 use v4l::video::Output;
 use v4l::{Device, Format, FourCC};
 
@@ -89,8 +89,9 @@ fn show(device: &Device, format: PixelFormat, image: &[u8]) -> anyhow::Result<St
     let (bytes, meta) = OutputStream::next(&mut stream)?;
     bytes.get_mut(..image.len()).context("a short buffer")?.copy_from_slice(image);
     meta.bytesused = got.size;
-    OutputStream::queue(&mut stream, 1)?;
-    OutputStream::queue(&mut stream, 0)?;
+    // Not with `OutputStream::queue`: it first waits until the driver gives a buffer back.
+    CaptureStream::queue(&mut stream, 1)?;
+    CaptureStream::queue(&mut stream, 0)?;
     Ok(stream)
 }
 
