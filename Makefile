@@ -42,7 +42,7 @@ vm-camera: ## a real kernel with a virtual camera in qemu, and our program on it
 	@scripts/setup vm
 	@scripts/vm-camera $(ARGS)
 
-model: ## train the base model again (hours of one core); wants RETICLE_DATA
+model: ## train the base model again (an hour of one core); wants RETICLE_DATA
 	@scripts/model $(ARGS)
 
 dist: ## an archive to install from, with its sha256, in out/; ARGS=aarch64 for that

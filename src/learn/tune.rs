@@ -21,7 +21,7 @@ pub const START: Postprocessing = Postprocessing {
     min_area: 16,
 };
 
-/// Rounds over all parameters; the second one rarely changes anything.
+/// Rounds over all parameters: the second one sees what the first one changed elsewhere.
 const ROUNDS: usize = 2;
 
 /// Why nothing was chosen.

@@ -36,7 +36,7 @@ pub struct Options {
     pub model: String,
     /// Threads that segment; by default one for each processor core.
     pub threads: Option<NonZeroUsize>,
-    /// Frames of more megapixels are refused. One megapixel takes about 25 MB of memory.
+    /// Frames of more megapixels are refused. One megapixel takes about 30 MB of memory.
     pub max_megapixels: f64,
 }
 

@@ -5,12 +5,13 @@
 //! result does not depend on threads or on order.
 
 /// Pixels at a tile's inner edges that the network saw without full context and whose result
-/// is not used. The network's reach is larger, but what is further away hardly counts:
-/// measured on the held-out images, 20 instead of 40 changes AP by less than 0.001.
+/// is not used: more than the median object is across (17 pixels). The network's reach is
+/// larger, but what is further away hardly counts; a wider margin costs in every tile.
 pub const MARGIN: usize = 20;
 
 /// Tile edges to choose from: multiples of 16, large enough that margins do not dominate,
-/// small enough that a tile's maps stay in the processor's cache.
+/// small enough that a tile's maps stay in the processor's cache (sixteen tiles of 256² took
+/// half as long as one of 1024² with networks like this one).
 const EDGES: [usize; 9] = [128, 160, 192, 224, 240, 256, 272, 288, 320];
 
 /// Along one axis: where a tile begins, and which part of it is used.
