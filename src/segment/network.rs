@@ -10,7 +10,6 @@ use tract_onnx::prelude::{
     TypedSimplePlan, tvec,
 };
 use tract_onnx::tract_hir::infer::InferenceFact;
-use tract_onnx::tract_hir::prelude::tract_data::knobs::KnobScope;
 
 use super::instances::Maps;
 use super::normalise::Span as GreySpan;
@@ -106,17 +105,12 @@ impl Network {
 }
 
 /// One plan for one concrete tile size: with symbolic sizes tract takes twice as long.
-///
-/// tract's direct convolution for wide frames is 1.2 to 2 times slower here than its matrix
-/// products (see docs/performance.md), so it is switched off.
 fn prepare(onnx: &[u8], edge: usize) -> Result<Plan, NetworkError> {
     let doing = "cannot prepare the network";
-    let scope = KnobScope::new([("TRACT_DISABLE_DIRECT_SPATIAL", "true")])
-        .map_err(|error| NetworkError::new(doing, &error))?;
-    let plan = scope
-        .enter(|| {
-            tract_onnx::onnx()
-                .model_for_read(&mut Cursor::new(onnx))?
+    let plan = tract_onnx::onnx()
+        .model_for_read(&mut Cursor::new(onnx))
+        .and_then(|model| {
+            model
                 .with_input_fact(0, InferenceFact::dt_shape(DatumType::F32, [1, 1, edge, edge]))?
                 .into_optimized()?
                 .into_runnable()

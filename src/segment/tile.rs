@@ -9,10 +9,13 @@
 /// larger, but what is further away hardly counts; a wider margin costs in every tile.
 pub const MARGIN: usize = 20;
 
-/// Tile edges to choose from: multiples of 16, large enough that margins do not dominate,
+/// Tile edges to choose from: large enough that margins do not dominate,
 /// small enough that a tile's maps stay in the processor's cache (sixteen tiles of 256² took
 /// half as long as one of 1024² with networks like this one).
-const EDGES: [usize; 9] = [128, 160, 192, 224, 240, 256, 272, 288, 320];
+const EDGES: std::ops::RangeInclusive<usize> = 128..=384;
+
+/// The network takes multiples of this.
+const STEP: usize = 16;
 
 /// Along one axis: where a tile begins, and which part of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ impl Grid {
     /// the smaller tile where that is equal.
     pub fn for_frame(width: usize, height: usize) -> Self {
         let best = EDGES
-            .into_iter()
+            .step_by(STEP)
             .min_by_key(|&edge| count(width, edge) * count(height, edge) * edge * edge)
             .expect("there are edges to choose from");
         Self { edge: best, columns: spans(width, best), rows: spans(height, best) }
