@@ -75,7 +75,7 @@ fn segment(mut program: Command, image: &Path, out: &Path) -> LabelImage {
     let done = program.output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{:?} {line:?}: {}\n{said}", program.get_program(), done.status);
-    let labels = std::fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path());
+    let labels = std::fs::read_dir(out.join("labels")).unwrap().map(|entry| entry.unwrap().path());
     let labels: Vec<PathBuf> = labels.filter(|path| is_label_image(path)).collect();
     assert_eq!(labels.len(), 1, "one image in, one label image out: {labels:?}");
     read_labels(&labels[0]).unwrap()
