@@ -12,6 +12,7 @@ use std::process::Command;
 
 use reticle::domain::label_image::LabelImage;
 use reticle::imagefile::read_labels;
+use reticle::segment::golden::Report;
 
 /// Floating point differs in its last digits between processors (fused multiply-add, order of
 /// sums), so pixels at the very edge of an object may. Nothing else may.
@@ -88,10 +89,7 @@ fn is_label_image(path: &Path) -> bool {
 /// Share of the pixels that both call object, of those that either does.
 fn foreground_iou(a: &LabelImage, b: &LabelImage) -> f64 {
     assert_eq!((a.width(), a.height()), (b.width(), b.height()), "label images of one size");
-    let pairs = || a.labels().iter().zip(b.labels());
-    let both = pairs().filter(|(a, b)| **a > 0 && **b > 0).count();
-    let either = pairs().filter(|(a, b)| **a > 0 || **b > 0).count();
-    if either == 0 { 1.0 } else { both as f64 / either as f64 }
+    Report::compare(a, b).foreground_iou
 }
 
 #[test]
