@@ -1,6 +1,7 @@
 //! The lab's words as plain data: frame, label image, object, segmentation, session,
-//! record, status. No I/O, no threads, no async.
+//! record, facts, status. No I/O, no threads, no async.
 
+pub mod facts;
 pub mod frame;
 pub mod label_image;
 pub mod object;

@@ -1,0 +1,183 @@
+//! What is known of recorded frames and results, as it leaves the box: to archives, to the
+//! central database, into files that people ask for. Plain data, read from the store.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::frame::Place;
+use super::segmentation::{ModelRef, Timings};
+use crate::base::ids::{FrameId, SessionId};
+
+/// When something happened: as it was recorded, and as it is known now.
+///
+/// A box without a battery clock starts with a wrong date. What it recorded then is dated again
+/// once its clock can be trusted; both times stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dated {
+    /// The best that is known: nanoseconds since 1970, UTC.
+    pub at_ns: i64,
+    /// What the wall clock said at that moment.
+    pub recorded_ns: i64,
+    /// `CLOCK_MONOTONIC` of that boot.
+    pub mono_ns: u64,
+    /// Which boot of which machine.
+    pub boot: Uuid,
+}
+
+impl Dated {
+    /// The best time as RFC 3339 in UTC.
+    pub fn rfc3339(&self) -> String {
+        crate::base::clock::rfc3339(self.at_ns)
+    }
+}
+
+/// Which box of which lab speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoxName {
+    /// The lab.
+    pub site: String,
+    /// The box.
+    pub name: String,
+}
+
+/// One acquisition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionFacts {
+    /// Name for ever.
+    pub id: SessionId,
+    /// What people call it.
+    pub name: String,
+    /// Specification of its source.
+    pub source: String,
+    /// Fluorophore or contrast.
+    pub channel: Option<String>,
+    /// Who acquired it.
+    pub operator: Option<String>,
+    /// Edge of a pixel in the sample, in µm, where configured.
+    pub pixel_size_um: Option<f64>,
+    /// When it began.
+    pub started: Dated,
+    /// When it ended; `None` while it is open, or when the daemon died in it.
+    pub ended: Option<Dated>,
+    /// Frames recorded.
+    pub frames: u64,
+    /// Results saved.
+    pub segmentations: u64,
+    /// Objects in them.
+    pub objects: u64,
+    /// Day under which its tables are archived, `YYYY-MM-DD`. Chosen once, when the session is
+    /// first archived, and kept when times are mended, so that keys never change.
+    pub archive_date: String,
+}
+
+/// Frames of one session with the same pixel grid: one array where they leave the box.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// The store's own key.
+    pub pk: i64,
+    /// Session it belongs to.
+    pub session: SessionId,
+    /// From 0, in the order of their first frames.
+    pub number: u32,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// 1 or 2.
+    pub bytes_per_pixel: u8,
+    /// Frames in one part, which is one object of an archive.
+    pub part_frames: u32,
+    /// Frames recorded.
+    pub frames: u64,
+}
+
+/// One recorded frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrameFacts {
+    /// The store's own key, in the order of recording.
+    pub pk: i64,
+    /// Name for ever.
+    pub id: FrameId,
+    /// Session it belongs to.
+    pub session: SessionId,
+    /// Number of its series in the session.
+    pub series: u32,
+    /// Place in its series, from 0: first index of the archived arrays.
+    pub position: u64,
+    /// Number that the source counted.
+    pub sequence: u64,
+    /// When it was captured.
+    pub captured: Dated,
+    /// Exposure in microseconds, where known.
+    pub exposure_us: Option<u32>,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Used bits of a pixel.
+    pub bit_depth: u8,
+    /// SHA-256 of the pixels.
+    pub sha256: [u8; 32],
+    /// Edge of a pixel in the sample, in µm, where known.
+    pub pixel_size_um: Option<f64>,
+    /// Where on the plate.
+    pub place: Place,
+    /// File it came from, where it was a file.
+    pub origin: Option<String>,
+    /// Whether any model has segmented it.
+    pub segmented: bool,
+    /// Whether its pixels are on this box now.
+    pub has_pixels: bool,
+}
+
+/// A model with its parameters, as one version of the software ran it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// The store's own key.
+    pub pk: i64,
+    /// What ran.
+    pub model: ModelRef,
+}
+
+impl ModelFacts {
+    /// Name that tells apart models, parameters and versions, and that is fit for paths:
+    /// the package's name and 12 hex digits of the SHA-256 over all four parts, each followed
+    /// by a zero byte.
+    pub fn key(&self) -> String {
+        let ModelRef { name, sha256, parameters, software } = &self.model;
+        let mut hasher = Sha256::new();
+        for part in [name, sha256, parameters, software] {
+            hasher.update(part.as_bytes());
+            hasher.update([0]);
+        }
+        let digits = hex::encode(hasher.finalize());
+        let plain: String = name
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '_' })
+            .collect();
+        format!("{plain}-{}", digits.get(..12).unwrap_or(&digits))
+    }
+}
+
+/// The answer of one model to one frame, without its labels and objects.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultFacts {
+    /// The store's own key, in the order of commits.
+    pub pk: i64,
+    /// The frame.
+    pub frame: Arc<FrameFacts>,
+    /// By what.
+    pub model: Arc<ModelFacts>,
+    /// Number of objects.
+    pub objects: u32,
+    /// Focus score, 0 to 1; not a number where it could not be told.
+    pub focus: f32,
+    /// Where the time went.
+    pub timings: Timings,
+    /// When it was committed.
+    pub committed: Dated,
+    /// SHA-256 of the label image, see `LabelImage::sha256`.
+    pub labels_sha256: [u8; 32],
+}

@@ -1,0 +1,46 @@
+//! What can go wrong on the way to a destination, and what that means for what was on its way.
+
+use std::time::Duration;
+
+/// What to do about a failed delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same may work later, and so may everything else: the network, the server, its load.
+    Retry,
+    /// This item can never be delivered; the others can.
+    GiveUp,
+    /// Nothing can be delivered there until a person has acted: credentials, rights, a bucket
+    /// that is not there. Tried again now and then, because people act without telling.
+    Stop,
+}
+
+/// A delivery that failed. The text says what, where, and what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct SyncError {
+    /// What it means.
+    pub remedy: Remedy,
+    /// What was tried and where, as "put sessions/…/manifest.json into s3://lab/box-1".
+    pub what: String,
+    /// What was answered, and what to do.
+    pub why: String,
+    /// When the server wants to be asked again, where it said so.
+    pub after: Option<Duration>,
+}
+
+impl SyncError {
+    /// The same may work later.
+    pub fn retry(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::Retry, what: what.into(), why: why.to_string(), after: None }
+    }
+
+    /// This item never will.
+    pub fn give_up(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::GiveUp, what: what.into(), why: why.to_string(), after: None }
+    }
+
+    /// Nothing will until a person has acted.
+    pub fn stop(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::Stop, what: what.into(), why: why.to_string(), after: None }
+    }
+}

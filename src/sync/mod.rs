@@ -1,0 +1,7 @@
+//! What leaves the box: to an archive (S3 or a folder) and to the lab's PostgreSQL.
+
+mod error;
+mod options;
+
+pub use error::{Remedy, SyncError};
+pub use options::{ArchiveOptions, CentralOptions, Options};
