@@ -182,11 +182,15 @@ fn migrate(
         .map(|(name, sql)| Migration::unapplied(name, sql))
         .collect::<Result<Vec<_>, _>>()
         .map_err(broken)?;
-    let report =
-        Runner::new(&migrations).run(connection).map_err(|error| match sqlite_cause(&error) {
+    // Grouped: one transaction for the tables and the rows that say they are there. By itself
+    // refinery commits them one after the other, and who is killed in between finds tables that
+    // no history names.
+    let report = Runner::new(&migrations).set_grouped(true).run(connection).map_err(|error| {
+        match sqlite_cause(&error) {
             Some(code) => damaged_or("bring the schema up to date", path)(code),
             None => broken(error),
-        })?;
+        }
+    })?;
     for migration in report.applied_migrations() {
         tracing::info!(database = %path.display(), %migration, "schema brought up to date");
     }
@@ -274,6 +278,21 @@ mod tests {
             assert_eq!(schema_of(&new), schema_of(&fresh), "from version {steps}");
             assert_eq!(version(&new).unwrap(), newest_version());
         }
+    }
+
+    #[test]
+    fn a_migration_that_is_broken_off_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let mut connection = Connection::open(&path).unwrap();
+        configure_writer(&connection).unwrap();
+        let broken = [MIGRATIONS[0], ("V2__broken", "CREATE TABLE half (a); no such statement;")];
+        migrate(&mut connection, &path, &broken).unwrap_err();
+        let left: Vec<String> = schema_of(&connection).into_iter().map(|(name, _)| name).collect();
+        assert!(!left.iter().any(|name| name == "boot" || name == "half"), "{left:?}");
+        assert_eq!(version(&connection).unwrap(), 0);
+        drop(connection);
+        open_and_migrate(&path).unwrap();
     }
 
     #[test]
