@@ -5,7 +5,7 @@
 //! `mono_ns`; `wall_ns` is for people and may jump.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -49,7 +49,7 @@ pub struct Clock(Arc<Inner>);
 
 enum Inner {
     System { boot_id: Uuid },
-    Manual { boot_id: Uuid, start_wall_ns: i64, elapsed_ns: AtomicU64 },
+    Manual { boot_id: Uuid, start_wall_ns: i64, elapsed_ns: AtomicU64, trusted: AtomicBool },
 }
 
 impl Clock {
@@ -64,6 +64,7 @@ impl Clock {
             boot_id: Uuid::from_u128(0x0b00_0000_0000_4000_8000_0000_0000_0001),
             start_wall_ns,
             elapsed_ns: AtomicU64::new(0),
+            trusted: AtomicBool::new(true),
         }))
     }
 
@@ -71,6 +72,22 @@ impl Clock {
     pub fn advance(&self, by: Duration) {
         if let Inner::Manual { elapsed_ns, .. } = &*self.0 {
             elapsed_ns.fetch_add(nanos(by), Ordering::SeqCst);
+        }
+    }
+
+    /// Says of a manual clock whether its wall time is right; a system clock knows itself.
+    pub fn set_trusted(&self, right: bool) {
+        if let Inner::Manual { trusted, .. } = &*self.0 {
+            trusted.store(right, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether wall time can be believed: somebody keeps the kernel's clock in step with a
+    /// reference (NTP, PTP, GPS), and says so to the kernel.
+    pub fn is_trusted(&self) -> bool {
+        match &*self.0 {
+            Inner::System { .. } => kernel_clock_is_in_step(),
+            Inner::Manual { trusted, .. } => trusted.load(Ordering::SeqCst),
         }
     }
 
@@ -86,7 +103,7 @@ impl Clock {
                     boot_id: *boot_id,
                 }
             }
-            Inner::Manual { boot_id, start_wall_ns, elapsed_ns } => {
+            Inner::Manual { boot_id, start_wall_ns, elapsed_ns, .. } => {
                 let elapsed = elapsed_ns.load(Ordering::SeqCst);
                 Stamp {
                     wall_ns: start_wall_ns + elapsed.cast_signed(),
@@ -96,6 +113,19 @@ impl Clock {
             }
         }
     }
+}
+
+/// What `timedatectl` calls "System clock synchronized": the kernel's flag that whoever steers
+/// its clock clears.
+#[expect(unsafe_code, reason = "adjtimex(2) has no safe wrapper among our dependencies")]
+fn kernel_clock_is_in_step() -> bool {
+    // SAFETY: all fields of timex are integers, for which zero is a value; and with no mode set
+    // the call changes nothing and only writes into this struct, which outlives it.
+    let (state, status) = unsafe {
+        let mut timex: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut timex), timex.status)
+    };
+    state >= 0 && state != libc::TIME_ERROR && status & libc::STA_UNSYNC == 0
 }
 
 /// CPU time of the whole process so far, all threads, user and system.

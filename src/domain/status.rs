@@ -82,6 +82,25 @@ pub enum SaveState {
     },
 }
 
+/// How far one destination is.
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
+)]
+pub struct SyncState {
+    /// `archive` or `central`.
+    pub destination: String,
+    /// Where it is, as `s3://lab/box-1`.
+    pub place: String,
+    /// Frames and results that it does not have yet.
+    pub waiting: u64,
+    /// Deliveries, and single frames and results, that it never took.
+    pub quarantined: u64,
+    /// When the oldest that waits came, RFC 3339 UTC.
+    pub oldest: Option<String>,
+    /// Why the last attempt failed, while it does.
+    pub reason: Option<String>,
+}
+
 /// Counters since the daemon started. They only grow.
 #[derive(
     Clone,
@@ -105,6 +124,10 @@ pub struct Counters {
     pub segmented: u64,
     /// Frames the live path passed over for a newer one (kept, not segmented).
     pub skipped: u64,
+    /// Frames that were shown and not recorded, because there was no room.
+    pub unrecorded: u64,
+    /// Frame files deleted to make room, by the written rule.
+    pub evicted: u64,
     /// Results committed.
     pub saved: u64,
     /// Results that could not be saved.
@@ -163,6 +186,11 @@ pub struct Status {
     pub newest: Option<Newest>,
     /// Whether results reach the disk.
     pub save: SaveState,
+    /// Why frames are not taken at the moment, while there is no room for them. They are taken
+    /// again by themselves.
+    pub hold: Option<String>,
+    /// How far each destination is.
+    pub sync: Vec<SyncState>,
     /// The last frame whose result is committed.
     pub last_saved: Option<FrameId>,
     /// Counters.

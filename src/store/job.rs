@@ -1,16 +1,17 @@
 //! What goes into the writer and what comes out of it.
 
 use std::sync::Arc;
-
-use rusqlite::ToSql;
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use std::sync::mpsc::SyncSender;
 
 use super::error::StoreError;
+use super::outbox::{Answer, Ask};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
+use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
 use crate::domain::record::Record;
-use crate::domain::segmentation::Segmentation;
+use crate::domain::segmentation::{ModelRef, Segmentation};
 use crate::domain::session::Session;
 
 /// What the writer is asked to do, in the order of the queue. [`Job::Keep`] of a frame comes
@@ -42,6 +43,38 @@ pub enum Job {
     },
     /// Frames are missing that should have been there.
     Gap(Gap),
+    /// Labels that came from elsewhere for a frame that is recorded.
+    Import(Imported),
+    /// What the clock says now, and whether it can be trusted: at the start, and when it
+    /// becomes so.
+    Clock {
+        /// Now.
+        now: Stamp,
+        /// Whether wall time is right.
+        trusted: bool,
+    },
+    /// Something about deliveries; answered after the commit.
+    Ask {
+        /// What.
+        ask: Ask,
+        /// Where the answer goes. Nobody listens any more: it is dropped.
+        reply: SyncSender<Result<Answer, StoreError>>,
+    },
+}
+
+/// Labels that came from elsewhere: corrected, drawn, or made by another program.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// A recorded frame.
+    pub frame: FrameId,
+    /// By whom or what.
+    pub model: ModelRef,
+    /// Labels, contiguous from 1, of the frame's width and height.
+    pub labels: LabelImage,
+    /// What was measured on them, by label from 1.
+    pub objects: Vec<Object>,
+    /// Focus score of the frame with these labels; not a number where it cannot be told.
+    pub focus: f32,
 }
 
 /// A stretch without frames.
@@ -80,22 +113,26 @@ macro_rules! words {
             }
         }
 
-        impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        impl rusqlite::ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
                 Ok(self.word().into())
             }
         }
 
-        impl FromSql for $name {
-            fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        impl rusqlite::types::FromSql for $name {
+            fn column_result(
+                value: rusqlite::types::ValueRef<'_>,
+            ) -> rusqlite::types::FromSqlResult<Self> {
                 match value.as_str()? {
                     $($word => Ok(Self::$variant),)+
-                    _ => Err(FromSqlError::InvalidType),
+                    _ => Err(rusqlite::types::FromSqlError::InvalidType),
                 }
             }
         }
     };
 }
+
+pub(super) use words;
 
 words! {
     /// Why frames are missing.
@@ -161,4 +198,11 @@ pub enum Outcome {
         /// Why.
         reason: NoFile,
     },
+    /// There is no room and nothing may go: frames are no longer taken.
+    Held {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// There is room again.
+    Resumed,
 }

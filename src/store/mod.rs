@@ -5,6 +5,8 @@
 //! reticle.db (-wal, -shm)            records, label images, objects: SQLite
 //! frames/<session>/<frame>.tif       pixels of the frames that the retention rule keeps
 //! orphans/                           frame files that a crash left without a record
+//! spool/                             what is being sent, made again when it is lost
+//! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
 //! lock                               whose folder it is
 //! ```
@@ -21,8 +23,11 @@
 //! first, `writer.rs`, `retention.rs` and `recovery.rs` do the second, and tests kill the
 //! process between every two steps.
 
+mod aggregates;
 mod blobs;
+mod dating;
 mod error;
+mod facts;
 #[cfg(test)]
 mod fixture;
 mod frames;
@@ -30,6 +35,7 @@ mod fsck;
 mod job;
 mod lock;
 mod options;
+mod outbox;
 mod readers;
 mod recovery;
 mod retention;
@@ -37,21 +43,29 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod wishes;
 mod writer;
 
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
+pub use aggregates::IN_FOCUS;
 pub use error::{Remedy, StoreError};
+pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
-pub use job::{Gap, GapReason, Job, NoFile, Outcome};
+pub use job::{Gap, GapReason, Imported, Job, NoFile, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
+pub use outbox::{
+    Answer, Ask, Claim, Deliveries, Destination, Item, Kind, PartRef, Receipt, Report,
+};
 pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
 pub use recovery::Recovery;
+pub use wishes::Wish;
 
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue;
+use crate::domain::record::Record;
 
 /// The open store: the folder's lock and the one connection that writes.
 pub struct Store(writer::Writer);
@@ -85,7 +99,9 @@ impl Store {
             connection: Some(connection),
             lock,
             clock,
-            retention: options.frames.clone(),
+            options: options.clone(),
+            deliveries: Deliveries::default(),
+            held: None,
             kept_bytes,
             leftovers: Vec::new(),
             owed: VecDeque::new(),
@@ -95,6 +111,42 @@ impl Store {
         }
         tracing::info!(folder = %folder.display(), kept_bytes, ?recovery, "store opened");
         Ok((Self(writer), recovery))
+    }
+
+    /// Says where results go from here, before the writer is started. A destination that is new,
+    /// or in another place than before, will get everything.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn deliver_to(&mut self, deliveries: Deliveries) -> Result<(), StoreError> {
+        self.0.deliver_to(deliveries)
+    }
+
+    /// Saves labels that came from elsewhere, and returns when they are committed.
+    ///
+    /// # Errors
+    /// When there is no such frame, the labels do not fit it, or the disk fails.
+    pub fn import(&mut self, imported: Imported) -> Result<Record, StoreError> {
+        let frame = imported.frame;
+        let mut last = None;
+        self.0.work(vec![Job::Import(imported)], &mut |outcome| last = Some(outcome));
+        match last {
+            Some(Outcome::Saved(record)) => Ok(record),
+            Some(Outcome::Failed { error, .. }) => Err(error),
+            other => Err(StoreError::Unfit {
+                what: "import the labels",
+                frame,
+                why: format!("the store answered {other:?}; report this as a defect"),
+            }),
+        }
+    }
+
+    /// Asks the outbox, and returns when the answer is committed.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn ask(&mut self, ask: Ask) -> Result<Answer, StoreError> {
+        self.0.ask(ask)
     }
 
     /// Reads what this store saves.

@@ -14,13 +14,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Options {
     /// Folder of the database and the frame files; made when it is not there.
     pub folder: PathBuf,
+    /// Bytes that database and frame files may take together; 0 is no limit. Frame files make
+    /// room, and when none may go, frames are no longer taken until there is room again.
+    pub max_bytes: u64,
     /// Which frames are kept as image files, and for how long.
     pub frames: FrameRetention,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { folder: PathBuf::from("reticle-data"), frames: FrameRetention::default() }
+        Self {
+            folder: PathBuf::from("reticle-data"),
+            max_bytes: 0,
+            frames: FrameRetention::default(),
+        }
     }
 }
 
@@ -44,12 +51,13 @@ impl Default for FrameRetention {
     }
 }
 
-/// Which frames are kept as files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which frames: to be kept as files, to be archived.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Keep {
     /// Each one.
     All,
     /// Not one; records and label images only.
+    #[default]
     None,
     /// Those whose sequence number is a multiple of this.
     Every(NonZeroU32),

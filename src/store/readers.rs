@@ -358,7 +358,7 @@ impl Reader {
     }
 
     /// Runs `query` on a connection that nobody else uses meanwhile.
-    fn with<T>(
+    pub(super) fn with<T>(
         &self,
         what: &'static str,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
@@ -457,10 +457,10 @@ pub(super) fn objects_of(db: &Connection, segmentation: i64) -> rusqlite::Result
 }
 
 /// What is not a number is null in the database.
-fn float(row: &Row<'_>, at: usize) -> rusqlite::Result<f64> {
+pub(super) fn float(row: &Row<'_>, at: usize) -> rusqlite::Result<f64> {
     Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
 }
 
-fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
+pub(super) fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(at).map(i64::cast_unsigned)
 }

@@ -2,8 +2,10 @@
 //!
 //! # Evict, in order
 //!
-//! 1. The files to go are chosen: those of segmented frames first, the oldest of them first;
-//!    then the oldest of the rest. Records, label images and measurements never go.
+//! 1. The files to go are chosen: first those that an archive has, by its own word; then those
+//!    of segmented frames that no archive is to have; then the rest of these (the backlog).
+//!    Each kind the oldest first. What an archive is to have and has not never goes, nor do
+//!    records, label images and measurements.
 //! 2. One transaction takes the file's name out of each frame's row, writes the reason there,
 //!    and counts it.
 //! 3. The transaction is committed, which fsyncs the log.
@@ -11,6 +13,13 @@
 //!
 //! A crash after 3 leaves files that no row names, of frames that are recorded as evicted: the
 //! next start completes 4. The other order would leave rows that name files that are gone.
+//!
+//! # When nothing may go
+//!
+//! Then frames are no longer taken ([`Outcome::Held`]): the alternative would be to break a
+//! promise, or to record results of frames that nobody can look at any more. As soon as there is
+//! room for [`ROOM_AFTER_HOLD`] frames, they are taken again ([`Outcome::Resumed`]); nobody
+//! needs to do anything but make room, and deliveries make room by themselves.
 //!
 //! # When the disk is full to the last byte
 //!
@@ -39,6 +48,9 @@ const EVICT_FILES: u32 = 64;
 /// own for each new frame.
 const EVICT_PART: u64 = 64;
 
+/// Frames that must fit before they are taken again: not one by one.
+const ROOM_AFTER_HOLD: u64 = 16;
+
 /// Name of the reserve in the data folder.
 pub(super) const RESERVE: &str = "reserve";
 
@@ -59,7 +71,7 @@ impl Writer {
         incoming: u64,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<Option<NoFile>, StoreError> {
-        let max_bytes = self.retention.max_bytes;
+        let max_bytes = self.options.frames.max_bytes;
         let over = (self.kept_bytes + incoming).saturating_sub(max_bytes);
         if over > 0 {
             if incoming > max_bytes {
@@ -67,6 +79,14 @@ impl Writer {
             }
             let freed =
                 self.evict(over.max(max_bytes / EVICT_PART), NoFile::EvictedMaxBytes, outcomes)?;
+            if freed < over {
+                return Ok(Some(NoFile::MaxBytes));
+            }
+        }
+        let over = self.over_budget(incoming)?;
+        if over > 0 {
+            let part = self.options.max_bytes / EVICT_PART;
+            let freed = self.evict(over.max(part), NoFile::EvictedMaxBytes, outcomes)?;
             if freed < over {
                 return Ok(Some(NoFile::MaxBytes));
             }
@@ -81,6 +101,77 @@ impl Writer {
         Ok(None)
     }
 
+    /// Nothing may go, and a file of `incoming` bytes does not fit: frames are no longer taken.
+    pub(super) fn hold(&mut self, incoming: u64, why: NoFile, outcomes: &mut impl FnMut(Outcome)) {
+        if self.held.replace(incoming).is_some() {
+            return;
+        }
+        let waiting: i64 = self
+            .connection()
+            .ok()
+            .and_then(|db| {
+                db.query_row("SELECT count(*) FROM frame WHERE archived = 1", [], |row| row.get(0))
+                    .ok()
+            })
+            .unwrap_or_default();
+        let reason = match why {
+            NoFile::MinFree => format!(
+                "the disk of {} has less than store.frames.min_free_bytes left, and no frame file \
+                 may go ({waiting} wait for the archive): free some room",
+                self.folder.display()
+            ),
+            _ => format!(
+                "the frame files have reached their limit in {}, and none may go ({waiting} wait \
+                 for the archive): see that it can be reached, or raise store.max_bytes or \
+                 store.frames.max_bytes",
+                self.folder.display()
+            ),
+        };
+        tracing::error!(reason, "no room: frames are not taken until there is some");
+        outcomes(Outcome::Held { reason });
+    }
+
+    /// Takes frames again if there is room.
+    pub(super) fn resume_if_room(
+        &mut self,
+        outcomes: &mut impl FnMut(Outcome),
+    ) -> Result<(), StoreError> {
+        let Some(frame) = self.held else { return Ok(()) };
+        let max = [self.options.frames.max_bytes, self.options.max_bytes]
+            .into_iter()
+            .filter(|max| *max > 0)
+            .min()
+            .unwrap_or(u64::MAX);
+        // Not more than could ever be: half of what there may be.
+        let wanted = (frame * ROOM_AFTER_HOLD).min(max / 2).max(frame);
+        if self.room_for(wanted, outcomes)?.is_none() {
+            self.held = None;
+            tracing::info!("there is room: frames are taken again");
+            outcomes(Outcome::Resumed);
+        }
+        Ok(())
+    }
+
+    /// Bytes above `store.max_bytes` with a file of `incoming` bytes more.
+    fn over_budget(&self, incoming: u64) -> Result<u64, StoreError> {
+        if self.options.max_bytes == 0 {
+            return Ok(0);
+        }
+        let mut taken = self.kept_bytes + incoming;
+        for suffix in ["", "-wal"] {
+            let mut path = self.database.clone().into_os_string();
+            path.push(suffix);
+            match std::fs::metadata(&path) {
+                Ok(meta) => taken += meta.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    return Err(StoreError::file("ask for the size of", Path::new(&path))(error));
+                }
+            }
+        }
+        Ok(taken.saturating_sub(self.options.max_bytes))
+    }
+
     /// Gives room back that others took meanwhile, and restores the reserve.
     pub(super) fn keep_room(
         &mut self,
@@ -90,6 +181,7 @@ impl Writer {
         if short > 0 {
             self.evict(short, NoFile::EvictedMinFree, outcomes)?;
         }
+        self.resume_if_room(outcomes)?;
         self.restore_reserve()
     }
 
@@ -98,7 +190,7 @@ impl Writer {
         &mut self,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<(), StoreError> {
-        let part = (self.retention.max_bytes / EVICT_PART).max(1);
+        let part = (self.options.frames.max_bytes / EVICT_PART).max(1);
         self.evict(part, NoFile::EvictedMinFree, outcomes).map(drop)
     }
 
@@ -138,8 +230,11 @@ impl Writer {
         let database = self.database.clone();
         let query = |db: &rusqlite::Connection| -> rusqlite::Result<Vec<Candidate>> {
             let mut statement = db.prepare_cached(
-                "SELECT pk, file, file_bytes FROM frame WHERE file IS NOT NULL
-                 ORDER BY segmented DESC, pk LIMIT ?1",
+                "SELECT pk, file, file_bytes FROM frame
+                 WHERE file IS NOT NULL
+                   AND CASE archived WHEN 2 THEN 0 WHEN 0 THEN 2 - segmented ELSE 9 END < 9
+                 ORDER BY CASE archived WHEN 2 THEN 0 WHEN 0 THEN 2 - segmented ELSE 9 END, pk
+                 LIMIT ?1",
             )?;
             let rows = statement.query_map([EVICT_FILES], |row| {
                 Ok(Candidate {
@@ -219,7 +314,7 @@ impl Writer {
     fn short_of_free(&self, incoming: u64) -> Result<u64, StoreError> {
         let free = frames::free_bytes(&self.folder)
             .map_err(StoreError::file("ask for the free room of", &self.folder))?;
-        Ok(self.retention.min_free_bytes.saturating_add(incoming).saturating_sub(free))
+        Ok(self.options.frames.min_free_bytes.saturating_add(incoming).saturating_sub(free))
     }
 
     /// Sets room aside, if it is not there and there is some.

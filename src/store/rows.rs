@@ -4,12 +4,15 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
+use super::aggregates;
 use super::job::{Gap, NoFile};
+use super::outbox::{self, Deliveries, Kind, PartRef, Want};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
+use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
-use crate::domain::segmentation::{ModelRef, Segmentation};
+use crate::domain::segmentation::{ModelRef, Timings};
 use crate::domain::session::Session;
 
 /// Whether a frame's pixels are in a file, and if not, why.
@@ -29,36 +32,61 @@ pub(super) fn session(db: &Connection, id: SessionId) -> rusqlite::Result<Option
 }
 
 /// A session begins.
-pub(super) fn open_session(db: &Connection, session: &Session) -> rusqlite::Result<()> {
+pub(super) fn open_session(
+    db: &Connection,
+    session: &Session,
+    (deliveries, now): (&Deliveries, &Stamp),
+) -> rusqlite::Result<()> {
     let boot = boot(db, &session.started)?;
-    db.prepare_cached(
-        "INSERT INTO session (id, name, source, channel, operator, pixel_size_um,
+    let added = db
+        .prepare_cached(
+            "INSERT INTO session (id, name, source, channel, operator, pixel_size_um,
                               started_wall_ns, started_mono_ns, started_boot)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (id) DO NOTHING",
-    )?
-    .execute(params![
-        session.id.as_bytes(),
-        session.name,
-        session.source,
-        session.channel,
-        session.operator,
-        session.pixel_size_um,
-        session.started.wall_ns,
-        session.started.mono_ns.cast_signed(),
-        boot,
-    ])?;
+        )?
+        .execute(params![
+            session.id.as_bytes(),
+            session.name,
+            session.source,
+            session.channel,
+            session.operator,
+            session.pixel_size_um,
+            session.started.wall_ns,
+            session.started.mono_ns.cast_signed(),
+            boot,
+        ])?;
+    if added > 0 {
+        want_session(db, db.last_insert_rowid(), (deliveries, now))?;
+    }
     Ok(())
 }
 
 /// A session ends.
-pub(super) fn close_session(db: &Connection, pk: i64, at: &Stamp) -> rusqlite::Result<()> {
+pub(super) fn close_session(
+    db: &Connection,
+    pk: i64,
+    at: &Stamp,
+    (deliveries, now): (&Deliveries, &Stamp),
+) -> rusqlite::Result<()> {
     let boot = boot(db, at)?;
-    db.prepare_cached(
-        "UPDATE session SET ended_wall_ns = ?2, ended_mono_ns = ?3, ended_boot = ?4
+    let closed = db
+        .prepare_cached(
+            "UPDATE session SET ended_wall_ns = ?2, ended_mono_ns = ?3, ended_boot = ?4
          WHERE pk = ?1 AND ended_wall_ns IS NULL",
-    )?
-    .execute(params![pk, at.wall_ns, at.mono_ns.cast_signed(), boot])?;
+        )?
+        .execute(params![pk, at.wall_ns, at.mono_ns.cast_signed(), boot])?;
+    if closed > 0 {
+        want_session(db, pk, (deliveries, now))?;
+    }
     Ok(())
+}
+
+fn want_session(
+    db: &Connection,
+    session: i64,
+    (deliveries, now): (&Deliveries, &Stamp),
+) -> rusqlite::Result<()> {
+    outbox::want(db, deliveries, Want { kind: Kind::Session, session, part: None, key: 1 }, now)
 }
 
 /// A gap in a session.
@@ -96,6 +124,13 @@ pub(super) fn pixels_of(db: &Connection, id: FrameId) -> rusqlite::Result<Option
         .optional()
 }
 
+/// A frame's place in its session.
+struct Placed {
+    series: i64,
+    position: u64,
+    part: u64,
+}
+
 /// Records a frame, and gives its primary key. A frame that is recorded stays as it is.
 pub(super) fn frame(
     db: &Connection,
@@ -103,11 +138,16 @@ pub(super) fn frame(
     frame: &Frame,
     file: Option<&str>,
     pixels: Pixels,
+    (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<i64> {
     if let Some(pk) = frame_pk(db, frame.id)? {
         return Ok(pk);
     }
     let boot = boot(db, &frame.captured)?;
+    let placed = place(db, session, frame)?;
+    let archived = file.is_some()
+        && deliveries.archive.is_some()
+        && deliveries.pixels.includes(frame.sequence);
     let (file_bytes, no_file) = match pixels {
         Pixels::Filed { bytes } => (Some(bytes.cast_signed()), None),
         Pixels::Without(reason) => (None, Some(reason)),
@@ -115,10 +155,11 @@ pub(super) fn frame(
     db.prepare_cached(
         "INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
                             captured_boot, exposure_us, width, height, bit_depth, sha256,
-                            pixel_size_um, plate, well, field, origin, file, file_bytes, no_file)
+                            pixel_size_um, plate, well, field, origin, file, file_bytes, no_file,
+                            series, position, archived)
          VALUES (:id, :session, :sequence, :wall, :mono, :boot, :exposure, :width, :height,
                  :bit_depth, :sha256, :pixel_size, :plate, :well, :field, :origin,
-                 :file, :file_bytes, :no_file)",
+                 :file, :file_bytes, :no_file, :series, :position, :archived)",
     )?
     .execute(named_params! {
         ":id": frame.id.as_bytes(),
@@ -140,26 +181,70 @@ pub(super) fn frame(
         ":file": file,
         ":file_bytes": file_bytes,
         ":no_file": no_file,
+        ":series": placed.series,
+        ":position": placed.position.cast_signed(),
+        ":archived": archived,
     })?;
     let pk = db.last_insert_rowid();
     db.prepare_cached("UPDATE session SET frames = frames + 1 WHERE pk = ?1")?
         .execute([session])?;
+    let part = PartRef { series: placed.series, part: placed.part, model: None };
+    let kinds = [Some(Kind::Frames), archived.then_some(Kind::Pixels)];
+    for kind in kinds.into_iter().flatten() {
+        outbox::want(db, deliveries, Want { kind, session, part: Some(part), key: pk }, now)?;
+    }
     Ok(pk)
 }
 
-/// Records a model's answer to a frame that is recorded: the result, its label image and its
-/// objects. False if this model's answer to this frame was there already.
+/// Gives a frame the next position in the series of its shape, which is made where there is
+/// none.
+fn place(db: &Connection, session: i64, frame: &Frame) -> rusqlite::Result<Placed> {
+    let shape = params![session, frame.width, frame.height, frame.bit_depth.div_ceil(8)];
+    db.prepare_cached(
+        "INSERT INTO series (session, number, width, height, bytes_per_pixel, part_frames)
+         VALUES (?1, (SELECT count(*) FROM series WHERE session = ?1), ?2, ?3, ?4,
+                 max(1, min(64, 268435456 / (?2 * ?3))))
+         ON CONFLICT (session, width, height, bytes_per_pixel) DO NOTHING",
+    )?
+    .execute(shape)?;
+    db.prepare_cached(
+        "UPDATE series SET frames = frames + 1
+         WHERE session = ?1 AND width = ?2 AND height = ?3 AND bytes_per_pixel = ?4
+         RETURNING pk, frames - 1, (frames - 1) / part_frames",
+    )?
+    .query_row(shape, |row| {
+        Ok(Placed {
+            series: row.get(0)?,
+            position: row.get::<_, i64>(1)?.cast_unsigned(),
+            part: row.get::<_, i64>(2)?.cast_unsigned(),
+        })
+    })
+}
+
+/// One model's answer to one frame, ready for its rows.
+pub(super) struct NewResult<'a> {
+    pub(super) model: &'a ModelRef,
+    pub(super) labels: &'a LabelImage,
+    /// The labels as `blobs::encode` packed them.
+    pub(super) packed: &'a [u8],
+    pub(super) objects: &'a [Object],
+    pub(super) focus: f32,
+    pub(super) timings: Timings,
+}
+
+/// Records a model's answer to a frame that is recorded: the result, its label image, its
+/// objects, its share of the sums, and what is to be delivered of it. False if this model's
+/// answer to this frame was there already.
 pub(super) fn segmentation(
     db: &Connection,
     session: i64,
     frame: i64,
-    segmentation: &Segmentation,
-    labels: &[u8],
-    now: &Stamp,
+    result: &NewResult<'_>,
+    (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<bool> {
-    let model = model(db, &segmentation.model)?;
+    let model = model(db, result.model)?;
     let boot = boot(db, now)?;
-    let timings = &segmentation.timings;
+    let timings = &result.timings;
     let added = db
         .prepare_cached(
             "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
@@ -172,8 +257,8 @@ pub(super) fn segmentation(
         .execute(named_params! {
             ":frame": frame,
             ":model": model,
-            ":objects": segmentation.labels.count(),
-            ":focus": segmentation.focus,
+            ":objects": result.labels.count(),
+            ":focus": result.focus,
             ":normalise": timings.normalise_us.cast_signed(),
             ":network": timings.network_us.cast_signed(),
             ":instances": timings.instances_us.cast_signed(),
@@ -181,15 +266,15 @@ pub(super) fn segmentation(
             ":wall": now.wall_ns,
             ":mono": now.mono_ns.cast_signed(),
             ":boot": boot,
-            ":sha256": segmentation.labels.sha256(),
-            ":labels": labels,
+            ":sha256": result.labels.sha256(),
+            ":labels": result.packed,
         })?;
     if added == 0 {
         return Ok(false);
     }
     let pk = db.last_insert_rowid();
     crate::base::crash::point("segmentation inserted");
-    for object in segmentation.objects.iter() {
+    for object in result.objects {
         insert_object(db, pk, object)?;
     }
     db.prepare_cached("UPDATE frame SET segmented = 1 WHERE pk = ?1 AND segmented = 0")?
@@ -198,8 +283,41 @@ pub(super) fn segmentation(
         "UPDATE session SET segmentations = segmentations + 1, objects = objects + ?2
          WHERE pk = ?1",
     )?
-    .execute(params![session, segmentation.labels.count()])?;
+    .execute(params![session, result.labels.count()])?;
+    aggregates::add(db, frame, model, result.objects, result.focus)?;
+    let part = db
+        .prepare_cached(
+            "SELECT series.pk, frame.position / series.part_frames
+             FROM frame JOIN series ON series.pk = frame.series WHERE frame.pk = ?1",
+        )?
+        .query_row([frame], |row| {
+            let part = row.get::<_, i64>(1)?.cast_unsigned();
+            Ok(PartRef { series: row.get(0)?, part, model: Some(model) })
+        })?;
+    let want = Want { kind: Kind::Results, session, part: Some(part), key: pk };
+    outbox::want(db, deliveries, want, now)?;
     Ok(true)
+}
+
+/// The session and the size of a recorded frame.
+pub(super) fn recorded(
+    db: &Connection,
+    id: FrameId,
+) -> rusqlite::Result<Option<(i64, SessionId, i64, u64, (u32, u32))>> {
+    db.prepare_cached(
+        "SELECT frame.pk, session.id, session.pk, frame.sequence, frame.width, frame.height
+         FROM frame JOIN session ON session.pk = frame.session WHERE frame.id = ?1",
+    )?
+    .query_row([id.as_bytes()], |row| {
+        Ok((
+            row.get(0)?,
+            SessionId::from_bytes(row.get(1)?),
+            row.get(2)?,
+            row.get::<_, i64>(3)?.cast_unsigned(),
+            (row.get(4)?, row.get(5)?),
+        ))
+    })
+    .optional()
 }
 
 /// An event of the store itself, for its logbook.
@@ -276,7 +394,7 @@ fn model(db: &Connection, model: &ModelRef) -> rusqlite::Result<i64> {
     Ok(db.last_insert_rowid())
 }
 
-fn boot(db: &Connection, stamp: &Stamp) -> rusqlite::Result<i64> {
+pub(super) fn boot(db: &Connection, stamp: &Stamp) -> rusqlite::Result<i64> {
     let known = db
         .prepare_cached("SELECT pk FROM boot WHERE id = ?1")?
         .query_row([stamp.boot_id.as_bytes()], |row| row.get(0))

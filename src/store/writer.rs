@@ -29,25 +29,30 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::blobs;
+use super::dating;
 use super::error::{Remedy, StoreError};
 use super::frames;
-use super::job::{Gap, Job, NoFile, Outcome};
+use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
-use super::options::FrameRetention;
-use super::rows::{self, Pixels};
+use super::options::Options;
+use super::outbox::{self, Answer, Ask, Deliveries};
+use super::rows::{self, NewResult, Pixels};
 use super::schema;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId};
 use crate::base::queue::{Received, Receiver};
 use crate::domain::frame::Frame;
+use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
 use crate::domain::record::Record;
-use crate::domain::segmentation::Segmentation;
+use crate::domain::segmentation::{Segmentation, Timings};
 use crate::domain::session::Session;
 
 /// Jobs that share a commit at most: bounds what one failure can touch.
@@ -72,13 +77,18 @@ pub(super) struct Writer {
     pub(super) connection: Option<Connection>,
     pub(super) lock: FolderLock,
     pub(super) clock: Clock,
-    pub(super) retention: FrameRetention,
+    pub(super) options: Options,
     /// Bytes of all frame files.
     pub(super) kept_bytes: u64,
     /// Files that no row names any more (or never did), to be removed after the next commit.
     pub(super) leftovers: Vec<PathBuf>,
     /// Small jobs that failed and are tried again.
     pub(super) owed: VecDeque<Ledger>,
+    /// Where results go from here.
+    pub(super) deliveries: Deliveries,
+    /// Set while there is no room and nothing may go: what has to fit before frames are taken
+    /// again, in bytes.
+    pub(super) held: Option<u64>,
 }
 
 /// A job that is rows only, without a frame.
@@ -87,6 +97,7 @@ pub(super) enum Ledger {
     Open(Session),
     Close { session: SessionId, at: Stamp },
     Gap(Gap),
+    Clock { now: Stamp, trusted: bool },
 }
 
 /// A job with its heavy work done: only rows are missing.
@@ -106,10 +117,25 @@ enum Prepared {
         segmentation: Segmentation,
         labels: Vec<u8>,
     },
+    Import {
+        imported: Box<Imported>,
+        labels: Vec<u8>,
+    },
+    Ask {
+        ask: Ask,
+        reply: SyncSender<Result<Answer, StoreError>>,
+    },
     Unfit {
         frame: FrameId,
         error: StoreError,
     },
+}
+
+/// What a job's rows came to.
+enum Added {
+    Rows,
+    Imported(Record),
+    Answer(Answer),
 }
 
 impl Writer {
@@ -151,6 +177,7 @@ impl Writer {
                     self.report(job, result, outcomes);
                 }
                 self.remove_leftovers();
+                self.look_for_room(outcomes);
             }
             Err(error) => {
                 if error.remedy() == Remedy::Retry && !error.is_disk_full() {
@@ -163,12 +190,45 @@ impl Writer {
         }
     }
 
+    /// Takes on where results go, and notes what they do not have yet.
+    pub(super) fn deliver_to(&mut self, deliveries: Deliveries) -> Result<(), StoreError> {
+        let (now, database) = (self.clock.now(), self.database.clone());
+        let run = |db: &mut Connection| -> rusqlite::Result<()> {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            outbox::reconcile(&transaction, &deliveries, &now)?;
+            transaction.commit()
+        };
+        run(self.connection()?)
+            .map_err(schema::damaged_or("note what is to be delivered", &database))?;
+        self.deliveries = deliveries;
+        Ok(())
+    }
+
+    /// Asks the outbox without the queue.
+    pub(super) fn ask(&mut self, ask: Ask) -> Result<Answer, StoreError> {
+        let (reply, answer) = std::sync::mpsc::sync_channel(1);
+        self.work(vec![Job::Ask { ask, reply }], &mut |_| {});
+        answer.recv().unwrap_or_else(|_| {
+            Err(StoreError::Damaged {
+                path: self.database.clone(),
+                detail: "the writer gave no answer".to_owned(),
+            })
+        })
+    }
+
     fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
         if !self.owed.is_empty() || !self.leftovers.is_empty() {
             self.work(Vec::new(), outcomes);
         }
         if let Err(error) = self.keep_room(outcomes) {
             tracing::warn!(%error, "cannot make room");
+        }
+    }
+
+    /// After a batch: a delivery may have made room, which the idle writer would find late.
+    fn look_for_room(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+        if let Err(error) = self.resume_if_room(outcomes) {
+            tracing::debug!(%error, "cannot look for room");
         }
     }
 
@@ -205,6 +265,18 @@ impl Writer {
             Job::Open(session) => Prepared::Ledger(Ledger::Open(session)),
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
             Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
+            Job::Clock { now, trusted } => Prepared::Ledger(Ledger::Clock { now, trusted }),
+            Job::Ask { ask, reply } => Prepared::Ask { ask, reply },
+            Job::Import(imported) => {
+                let frame = imported.frame;
+                match encode(&imported.labels, &imported.objects) {
+                    Ok(labels) => Prepared::Import { imported: Box::new(imported), labels },
+                    Err(why) => Prepared::Unfit {
+                        frame,
+                        error: StoreError::Unfit { what: "import the labels", frame, why },
+                    },
+                }
+            }
             Job::Keep { session, frame } => {
                 let (pixels, fresh, trouble) = match self.keep_pixels(session, &frame, outcomes) {
                     Ok((pixels, fresh)) => (pixels, fresh, None),
@@ -239,10 +311,15 @@ impl Writer {
         if let Some(pixels) = known {
             return Ok((pixels, false));
         }
-        if !self.retention.keep.includes(frame.sequence) {
+        if !self.options.frames.keep.includes(frame.sequence) {
             return Ok((Pixels::Without(NoFile::Rule), false));
         }
-        if let Some(reason) = self.room_for(frames::expected_bytes(frame), outcomes)? {
+        let incoming = frames::expected_bytes(frame);
+        if let Some(reason) = self.room_for(incoming, outcomes)? {
+            // One that could never fit is no reason to hold the others.
+            if incoming <= self.options.frames.max_bytes {
+                self.hold(incoming, reason, outcomes);
+            }
             return Ok((Pixels::Without(reason), false));
         }
         let bytes = match frames::write(&self.folder, session, frame) {
@@ -258,9 +335,10 @@ impl Writer {
     }
 
     /// All rows of the batch in one transaction.
-    fn commit(&mut self, batch: &[Prepared]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+    fn commit(&mut self, batch: &[Prepared]) -> Result<Vec<Result<Added, StoreError>>, StoreError> {
         let now = self.clock.now();
         let database = self.database.clone();
+        let deliveries = self.deliveries.clone();
         let failed = |error| schema::damaged_or("commit", &database)(error);
         let connection = self.connection()?;
         let mut transaction =
@@ -268,10 +346,10 @@ impl Writer {
         let mut results = Vec::with_capacity(batch.len());
         for job in batch {
             let savepoint = transaction.savepoint().map_err(failed)?;
-            match insert(&savepoint, job, &now) {
-                Ok(()) => {
+            match insert(&savepoint, job, (&deliveries, &now)) {
+                Ok(added) => {
                     savepoint.commit().map_err(failed)?;
-                    results.push(Ok(()));
+                    results.push(Ok(added));
                 }
                 Err(Trouble::Job(error)) => results.push(Err(error)),
                 Err(Trouble::Database(error)) => {
@@ -291,15 +369,29 @@ impl Writer {
     fn report(
         &mut self,
         job: Prepared,
-        result: Result<(), StoreError>,
+        result: Result<Added, StoreError>,
         outcomes: &mut impl FnMut(Outcome),
     ) {
-        if let Err(error) = result {
-            self.report_failed(job, &error, outcomes);
-            return;
-        }
+        let added = match result {
+            Ok(added) => added,
+            Err(error) => {
+                self.report_failed(job, &error, outcomes);
+                return;
+            }
+        };
         outcomes(match job {
             Prepared::Ledger(_) => return,
+            Prepared::Import { .. } => match added {
+                Added::Imported(record) => Outcome::Saved(record),
+                Added::Rows | Added::Answer(_) => return,
+            },
+            Prepared::Ask { reply, .. } => {
+                if let Added::Answer(answer) = added {
+                    // Who asked may have gone meanwhile; the lease sees to that.
+                    reply.send(Ok(answer)).ok();
+                }
+                return;
+            }
             Prepared::Keep { frame, trouble: Some(error), .. } => {
                 Outcome::Failed { frame: Some(frame.id), error }
             }
@@ -342,6 +434,11 @@ impl Writer {
                 Some(frame.id)
             }
             Prepared::Commit { segmentation, .. } => Some(segmentation.frame.id),
+            Prepared::Import { imported, .. } => Some(imported.frame),
+            Prepared::Ask { reply, .. } => {
+                reply.send(Err(error.clone())).ok();
+                return;
+            }
             Prepared::Unfit { frame, .. } => Some(frame),
         };
         outcomes(Outcome::Failed { frame, error: error.clone() });
@@ -413,7 +510,8 @@ fn weight(job: &Job) -> usize {
     match job {
         Job::Keep { frame, .. } => frame.pixels.len() * frame.pixels.bytes_per_pixel(),
         Job::Commit { segmentation, .. } => 256 * segmentation.objects.len() + 4096,
-        Job::Open(_) | Job::Close { .. } | Job::Gap(_) => 256,
+        Job::Import(imported) => 256 * imported.objects.len() + 4096,
+        Job::Open(_) | Job::Close { .. } | Job::Gap(_) | Job::Clock { .. } | Job::Ask { .. } => 256,
     }
 }
 
@@ -429,33 +527,87 @@ impl From<rusqlite::Error> for Trouble {
     }
 }
 
-fn insert(db: &Connection, job: &Prepared, now: &Stamp) -> Result<(), Trouble> {
+fn insert(
+    db: &Connection,
+    job: &Prepared,
+    (deliveries, now): (&Deliveries, &Stamp),
+) -> Result<Added, Trouble> {
     let session_pk = |id: SessionId| {
         rows::session(db, id)?
             .ok_or_else(|| Trouble::Job(StoreError::UnknownSession { session: id }))
     };
+    let when = (deliveries, now);
     match job {
-        Prepared::Ledger(Ledger::Open(session)) => rows::open_session(db, session)?,
+        Prepared::Ledger(Ledger::Open(session)) => rows::open_session(db, session, when)?,
         Prepared::Ledger(Ledger::Close { session, at }) => {
-            rows::close_session(db, session_pk(*session)?, at)?;
+            rows::close_session(db, session_pk(*session)?, at, when)?;
         }
         Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
+        Prepared::Ledger(Ledger::Clock { now, trusted }) => dating::clock(db, now, *trusted)?,
         Prepared::Keep { session, frame, pixels, .. } => {
             let name = frames::file_name(*session, frame.id);
             let file = matches!(pixels, Pixels::Filed { .. }).then_some(name.as_str());
-            rows::frame(db, session_pk(*session)?, frame, file, *pixels)?;
+            rows::frame(db, session_pk(*session)?, frame, file, *pixels, when)?;
             crash::point("frame inserted");
         }
         Prepared::Commit { session, segmentation, labels } => {
             let session = session_pk(*session)?;
             // Its keep went before; if that failed, the frame is recorded now, without pixels.
             let without = Pixels::Without(NoFile::WriteFailed);
-            let frame = rows::frame(db, session, &segmentation.frame, None, without)?;
-            rows::segmentation(db, session, frame, segmentation, labels, now)?;
+            let frame = rows::frame(db, session, &segmentation.frame, None, without, when)?;
+            let result = NewResult {
+                model: &segmentation.model,
+                labels: &segmentation.labels,
+                packed: labels,
+                objects: &segmentation.objects,
+                focus: segmentation.focus,
+                timings: segmentation.timings,
+            };
+            rows::segmentation(db, session, frame, &result, when)?;
         }
+        Prepared::Import { imported, labels } => {
+            return import(db, imported, labels, when).map(Added::Imported);
+        }
+        Prepared::Ask { ask, .. } => return Ok(Added::Answer(outbox::answer(db, ask, now)?)),
         Prepared::Unfit { .. } => {}
     }
-    Ok(())
+    Ok(Added::Rows)
+}
+
+fn import(
+    db: &Connection,
+    imported: &Imported,
+    packed: &[u8],
+    when: (&Deliveries, &Stamp),
+) -> Result<Record, Trouble> {
+    let unfit = |why: String| {
+        let (what, frame) = ("import the labels", imported.frame);
+        Trouble::Job(StoreError::Unfit { what, frame, why })
+    };
+    let Some((frame, session, session_pk, sequence, size)) = rows::recorded(db, imported.frame)?
+    else {
+        return Err(unfit("the frame is not in this store; import into the store it is in".into()));
+    };
+    let labels = &imported.labels;
+    if (labels.width(), labels.height()) != size {
+        return Err(unfit(format!(
+            "they are {}×{} pixels but the frame {}×{}; import labels of the frame's own size",
+            labels.width(),
+            labels.height(),
+            size.0,
+            size.1
+        )));
+    }
+    let result = NewResult {
+        model: &imported.model,
+        labels,
+        packed,
+        objects: &imported.objects,
+        focus: imported.focus,
+        timings: Timings::default(),
+    };
+    rows::segmentation(db, session_pk, frame, &result, when)?;
+    Ok(Record::committed(imported.frame, session, sequence, labels.count()))
 }
 
 /// The label image as bytes, if the result is one that the invariants allow.
@@ -470,9 +622,13 @@ fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
             frame.height
         ));
     }
+    encode(labels, &segmentation.objects)
+}
+
+/// The label image as bytes, if these are its objects.
+fn encode(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
     let areas = areas(labels);
-    let told: Vec<(u32, u32)> =
-        segmentation.objects.iter().map(|object| (object.label, object.area)).collect();
+    let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
     if !(1..).zip(areas).eq(told) {
         return Err("its objects are not those of its label image; report this as a defect".into());
     }
@@ -480,7 +636,7 @@ fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
 }
 
 /// Pixels of each object, by label from 1.
-pub(super) fn areas(labels: &crate::domain::label_image::LabelImage) -> Vec<u32> {
+pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
     let mut areas = vec![0_u32; labels.count() as usize + 1];
     for &label in labels.labels() {
         areas[label as usize] += 1;

@@ -1,0 +1,588 @@
+//! What leaves the box, read from the store: sessions, series, frames, results, and how far
+//! their deliveries are.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use super::blobs;
+use super::error::StoreError;
+use super::outbox::{Destination, Item, Kind};
+use super::readers::{self, Reader, float, unsigned};
+use crate::base::clock::rfc3339;
+use crate::base::ids::{FrameId, SessionId};
+use crate::domain::facts::{Dated, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
+use crate::domain::frame::Place;
+use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
+use crate::domain::segmentation::{ModelRef, Timings};
+
+/// How far one destination is. Times are RFC 3339 in UTC.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Delivery {
+    /// Which.
+    pub destination: Destination,
+    /// Where it is, as `s3://lab/box-1`.
+    pub place: String,
+    /// Deliveries that are to be made, each of up to 64 frames.
+    pub waiting: u64,
+    /// Frames and results in them that no receipt covers.
+    pub waiting_rows: u64,
+    /// Deliveries that were never taken and are not tried again by themselves.
+    pub quarantined: u64,
+    /// Single frames and results that were never taken.
+    pub refused: u64,
+    /// Deliveries made.
+    pub done: u64,
+    /// When the oldest row that waits came.
+    pub oldest: Option<String>,
+    /// Why the last attempt failed, while it does.
+    pub reason: Option<String>,
+}
+
+/// A delivery that was never taken.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Quarantined {
+    /// Where to.
+    pub destination: Destination,
+    /// What.
+    pub kind: Kind,
+    /// Of which session.
+    pub session: SessionId,
+    /// Number of the series in it, where it is a part of one.
+    pub series: Option<u32>,
+    /// Number of the part.
+    pub part: Option<u64>,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it was not taken.
+    pub reason: String,
+}
+
+/// A frame or result that was never taken.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Refused {
+    /// Where to.
+    pub destination: Destination,
+    /// Frames, results, or pixels.
+    pub kind: Kind,
+    /// The frame.
+    pub frame: FrameId,
+    /// Why it was not taken.
+    pub reason: String,
+    /// When, RFC 3339 in UTC.
+    pub at: String,
+}
+
+/// The store's own keys of what a destination can never take.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RefusedKeys {
+    /// Frames.
+    pub frames: HashSet<i64>,
+    /// Results.
+    pub results: HashSet<i64>,
+}
+
+/// What a destination has, as it was read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredReceipt {
+    /// What it is part of.
+    pub kind: Kind,
+    /// Its key at the destination.
+    pub key: String,
+    /// Size.
+    pub bytes: u64,
+    /// SHA-256 of the bytes.
+    pub sha256: [u8; 32],
+    /// Rows in it.
+    pub rows: u64,
+}
+
+impl Reader {
+    /// What is known of a session; `None` if there is no such.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn session_facts(&self, id: SessionId) -> Result<Option<SessionFacts>, StoreError> {
+        self.with("read a session", |db| {
+            db.prepare_cached(
+                "SELECT session.id, session.name, session.source, session.channel,
+                        session.operator, session.pixel_size_um,
+                        coalesce(session.started_mono_ns + begin.offset_ns,
+                                 session.started_wall_ns),
+                        session.started_wall_ns, session.started_mono_ns, begin.id,
+                        coalesce(session.ended_mono_ns + end.offset_ns, session.ended_wall_ns),
+                        session.ended_wall_ns, session.ended_mono_ns, end.id,
+                        session.frames, session.segmentations, session.objects,
+                        session.archive_date
+                 FROM session JOIN boot AS begin ON begin.pk = session.started_boot
+                 LEFT JOIN boot AS end ON end.pk = session.ended_boot
+                 WHERE session.id = ?1",
+            )?
+            .query_row([id.as_bytes()], session_facts)
+            .optional()
+        })
+    }
+
+    /// The series of a session, by number.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn series(&self, session: SessionId) -> Result<Vec<Series>, StoreError> {
+        self.with("read the series of a session", |db| {
+            db.prepare_cached(
+                "SELECT series.pk, session.id, series.number, series.width, series.height,
+                        series.bytes_per_pixel, series.part_frames, series.frames
+                 FROM series JOIN session ON session.pk = series.session
+                 WHERE session.id = ?1 ORDER BY series.number",
+            )?
+            .query_map([session.as_bytes()], |row| {
+                Ok(Series {
+                    pk: row.get(0)?,
+                    session: SessionId::from_bytes(row.get(1)?),
+                    number: row.get(2)?,
+                    width: row.get(3)?,
+                    height: row.get(4)?,
+                    bytes_per_pixel: row.get(5)?,
+                    part_frames: row.get(6)?,
+                    frames: unsigned(row, 7)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// The frames of a series at these positions, in their order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn frames_of(
+        &self,
+        series: &Series,
+        positions: Range<u64>,
+    ) -> Result<Vec<FrameFacts>, StoreError> {
+        self.with("read the frames of a series", |db| frames_of(db, series, positions))
+    }
+
+    /// Those of these frames that an archive is to have, or has, with their pixels.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn archived_frames_of(
+        &self,
+        series: &Series,
+        positions: Range<u64>,
+    ) -> Result<Vec<FrameFacts>, StoreError> {
+        self.with("read the frames to archive", |db| {
+            let mut frames = frames_of(db, series, positions)?;
+            let mut archived = db.prepare_cached("SELECT archived > 0 FROM frame WHERE pk = ?1")?;
+            let mut wanted = Vec::with_capacity(frames.len());
+            for frame in frames.drain(..) {
+                if archived.query_row([frame.pk], |row| row.get(0))? {
+                    wanted.push(frame);
+                }
+            }
+            Ok(wanted)
+        })
+    }
+
+    /// The models that answered to frames of a session, in the order of their first use.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn models_of(&self, session: SessionId) -> Result<Vec<ModelFacts>, StoreError> {
+        self.with("read the models of a session", |db| {
+            db.prepare_cached(&format!(
+                "{MODEL} WHERE pk IN (SELECT model FROM field_sum
+                     WHERE session = (SELECT pk FROM session WHERE id = ?1)) ORDER BY pk"
+            ))?
+            .query_map([session.as_bytes()], model_facts)?
+            .collect()
+        })
+    }
+
+    /// A model by the store's own key.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn model(&self, pk: i64) -> Result<Option<ModelFacts>, StoreError> {
+        self.with("read a model", |db| {
+            db.prepare_cached(&format!("{MODEL} WHERE pk = ?1"))?
+                .query_row([pk], model_facts)
+                .optional()
+        })
+    }
+
+    /// The answers of one model to the frames at these positions, in their order.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn results_of(
+        &self,
+        series: &Series,
+        model: &ModelFacts,
+        positions: Range<u64>,
+    ) -> Result<Vec<ResultFacts>, StoreError> {
+        self.with("read the results of a series", |db| {
+            // One transaction: a result's frame is there when the result is.
+            let read = db.unchecked_transaction()?;
+            let frames: HashMap<i64, Arc<FrameFacts>> =
+                frames_of(&read, series, positions.clone())?
+                    .into_iter()
+                    .map(|frame| (frame.pk, Arc::new(frame)))
+                    .collect();
+            let model = Arc::new(model.clone());
+            let mut statement = read.prepare_cached(
+                "SELECT segmentation.pk, segmentation.frame, segmentation.objects,
+                        segmentation.focus, segmentation.normalise_us, segmentation.network_us,
+                        segmentation.instances_us, segmentation.measure_us,
+                        coalesce(segmentation.committed_mono_ns + boot.offset_ns,
+                                 segmentation.committed_wall_ns),
+                        segmentation.committed_wall_ns, segmentation.committed_mono_ns, boot.id,
+                        segmentation.labels_sha256
+                 FROM frame JOIN segmentation ON segmentation.frame = frame.pk
+                 JOIN boot ON boot.pk = segmentation.committed_boot
+                 WHERE frame.series = ?1 AND frame.position >= ?2 AND frame.position < ?3
+                   AND segmentation.model = ?4
+                 ORDER BY frame.position",
+            )?;
+            let rows = statement.query_map(
+                params![
+                    series.pk,
+                    positions.start.cast_signed(),
+                    positions.end.cast_signed(),
+                    model.pk
+                ],
+                |row| {
+                    let frame = frames
+                        .get(&row.get(1)?)
+                        .cloned()
+                        .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                    Ok(ResultFacts {
+                        pk: row.get(0)?,
+                        frame,
+                        model: Arc::clone(&model),
+                        objects: row.get(2)?,
+                        focus: row.get::<_, Option<f32>>(3)?.unwrap_or(f32::NAN),
+                        timings: Timings {
+                            normalise_us: unsigned(row, 4)?,
+                            network_us: unsigned(row, 5)?,
+                            instances_us: unsigned(row, 6)?,
+                            measure_us: unsigned(row, 7)?,
+                        },
+                        committed: dated(row, 8)?,
+                        labels_sha256: row.get(12)?,
+                    })
+                },
+            )?;
+            rows.collect()
+        })
+    }
+
+    /// The label image of a result, its hash checked.
+    ///
+    /// # Errors
+    /// When the database cannot be read or the labels are damaged.
+    pub fn labels_of(&self, result: &ResultFacts) -> Result<LabelImage, StoreError> {
+        let packed: Vec<u8> = self.with("read a label image", |db| {
+            db.prepare_cached("SELECT labels FROM segmentation WHERE pk = ?1")?
+                .query_row([result.pk], |row| row.get(0))
+        })?;
+        let (what, frame) = ("read the label image", result.frame.id);
+        let unfit = |why: String| StoreError::Unfit { what, frame, why };
+        let labels = blobs::decode(&packed).map_err(|error| unfit(error.to_string()))?;
+        if labels.sha256() != result.labels_sha256 {
+            return Err(unfit("its hash is not the recorded one: run `reticle fsck`".to_owned()));
+        }
+        Ok(labels)
+    }
+
+    /// The objects of a result, by label.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn objects_of(&self, result: &ResultFacts) -> Result<Vec<Object>, StoreError> {
+        self.with("read the objects of a result", |db| readers::objects_of(db, result.pk))
+    }
+
+    /// Keys of the frames or results that a destination can never take.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn refused_of(&self, item: &Item) -> Result<Vec<i64>, StoreError> {
+        self.with("read what was refused", |db| {
+            db.prepare_cached("SELECT subject FROM refused WHERE destination = ?1 AND kind = ?2")?
+                .query_map(params![item.destination, item.kind], |row| row.get(0))?
+                .collect()
+        })
+    }
+
+    /// Keys of all frames and results that a destination can never take.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn refused_keys(&self, destination: Destination) -> Result<RefusedKeys, StoreError> {
+        self.with("read what was refused", |db| {
+            let mut keys = RefusedKeys::default();
+            let mut statement =
+                db.prepare_cached("SELECT kind, subject FROM refused WHERE destination = ?1")?;
+            let mut rows = statement.query([destination])?;
+            while let Some(row) = rows.next()? {
+                match row.get(0)? {
+                    Kind::Results => keys.results.insert(row.get(1)?),
+                    Kind::Frames => keys.frames.insert(row.get(1)?),
+                    Kind::Session | Kind::Pixels => false,
+                };
+            }
+            Ok(keys)
+        })
+    }
+
+    /// How far each destination is.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn deliveries(&self) -> Result<Vec<Delivery>, StoreError> {
+        self.with("read the outbox", |db| {
+            db.prepare_cached(
+                "SELECT destination.name, destination.place,
+                        (SELECT count(*) FROM outbox
+                          WHERE destination = destination.name AND state = 'waiting'),
+                        (SELECT coalesce(sum(max(wanted_rows - done_rows, kind = 'session')), 0)
+                           FROM outbox
+                          WHERE destination = destination.name AND state = 'waiting'),
+                        (SELECT count(*) FROM outbox
+                          WHERE destination = destination.name AND state = 'quarantined'),
+                        (SELECT count(*) FROM refused WHERE destination = destination.name),
+                        (SELECT count(*) FROM outbox
+                          WHERE destination = destination.name AND state = 'done'),
+                        (SELECT min(coalesce(since_mono_ns + boot.offset_ns, since_wall_ns))
+                           FROM outbox JOIN boot ON boot.pk = since_boot
+                          WHERE destination = destination.name AND state = 'waiting'),
+                        (SELECT reason FROM outbox
+                          WHERE destination = destination.name AND state = 'waiting'
+                            AND reason IS NOT NULL ORDER BY attempts DESC LIMIT 1)
+                 FROM destination ORDER BY destination.name",
+            )?
+            .query_map([], |row| {
+                Ok(Delivery {
+                    destination: row.get(0)?,
+                    place: row.get(1)?,
+                    waiting: unsigned(row, 2)?,
+                    waiting_rows: unsigned(row, 3)?,
+                    quarantined: unsigned(row, 4)?,
+                    refused: unsigned(row, 5)?,
+                    done: unsigned(row, 6)?,
+                    oldest: row.get::<_, Option<i64>>(7)?.map(rfc3339),
+                    reason: row.get(8)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// Deliveries that were never taken.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn quarantined(&self) -> Result<Vec<Quarantined>, StoreError> {
+        self.with("read the quarantine", |db| {
+            db.prepare_cached(
+                "SELECT outbox.destination, outbox.kind, session.id, series.number, outbox.part,
+                        outbox.attempts, coalesce(outbox.reason, '')
+                 FROM outbox JOIN session ON session.pk = outbox.session
+                 LEFT JOIN series ON series.pk = outbox.series
+                 WHERE outbox.state = 'quarantined' ORDER BY outbox.pk",
+            )?
+            .query_map([], |row| {
+                Ok(Quarantined {
+                    destination: row.get(0)?,
+                    kind: row.get(1)?,
+                    session: SessionId::from_bytes(row.get(2)?),
+                    series: row.get(3)?,
+                    part: row.get::<_, Option<i64>>(4)?.map(i64::cast_unsigned),
+                    attempts: row.get(5)?,
+                    reason: row.get(6)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// Frames and results that were never taken.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn refused(&self) -> Result<Vec<Refused>, StoreError> {
+        self.with("read the quarantine", |db| {
+            db.prepare_cached(
+                "SELECT refused.destination, refused.kind, frame.id, refused.reason,
+                        refused.wall_ns
+                 FROM refused JOIN frame ON frame.pk = CASE refused.kind
+                     WHEN 'results' THEN (SELECT frame FROM segmentation WHERE pk = subject)
+                     ELSE subject END
+                 ORDER BY refused.wall_ns",
+            )?
+            .query_map([], |row| {
+                Ok(Refused {
+                    destination: row.get(0)?,
+                    kind: row.get(1)?,
+                    frame: FrameId::from_bytes(row.get(2)?),
+                    reason: row.get(3)?,
+                    at: rfc3339(row.get(4)?),
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// What a destination has of a session, by key.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn receipts(
+        &self,
+        destination: Destination,
+        session: SessionId,
+    ) -> Result<Vec<StoredReceipt>, StoreError> {
+        self.with("read the receipts", |db| {
+            db.prepare_cached(
+                "SELECT outbox.kind, receipt.key, receipt.bytes, receipt.sha256, receipt.rows
+                 FROM outbox JOIN receipt ON receipt.outbox = outbox.pk
+                 JOIN destination ON destination.name = outbox.destination
+                 WHERE outbox.destination = ?1 AND receipt.place = destination.place
+                   AND outbox.session = (SELECT pk FROM session WHERE id = ?2)
+                 ORDER BY receipt.key",
+            )?
+            .query_map(params![destination, session.as_bytes()], |row| {
+                Ok(StoredReceipt {
+                    kind: row.get(0)?,
+                    key: row.get(1)?,
+                    bytes: unsigned(row, 2)?,
+                    sha256: row.get(3)?,
+                    rows: unsigned(row, 4)?,
+                })
+            })?
+            .collect()
+        })
+    }
+
+    /// Whether anything of a session still waits for a destination, its description apart.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn is_behind(
+        &self,
+        destination: Destination,
+        session: SessionId,
+    ) -> Result<bool, StoreError> {
+        self.with("read the outbox", |db| {
+            db.prepare_cached(
+                "SELECT EXISTS (SELECT 1 FROM outbox
+                     WHERE destination = ?1 AND kind <> 'session' AND state <> 'done'
+                       AND session = (SELECT pk FROM session WHERE id = ?2))",
+            )?
+            .query_row(params![destination, session.as_bytes()], |row| row.get(0))
+        })
+    }
+}
+
+fn frames_of(
+    db: &Connection,
+    series: &Series,
+    positions: Range<u64>,
+) -> rusqlite::Result<Vec<FrameFacts>> {
+    db.prepare_cached(
+        "SELECT frame.pk, frame.id, frame.position, frame.sequence,
+                coalesce(frame.captured_mono_ns + boot.offset_ns, frame.captured_wall_ns),
+                frame.captured_wall_ns, frame.captured_mono_ns, boot.id, frame.exposure_us,
+                frame.bit_depth, frame.sha256, frame.pixel_size_um, frame.plate, frame.well,
+                frame.field, frame.origin, frame.segmented, frame.file IS NOT NULL
+         FROM frame JOIN boot ON boot.pk = frame.captured_boot
+         WHERE frame.series = ?1 AND frame.position >= ?2 AND frame.position < ?3
+         ORDER BY frame.position",
+    )?
+    .query_map(
+        params![series.pk, positions.start.cast_signed(), positions.end.cast_signed()],
+        |row| {
+            Ok(FrameFacts {
+                pk: row.get(0)?,
+                id: FrameId::from_bytes(row.get(1)?),
+                session: series.session,
+                series: series.number,
+                position: unsigned(row, 2)?,
+                sequence: unsigned(row, 3)?,
+                captured: dated(row, 4)?,
+                exposure_us: row.get(8)?,
+                width: series.width,
+                height: series.height,
+                bit_depth: row.get(9)?,
+                sha256: row.get(10)?,
+                pixel_size_um: row.get(11)?,
+                place: Place { plate: row.get(12)?, well: row.get(13)?, field: row.get(14)? },
+                origin: row.get(15)?,
+                segmented: row.get(16)?,
+                has_pixels: row.get(17)?,
+            })
+        },
+    )?
+    .collect()
+}
+
+fn session_facts(row: &Row<'_>) -> rusqlite::Result<SessionFacts> {
+    let started = dated(row, 6)?;
+    let ended = match row.get::<_, Option<i64>>(10)? {
+        Some(_) => Some(dated(row, 10)?),
+        None => None,
+    };
+    // Until it is archived: the day of its beginning.
+    let archive_date = match row.get::<_, Option<String>>(17)? {
+        Some(date) => date,
+        None => started.rfc3339().chars().take("YYYY-MM-DD".len()).collect(),
+    };
+    Ok(SessionFacts {
+        id: SessionId::from_bytes(row.get(0)?),
+        name: row.get(1)?,
+        source: row.get(2)?,
+        channel: row.get(3)?,
+        operator: row.get(4)?,
+        pixel_size_um: optional_float(row, 5)?,
+        started,
+        ended,
+        frames: unsigned(row, 14)?,
+        segmentations: unsigned(row, 15)?,
+        objects: unsigned(row, 16)?,
+        archive_date,
+    })
+}
+
+fn optional_float(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<f64>> {
+    Ok(Some(float(row, at)?).filter(|value| value.is_finite()))
+}
+
+/// Four columns: best time, recorded time, monotonic time, boot.
+fn dated(row: &Row<'_>, at: usize) -> rusqlite::Result<Dated> {
+    Ok(Dated {
+        at_ns: row.get(at)?,
+        recorded_ns: row.get(at + 1)?,
+        mono_ns: unsigned(row, at + 2)?,
+        boot: Uuid::from_bytes(row.get(at + 3)?),
+    })
+}
+
+const MODEL: &str = "SELECT pk, name, sha256, parameters, software FROM model";
+
+fn model_facts(row: &Row<'_>) -> rusqlite::Result<ModelFacts> {
+    Ok(ModelFacts {
+        pk: row.get(0)?,
+        model: ModelRef {
+            name: row.get(1)?,
+            sha256: row.get(2)?,
+            parameters: row.get(3)?,
+            software: row.get(4)?,
+        },
+    })
+}
