@@ -5,6 +5,7 @@
 //! capture       the source                store queue (every frame), segment queue
 //! segment       segment queue             store queue (result), live feed
 //! store-writer  store queue               monitor (saved, failed)
+//! sync          store reader              store queue (claims, receipts), destinations
 //! web           status board, live feed,  command queue
 //!               store reader
 //! control (main) command queue, signals   gate, store queue (sessions), monitor
@@ -15,10 +16,12 @@
 //! `store` holds [`STORE_QUEUE`] jobs and the sender waits: nothing is ever dropped there.
 //!
 //! Shutdown runs from left to right: capture stops, each queue closes behind its last
-//! sender, each stage finishes what it has and is joined.
+//! sender, each stage finishes what it has and is joined. What is on its way to a destination
+//! is broken off: it waits in the outbox, on the disk.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use anyhow::Context;
 
@@ -31,17 +34,21 @@ use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::learn::evaluate::Comparison;
 use crate::segment::{Segmenter, golden};
-use crate::store::{Job, Store};
+use crate::store::{Job, Outcome, Store};
+use crate::sync;
 use crate::web::{self, LiveFeed, LiveFrame, StatusBoard};
 
 mod control;
 mod monitor;
 
-use control::{Control, CurrentSession};
+use control::{Claim, Control, CurrentSession};
 use monitor::Monitor;
 
 /// Jobs that wait for the disk: some 16 MB of frames at 1024² and 16 bits.
 const STORE_QUEUE: usize = 8;
+
+/// How often a source that can wait looks whether there is room again.
+const ROOM_POLL: Duration = Duration::from_millis(200);
 
 /// Runs the appliance until it is asked to stop.
 ///
@@ -53,8 +60,15 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
     prove(&mut segmenter, clock);
-    let (store, _) = Store::open(&settings.store, clock.clone())?;
+    let (mut store, _) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
+    let destinations = sync::Destinations::open(
+        &settings.sync,
+        &settings.r#box.name(),
+        &settings.store,
+        clock.clone(),
+    )?;
+    store.deliver_to(destinations.deliveries())?;
 
     let board = StatusBoard::new();
     let live = LiveFeed::new();
@@ -66,10 +80,23 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
     let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
 
-    let outcomes = monitor.clone();
+    let outcomes = (monitor.clone(), session.clone());
     let writer = store
-        .spawn_writer(jobs, move |outcome| outcomes.outcome(&outcome))
+        .spawn_writer(jobs, move |outcome| {
+            let (monitor, session) = &outcomes;
+            match outcome {
+                Outcome::Held { .. } => session.hold(true),
+                Outcome::Resumed => session.hold(false),
+                _ => {}
+            }
+            monitor.outcome(&outcome);
+        })
         .context("cannot start the thread store-writer")?;
+    let syncing = sync::spawn(destinations, reader.clone(), to_store.clone(), {
+        let monitor = monitor.clone();
+        move |deliveries| monitor.deliveries(deliveries)
+    })
+    .context("cannot start the thread sync")?;
     let segmenting = spawn("segment", {
         let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
         let session = session.clone();
@@ -84,6 +111,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
             gate: gate.clone(),
             session: session.clone(),
             monitor: monitor.clone(),
+            waits: segment_policy(settings) == WhenFull::Wait,
         };
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
@@ -99,9 +127,12 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     // These end only when they are told to: one that ends before has panicked.
     let stages = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
     let dead = || stages.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
-    let control = Control::new(settings, clock, gate, session, to_store, monitor);
+    let control =
+        Control::new(settings, clock, gate, session, to_store, monitor, syncing.handle());
     let died = control.run(&commands, shutdown, dead);
 
+    // It gives to the store's queue, which closes behind its last sender.
+    syncing.stop();
     for (thread, name) in stages {
         join(thread, name);
     }
@@ -150,6 +181,8 @@ struct Capture {
     gate: Gate,
     session: CurrentSession,
     monitor: Monitor,
+    /// Whether the source can wait for room.
+    waits: bool,
 }
 
 impl Capture {
@@ -175,9 +208,23 @@ impl Capture {
                     frame.place.plate = Some(plate.clone());
                 }
                 let frame = Arc::new(*frame);
-                // None when the session was closed while this frame was on its way.
-                let Some(session) = self.session.claim(&frame) else { return };
-                to_store.send(Job::Keep { session, frame: Arc::clone(&frame) });
+                let mut claim = self.session.claim(&frame);
+                // Files can wait until there is room; a camera cannot.
+                while claim == Claim::NoRoom
+                    && self.waits
+                    && !self.shutdown.wait(ROOM_POLL)
+                    && self.gate.is_open()
+                {
+                    claim = self.session.claim(&frame);
+                }
+                match claim {
+                    Claim::Session(session) => {
+                        to_store.send(Job::Keep { session, frame: Arc::clone(&frame) });
+                    }
+                    // The live view goes on.
+                    Claim::NoRoom => self.monitor.unrecorded(&frame),
+                    Claim::Closed => return,
+                }
                 if let Sent::Displaced(skipped) = to_segment.send(frame) {
                     self.monitor.skipped(&skipped);
                 }

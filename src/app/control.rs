@@ -24,10 +24,14 @@ use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
 use crate::domain::status::{Command, RunState};
-use crate::store::{Gap, GapReason, Job};
+use crate::store::{Gap, GapReason, Job, Wish};
+use crate::sync;
 
 /// How often signals and rates are looked at.
 const TICK: Duration = Duration::from_millis(250);
+
+/// Ticks between two looks at whether the clock can be trusted.
+const CLOCK_TICKS: u32 = 20;
 
 /// The open session, and to which session the frames on their way belong.
 #[derive(Clone, Default)]
@@ -36,6 +40,8 @@ pub(super) struct CurrentSession(Arc<Mutex<Owners>>);
 #[derive(Default)]
 struct Owners {
     open: Option<SessionId>,
+    /// The store has no room: frames are shown, and belong to no session.
+    held: bool,
     /// Newest last. A frame that is being segmented when its session closes still belongs to it.
     recent: VecDeque<(FrameId, SessionId)>,
 }
@@ -43,21 +49,45 @@ struct Owners {
 /// More than can be between capture and the end of segmentation.
 const RECENT: usize = 64;
 
+/// To whom a frame belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// To this session: it is recorded.
+    Session(SessionId),
+    /// To nobody, because there is no room to record it.
+    NoRoom,
+    /// To nobody: its session was closed while it was on its way.
+    Closed,
+}
+
 impl CurrentSession {
+    /// Whether there is no room to record frames.
+    pub(super) fn hold(&self, held: bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).held = held;
+    }
+
+    /// Whether there is no room to record frames.
+    pub(super) fn is_held(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).held
+    }
+
     /// The open session.
     pub(super) fn id(&self) -> Option<SessionId> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).open
     }
 
     /// Claims a frame for the open session.
-    pub(super) fn claim(&self, frame: &Frame) -> Option<SessionId> {
+    pub(super) fn claim(&self, frame: &Frame) -> Claim {
         let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = owners.open?;
+        let Some(session) = owners.open else { return Claim::Closed };
+        if owners.held {
+            return Claim::NoRoom;
+        }
         if owners.recent.len() == RECENT {
             owners.recent.pop_front();
         }
         owners.recent.push_back((frame.id, session));
-        Some(session)
+        Claim::Session(session)
     }
 
     /// The session that claimed a frame.
@@ -79,7 +109,10 @@ pub(super) struct Control<'a> {
     session: CurrentSession,
     to_store: Sender<Job>,
     monitor: Monitor,
+    sync: sync::Handle,
     state: RunState,
+    /// Whether wall time could be trusted when this was last looked at.
+    trusted: bool,
 }
 
 impl<'a> Control<'a> {
@@ -90,8 +123,11 @@ impl<'a> Control<'a> {
         session: CurrentSession,
         to_store: Sender<Job>,
         monitor: Monitor,
+        sync: sync::Handle,
     ) -> Self {
-        Self { settings, clock, gate, session, to_store, monitor, state: RunState::Stopped }
+        let state = RunState::Stopped;
+        let trusted = clock.is_trusted();
+        Self { settings, clock, gate, session, to_store, monitor, sync, state, trusted }
     }
 
     /// Starts the first session, then obeys until shutdown is requested, a signal comes, or a
@@ -115,7 +151,9 @@ impl<'a> Control<'a> {
                 tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
             }
         }
+        self.to_store.send(Job::Clock { now: self.clock.now(), trusted: self.trusted });
         self.obey(Command::Start);
+        let mut ticks = 0_u32;
         while !shutdown.is_requested() {
             match commands.recv_timeout(TICK) {
                 Received::Item(command) => self.obey(command),
@@ -134,6 +172,11 @@ impl<'a> Control<'a> {
             if self.monitor.take_source_ended() {
                 self.obey(Command::Stop);
             }
+            ticks = ticks.wrapping_add(1);
+            if ticks.is_multiple_of(CLOCK_TICKS) {
+                self.look_at_the_clock();
+            }
+            self.grant_wishes();
             self.monitor.tick();
         }
         shutdown.request();
@@ -148,6 +191,27 @@ impl<'a> Control<'a> {
             (RunState::Running, Command::Pause) => self.change(RunState::Paused),
             (RunState::Running | RunState::Paused, Command::Stop) => self.close_session(),
             _ => {}
+        }
+    }
+
+    /// What somebody asked by the command line.
+    fn grant_wishes(&self) {
+        let folder = &self.settings.store.folder;
+        if Wish::Retry.take(folder) {
+            tracing::info!("asked to try again what was refused");
+            self.sync.retry();
+        }
+        if Wish::Deliver.take(folder) {
+            tracing::info!("asked to deliver everything that waits");
+            self.sync.deliver_all();
+        }
+    }
+
+    /// A wrong clock that has become right dates again what was recorded with it.
+    fn look_at_the_clock(&mut self) {
+        if !self.trusted && self.clock.is_trusted() {
+            self.trusted = true;
+            self.to_store.send(Job::Clock { now: self.clock.now(), trusted: true });
         }
     }
 

@@ -145,6 +145,18 @@ impl Monitor {
         self.board.update(|status| status.counters.skipped += 1);
     }
 
+    /// A frame that is only shown: there is no room to record it.
+    pub(super) fn unrecorded(&self, frame: &Frame) {
+        tracing::trace!(frame = %frame.id, "not recorded: no room");
+        self.board.update(|status| status.counters.unrecorded += 1);
+    }
+
+    /// How far the destinations are.
+    pub(super) fn deliveries(&self, deliveries: &[Delivery]) {
+        let sync = deliveries.iter().map(sync_state).collect();
+        self.board.update(|status| status.sync = sync);
+    }
+
     /// A frame's result goes to the store now.
     pub(super) fn awaits_save(&self, frame: &Frame) {
         self.with(|inner| {
@@ -224,7 +236,12 @@ impl Monitor {
             }
             Outcome::Evicted { frames, bytes, reason } => {
                 tracing::info!(frames, bytes, reason = reason.word(), "evicted frame files");
+                self.board.update(|status| status.counters.evicted += frames);
             }
+            Outcome::Held { reason } => {
+                self.board.update(|status| status.hold = Some(reason.clone()));
+            }
+            Outcome::Resumed => self.board.update(|status| status.hold = None),
         }
     }
 
@@ -248,6 +265,17 @@ impl Monitor {
             status.segment_fps = segment_fps;
             status.resident_bytes = resident_bytes;
         });
+    }
+}
+
+fn sync_state(delivery: &Delivery) -> SyncState {
+    SyncState {
+        destination: delivery.destination.word().to_owned(),
+        place: delivery.place.clone(),
+        waiting: delivery.waiting_rows,
+        quarantined: delivery.quarantined + delivery.refused,
+        oldest: delivery.oldest.clone(),
+        reason: delivery.reason.clone(),
     }
 }
 

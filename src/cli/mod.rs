@@ -11,8 +11,10 @@ pub mod camera;
 pub mod config;
 pub mod eval;
 pub mod fsck;
+pub mod outbox;
 pub mod run;
 pub mod segment;
+pub mod sync;
 pub mod tables;
 pub mod train;
 pub mod version;
@@ -52,6 +54,10 @@ enum Verb {
     Config(config::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
+    /// See how far deliveries are, and make, repeat or verify them
+    Sync(sync::Args),
+    /// See what waits to be delivered, and what was never taken
+    Outbox(outbox::Args),
     /// Say what exactly is running
     Version(version::Args),
 }
@@ -68,6 +74,8 @@ pub fn main() -> ExitCode {
         Verb::Camera(args) => camera::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
+        Verb::Sync(args) => sync::run(args),
+        Verb::Outbox(args) => outbox::run(args),
         Verb::Version(args) => version::run(args),
     };
     match done {

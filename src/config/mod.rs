@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::{capture, segment, store, telemetry, web};
+use crate::domain::facts::BoxName;
+use crate::{capture, segment, store, sync, telemetry, web};
 
 mod files;
 mod introspect;
@@ -33,6 +34,8 @@ pub const DEFAULT_FILE: &str = "/etc/reticle/reticle.toml";
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
+    /// Which box of which lab this is: in keys, tables and topics wherever results go.
+    pub r#box: BoxOptions,
     /// Where frames come from and how they are taken.
     pub source: capture::Options,
     /// What is recorded with each acquisition.
@@ -41,6 +44,8 @@ pub struct Settings {
     pub segment: segment::Options,
     /// Where results are kept, and which frames are kept with them.
     pub store: store::Options,
+    /// Where results go from here. They are safe in the store whatever happens there.
+    pub sync: sync::Options,
     /// The page and the HTTP API.
     pub web: web::Options,
     /// What is logged, and how. The environment variable `RETICLE_LOG` overrides the level,
@@ -52,13 +57,44 @@ pub struct Settings {
 fn table_order() -> Vec<(&'static str, &'static [&'static str])> {
     use introspect::fields;
     vec![
+        ("box", fields::<BoxOptions>()),
         ("source", fields::<capture::Options>()),
         ("session", fields::<SessionOptions>()),
         ("segment", fields::<segment::Options>()),
         ("store", fields::<store::Options>()),
+        ("sync", fields::<sync::Options>()),
         ("web", fields::<web::Options>()),
         ("log", fields::<telemetry::Options>()),
     ]
+}
+
+/// Which box of which lab this is: the table `[box]`.
+#[derive(
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(default, deny_unknown_fields)]
+pub struct BoxOptions {
+    /// Name of the lab.
+    pub site: String,
+    /// Name of the box, other than those of all others in the lab. Left out: the host's name.
+    pub name: Option<String>,
+}
+
+impl Default for BoxOptions {
+    fn default() -> Self {
+        Self { site: "lab".to_owned(), name: None }
+    }
+}
+
+impl BoxOptions {
+    /// The names in effect.
+    pub fn name(&self) -> BoxName {
+        let host = || {
+            let uname = rustix::system::uname();
+            uname.nodename().to_string_lossy().into_owned()
+        };
+        BoxName { site: self.site.clone(), name: self.name.clone().unwrap_or_else(host) }
+    }
 }
 
 /// What is recorded with each acquisition: the table `[session]`.
@@ -90,6 +126,8 @@ impl Settings {
             ("session.plate", &self.session.plate),
             ("session.channel", &self.session.channel),
             ("session.operator", &self.session.operator),
+            ("box.name", &self.r#box.name),
+            ("box.site", &Some(self.r#box.site.clone())),
         ];
         for (key, text) in texts {
             let Some(text) = text else { continue };

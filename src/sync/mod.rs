@@ -1,7 +1,35 @@
 //! What leaves the box: to an archive (S3 or a folder) and to the lab's PostgreSQL.
+//!
+//! ```text
+//! store.outbox ─claim─► engine ─► archive: spool files ─► objects (S3, folder) ─┐ receipt,
+//!        ▲                 └────► central: rows ─► one transaction (PostgreSQL) ┤ commit
+//!        └──────────────────────── report ◄─────────────────────────────────────┘
+//! ```
+//!
+//! What is to be delivered is noted in the transaction that commits it ([`crate::store`]), and is
+//! done only when the destination has said so and was asked again. Keys and natural keys are
+//! deterministic: whatever is sent twice is there once.
 
+mod archive;
+mod central;
+mod delivering;
+mod destinations;
+mod drain;
+mod engine;
 mod error;
+mod objects;
 mod options;
+mod outbox;
+mod throttle;
+mod undelivered;
+mod verify;
 
+pub use central::Central;
+pub use destinations::Destinations;
+pub use drain::drain;
+pub use engine::{Handle, Syncing, spawn};
 pub use error::{Remedy, SyncError};
+pub use objects::Archive;
 pub use options::{ArchiveOptions, CentralOptions, Options};
+pub use throttle::Throttle;
+pub use verify::{Difference, Verified, verify};

@@ -1,0 +1,257 @@
+//! `reticle sync`: how far the deliveries to the archive and the central database are, and what
+//! to do about them.
+//!
+//! With `--json`: `status` and `drain` print `destinations`, a list (`destination`, `place`,
+//! `waiting`, `waiting_rows`, `quarantined`, `refused`, `done`, `oldest`, `reason`); `verify`
+//! prints `sessions`, `objects`, `bytes`, `rows`, `waiting` and `differences` (each
+//! `destination`, `session`, `key`, `what`); `retry` prints `retried`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Outcome;
+use crate::base::clock::Clock;
+use crate::base::shutdown::Shutdown;
+use crate::config::{self, Settings};
+use crate::store::{Answer, Ask, Delivery, Reader, Store, StoreError, Wish};
+use crate::sync::{self, Destinations};
+
+/// How often a running daemon's progress is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Looks without any progress after which waiting for a daemon ends: two minutes.
+const PATIENCE: u32 = 240;
+
+/// Arguments.
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Data folder [default: as configured]
+    #[arg(long, value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+    /// Print the answer as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// How far each destination is
+    Status,
+    /// Deliver everything that waits, and return when it is there
+    ///
+    /// Without a daemon this process delivers; a running one is asked to. Ends with exit code 1
+    /// when something is left: in quarantine, or because a destination does not answer.
+    Drain,
+    /// Give another chance to what was refused or quarantined
+    Retry,
+    /// Read everything that the destinations have, and compare it with the store
+    ///
+    /// Every object of the archive is read to its end and hashed, which costs what reading it
+    /// costs. Ends with exit code 1 on any difference.
+    Verify,
+}
+
+/// Does what the verb says.
+///
+/// # Errors
+/// When the store or a destination cannot be read.
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    let settings = settings(args.config.as_deref(), args.data)?;
+    match args.verb {
+        Verb::Status => {
+            let deliveries = Reader::open(&settings.store.folder)?.deliveries()?;
+            print_deliveries(&deliveries, args.json)?;
+            Ok(Outcome::Fine)
+        }
+        Verb::Drain => {
+            let deliveries = drain(&settings)?;
+            print_deliveries(&deliveries, args.json)?;
+            let left = |delivery: &Delivery| {
+                delivery.waiting + delivery.quarantined + delivery.refused > 0
+            };
+            let any = deliveries.iter().any(left);
+            Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
+        }
+        Verb::Retry => retry(&settings, args.json),
+        Verb::Verify => verify(&settings, args.json),
+    }
+}
+
+/// The configuration, with the data folder of the command line.
+pub(super) fn settings(
+    config: Option<&std::path::Path>,
+    data: Option<PathBuf>,
+) -> anyhow::Result<Settings> {
+    let mut settings = config::load(config)?;
+    if let Some(folder) = data {
+        settings.store.folder = folder;
+    }
+    Ok(settings)
+}
+
+fn destinations(settings: &Settings) -> anyhow::Result<Destinations> {
+    let name = settings.r#box.name();
+    Ok(Destinations::open(&settings.sync, &name, &settings.store, Clock::system())?)
+}
+
+fn drain(settings: &Settings) -> anyhow::Result<Vec<Delivery>> {
+    let reader = Reader::open(&settings.store.folder)?;
+    let bar = progress_bar();
+    let deliveries = match Store::open(&settings.store, Clock::system()) {
+        Ok((store, _)) => sync::drain(&destinations(settings)?, store, |now| show(&bar, now))?,
+        Err(StoreError::Locked { .. }) => {
+            Wish::Deliver.ask(&settings.store.folder)?;
+            wait_for_daemon(&reader, &bar)?
+        }
+        Err(error) => return Err(error.into()),
+    };
+    bar.finish_and_clear();
+    Ok(deliveries)
+}
+
+/// Returns when nothing waits any more, or nothing has moved for a while.
+fn wait_for_daemon(reader: &Reader, bar: &ProgressBar) -> anyhow::Result<Vec<Delivery>> {
+    let (mut last, mut still) = (None, 0);
+    loop {
+        let deliveries = reader.deliveries()?;
+        show(bar, &deliveries);
+        let waiting = deliveries.iter().map(|delivery| delivery.waiting).sum::<u64>();
+        still = if last == Some(waiting) { still + 1 } else { 0 };
+        if waiting == 0 || still >= PATIENCE {
+            return Ok(deliveries);
+        }
+        last = Some(waiting);
+        // Nobody asks to stop: a signal ends this process, and the daemon goes on.
+        Shutdown::new().wait(LOOK);
+    }
+}
+
+fn retry(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
+    let reader = Reader::open(&settings.store.folder)?;
+    let count = |deliveries: Vec<Delivery>| -> u64 {
+        deliveries.iter().map(|delivery| delivery.quarantined + delivery.refused).sum()
+    };
+    let before = count(reader.deliveries()?);
+    match Store::open(&settings.store, Clock::system()) {
+        Ok((mut store, _)) => {
+            if let Answer::Retried(items) = store.ask(Ask::Retry)? {
+                tracing::debug!(items, "given another chance");
+            }
+        }
+        Err(StoreError::Locked { .. }) => Wish::Retry.ask(&settings.store.folder)?,
+        Err(error) => return Err(error.into()),
+    }
+    let mut out = std::io::stdout().lock();
+    if json {
+        writeln!(out, "{}", serde_json::json!({ "retried": before }))
+    } else {
+        writeln!(out, "{before} refused or quarantined; they are tried again.")
+    }
+    .context("cannot write to standard output")?;
+    Ok(Outcome::Fine)
+}
+
+fn verify(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
+    let reader = Reader::open(&settings.store.folder)?;
+    let destinations = destinations(settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start")?;
+    let bar = progress_bar();
+    let verified = runtime.block_on(sync::verify(&destinations, &reader, |done, sessions| {
+        bar.set_message(format!("session {} of {sessions}", done + 1));
+    }))?;
+    bar.finish_and_clear();
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &verified)?;
+        writeln!(out)?;
+    } else {
+        for difference in &verified.differences {
+            let key = difference.key.as_deref().unwrap_or("the rows");
+            writeln!(
+                out,
+                "DIFFERENT {} session {}: {key} {}",
+                difference.destination.word(),
+                difference.session,
+                difference.what
+            )?;
+        }
+        writeln!(
+            out,
+            "{} sessions: {} objects ({} bytes) and {} rows compared, {} differences, {} \
+             deliveries wait.",
+            verified.sessions,
+            verified.objects,
+            verified.bytes,
+            verified.rows,
+            verified.differences.len(),
+            verified.waiting
+        )?;
+    }
+    let fine = verified.differences.is_empty();
+    Ok(if fine { Outcome::Fine } else { Outcome::WithFailures })
+}
+
+pub(super) fn print_deliveries(deliveries: &[Delivery], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        let answer = serde_json::json!({ "destinations": deliveries });
+        serde_json::to_writer_pretty(&mut out, &answer)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    if deliveries.is_empty() {
+        writeln!(out, "No destination is configured, or no daemon has run with one yet.")?;
+    }
+    for delivery in deliveries {
+        let Delivery { destination, place, waiting, waiting_rows, done, .. } = delivery;
+        writeln!(out, "{} {place}", destination.word())?;
+        writeln!(out, "  delivered    {done} parts")?;
+        let oldest = delivery
+            .oldest
+            .as_ref()
+            .map(|oldest| format!(", the oldest since {oldest}"))
+            .unwrap_or_default();
+        writeln!(out, "  waiting      {waiting} parts with {waiting_rows} new rows{oldest}")?;
+        if delivery.quarantined + delivery.refused > 0 {
+            writeln!(
+                out,
+                "  quarantined  {} parts, {} single frames or results; see `reticle outbox \
+                 quarantine`",
+                delivery.quarantined, delivery.refused
+            )?;
+        }
+        if let Some(reason) = &delivery.reason {
+            writeln!(out, "  last failure {reason}")?;
+        }
+    }
+    Ok(())
+}
+
+fn show(bar: &ProgressBar, deliveries: &[Delivery]) {
+    let waiting: u64 = deliveries.iter().map(|delivery| delivery.waiting).sum();
+    bar.set_message(format!("{waiting} parts wait"));
+}
+
+/// On a terminal only.
+fn progress_bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}

@@ -1,0 +1,332 @@
+//! The thread `sync`: claims deliveries, makes them, and reports what became of them.
+//!
+//! One loop for each destination, so that one that hangs holds nobody else. A loop claims one
+//! delivery at a time, the most urgent first (the store knows the order), and reports it before
+//! the next. What fails is given back with a time to wait:
+//!
+//! | remedy  | what happens |
+//! |---------|---------------------------------------------------------------------------------|
+//! | retry   | again after a while: 1 s, twice as long each time, at most [`LONGEST_WAIT`], with jitter; the whole destination waits, because the cause is most often its own |
+//! | stop    | the same from [`STOP_WAIT`] on; logged as an error, because a person is needed |
+//! | give up | quarantined: the item, or the one frame or result in it that is at fault; the next goes on at once |
+//!
+//! Nothing is lost when this thread is stopped at any moment: what was claimed is in the outbox,
+//! and what was put twice was put under the same key.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::archive::Archiving;
+use super::delivering::Delivering;
+use super::destinations::Destinations;
+use super::error::Remedy;
+use super::outbox::{NoAnswer, Outbox};
+use super::undelivered::Undelivered;
+use crate::base::queue::Sender;
+use crate::store::{Answer, Ask, Claim, Delivery, Item, Job, Reader, Report};
+
+/// How often an idle loop looks into the outbox.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often the status is told.
+const TELL: Duration = Duration::from_secs(2);
+
+/// How long a delivery may take before somebody else may claim it. Nobody else does while this
+/// process holds the data folder; the next one clears all leases.
+const LEASE: Duration = Duration::from_secs(3600);
+
+/// The first wait after a failure.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// The first wait after a failure that a person must mend.
+const STOP_WAIT: Duration = Duration::from_secs(15);
+
+/// The longest wait: people mend things and want to see it.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
+
+/// What is wished of the loops.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// Counts the wishes to deliver everything now.
+    pub(super) deliver_all: u64,
+    /// Stop, at once.
+    pub(super) stop: bool,
+}
+
+/// Wakes the loops. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    wish: Arc<watch::Sender<Wish>>,
+    outbox: Outbox,
+}
+
+impl Handle {
+    /// Deliver everything that waits now, full parts or not, without waiting for anything.
+    pub fn deliver_all(&self) {
+        self.wish.send_modify(|wish| wish.deliver_all += 1);
+    }
+
+    /// Give another chance to what was not taken, then [`Handle::deliver_all`].
+    pub fn retry(&self) {
+        self.outbox.retry();
+        self.deliver_all();
+    }
+}
+
+/// The running thread.
+pub struct Syncing {
+    handle: Handle,
+    thread: JoinHandle<()>,
+}
+
+impl Syncing {
+    /// To wake it.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Breaks off what is on its way, and waits for the thread.
+    pub fn stop(self) {
+        self.handle.wish.send_modify(|wish| wish.stop = true);
+        if self.thread.join().is_err() {
+            tracing::error!("the thread sync panicked; this is a fault in Reticle");
+        }
+    }
+}
+
+/// Starts the thread `sync`. `tell` is told how far the destinations are, every two seconds.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn spawn(
+    destinations: Destinations,
+    reader: Reader,
+    jobs: Sender<Job>,
+    tell: impl FnMut(&[Delivery]) + Send + 'static,
+) -> std::io::Result<Syncing> {
+    let outbox = Outbox::new(jobs);
+    let (wish, wishes) = watch::channel(Wish::default());
+    let handle = Handle { wish: Arc::new(wish), outbox: outbox.clone() };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("sync-work")
+        .enable_all()
+        .build()?;
+    Archiving::clean_spool(&destinations.data_folder);
+    let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
+        runtime.block_on(serve(destinations, reader, outbox, wishes, tell));
+        // Blocking work that is under way (a shard being packed) need not be waited for.
+        runtime.shutdown_background();
+    })?;
+    Ok(Syncing { handle, thread })
+}
+
+async fn serve(
+    destinations: Destinations,
+    reader: Reader,
+    outbox: Outbox,
+    wishes: watch::Receiver<Wish>,
+    mut tell: impl FnMut(&[Delivery]),
+) {
+    let mut loops = JoinSet::new();
+    for delivering in destinations.delivering(&reader, &outbox) {
+        let serving = Serving {
+            delivering,
+            outbox: outbox.clone(),
+            wishes: wishes.clone(),
+            max_delay: destinations.max_delay,
+            only_drain: false,
+            trouble: 0,
+            told: None,
+        };
+        loops.spawn(serving.run());
+    }
+    drop(outbox);
+    let mut stopping = wishes;
+    loop {
+        let reader = reader.clone();
+        match tokio::task::spawn_blocking(move || reader.deliveries()).await {
+            Ok(Ok(deliveries)) => tell(&deliveries),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot read how far deliveries are"),
+            Err(_) => break,
+        }
+        let stopped = tokio::time::timeout(TELL, stopping.wait_for(|wish| wish.stop)).await;
+        if stopped.is_ok() {
+            break;
+        }
+    }
+    while let Some(ended) = loops.join_next().await {
+        if ended.is_err() {
+            tracing::error!("a delivery loop panicked; this is a fault in Reticle");
+        }
+    }
+}
+
+/// The loop of one destination.
+pub(super) struct Serving {
+    pub(super) delivering: Delivering,
+    pub(super) outbox: Outbox,
+    pub(super) wishes: watch::Receiver<Wish>,
+    pub(super) max_delay: Duration,
+    /// Deliver everything once, then end; and end after [`TRIES`] failures in a row.
+    pub(super) only_drain: bool,
+    /// Failures in a row.
+    pub(super) trouble: u32,
+    /// The failure that was logged last, so that one that lasts is not logged again.
+    pub(super) told: Option<String>,
+}
+
+/// Failures in a row after which a drain ends.
+const TRIES: u32 = 5;
+
+impl Serving {
+    pub(super) async fn run(mut self) {
+        let mut asked = self.wishes.borrow().deliver_all;
+        let mut drain = self.only_drain;
+        loop {
+            if self.wishes.borrow().stop {
+                return;
+            }
+            let wished = self.wishes.borrow().deliver_all;
+            if wished != asked {
+                asked = wished;
+                drain = true;
+            }
+            let wait = match self.claim(drain).await {
+                Ok(Some(item)) => self.one(&item).await,
+                Ok(None) if self.only_drain => return,
+                Ok(None) => {
+                    drain = false;
+                    LOOK
+                }
+                Err(NoAnswer::Closed) => return,
+                Err(NoAnswer::Store(error)) => {
+                    // The store reports it; it may come back.
+                    tracing::debug!(%error, "the outbox cannot be asked");
+                    self.trouble += 1;
+                    self.pause(FIRST_WAIT)
+                }
+            };
+            if self.only_drain && self.trouble >= TRIES {
+                return;
+            }
+            if !wait.is_zero() {
+                let news = self.wishes.wait_for(|wish| wish.stop || wish.deliver_all != asked);
+                // Whichever comes first; what it was is looked at above.
+                tokio::time::timeout(wait, news).await.ok();
+            }
+        }
+    }
+
+    async fn claim(&self, drain: bool) -> Result<Option<Item>, NoAnswer> {
+        let claim = Claim {
+            destination: self.delivering.destination(),
+            limit: 1,
+            lease: LEASE,
+            max_delay: self.max_delay,
+            drain,
+        };
+        match self.outbox.ask(Ask::Claim(claim)).await? {
+            Answer::Claimed(mut items) => Ok(items.pop()),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes one delivery, reports it, and says how long to wait before the next.
+    async fn one(&mut self, item: &Item) -> Duration {
+        let mut stop = self.wishes.clone();
+        let delivered = tokio::select! {
+            delivered = self.delivering.deliver(item) => delivered,
+            _ = stop.wait_for(|wish| wish.stop) => return Duration::ZERO,
+        };
+        let (report, wait) = self.judge(item, delivered);
+        match self.outbox.ask(Ask::Report(report)).await {
+            Ok(_) | Err(NoAnswer::Closed) => wait,
+            Err(NoAnswer::Store(error)) => {
+                // It will be made again, under the same key.
+                tracing::debug!(%error, "a receipt could not be written down");
+                self.trouble += 1;
+                self.pause(FIRST_WAIT).max(wait)
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        item: &Item,
+        delivered: Result<Report, Undelivered>,
+    ) -> (Report, Duration) {
+        let place = self.delivering.name();
+        let pk = item.pk;
+        match delivered {
+            Ok(report) => {
+                if self.told.take().is_some() {
+                    tracing::info!(place, "deliveries are taken again");
+                }
+                self.trouble = 0;
+                (report, Duration::ZERO)
+            }
+            Err(Undelivered::One { subject, reason }) => {
+                tracing::error!(place, kind = item.kind.word(), reason, "refused for ever");
+                (Report::Refused { item: pk, subject, reason }, Duration::ZERO)
+            }
+            Err(Undelivered::Whole(error)) => {
+                let reason = error.to_string();
+                if error.remedy == Remedy::GiveUp {
+                    tracing::error!(place, kind = item.kind.word(), reason, "quarantined");
+                    return (Report::Quarantined { item: pk, reason }, Duration::ZERO);
+                }
+                self.trouble += 1;
+                let first =
+                    if error.remedy == Remedy::Stop { STOP_WAIT } else { FIRST_WAIT };
+                let wait = self.pause(first).max(error.after.unwrap_or_default());
+                if self.told.as_ref() != Some(&reason) {
+                    if error.remedy == Remedy::Stop {
+                        tracing::error!(place, reason, "deliveries need a person; nothing is lost");
+                    } else {
+                        tracing::warn!(place, reason, "a delivery failed; trying again");
+                    }
+                    self.told = Some(reason.clone());
+                }
+                (Report::Failed { item: pk, wait, reason }, wait)
+            }
+        }
+    }
+
+    /// Twice as long for each failure in a row, between half and all of it, so that a thousand
+    /// boxes do not come back at once.
+    fn pause(&self, first: Duration) -> Duration {
+        let doublings = self.trouble.saturating_sub(1).min(10);
+        let longest = (first * 2_u32.pow(doublings)).min(LONGEST_WAIT);
+        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+}
+
+/// Delivers everything that waits into each destination, and returns when all is done or when
+/// nothing gets on.
+pub(super) async fn drain(
+    destinations: &Destinations,
+    reader: &Reader,
+    outbox: &Outbox,
+    wishes: watch::Receiver<Wish>,
+) {
+    let mut loops = JoinSet::new();
+    for delivering in destinations.delivering(reader, outbox) {
+        let serving = Serving {
+            delivering,
+            outbox: outbox.clone(),
+            wishes: wishes.clone(),
+            max_delay: Duration::ZERO,
+            only_drain: true,
+            trouble: 0,
+            told: None,
+        };
+        loops.spawn(serving.run());
+    }
+    while loops.join_next().await.is_some() {}
+}

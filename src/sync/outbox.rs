@@ -1,0 +1,54 @@
+//! The store's outbox, asked from async code: through the writer's queue, because one thread
+//! writes.
+
+use std::sync::mpsc::sync_channel;
+
+use crate::base::queue::{Sender, Sent};
+use crate::store::{Answer, Ask, Job, Report, StoreError};
+
+/// Why the outbox gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// The writer is gone: everything is stopping.
+    #[error("the store is closed")]
+    Closed,
+    /// The store could not write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Cheap to clone. The writer's queue stays open as long as one is there.
+#[derive(Clone)]
+pub(super) struct Outbox(Sender<Job>);
+
+impl Outbox {
+    pub(super) fn new(jobs: Sender<Job>) -> Self {
+        Self(jobs)
+    }
+
+    /// Asks, and waits until the answer is committed.
+    pub(super) async fn ask(&self, ask: Ask) -> Result<Answer, NoAnswer> {
+        let jobs = self.0.clone();
+        tokio::task::spawn_blocking(move || {
+            let (reply, answer) = sync_channel(1);
+            if let Sent::Closed(_) = jobs.send(Job::Ask { ask, reply }) {
+                return Err(NoAnswer::Closed);
+            }
+            Ok(answer.recv().map_err(|_| NoAnswer::Closed)??)
+        })
+        .await
+        .map_err(|_| NoAnswer::Closed)?
+    }
+
+    /// Gives another chance to what was not taken, without waiting for the commit.
+    pub(super) fn retry(&self) {
+        let (reply, _) = sync_channel(1);
+        self.0.send(Job::Ask { ask: Ask::Retry, reply });
+    }
+
+    /// Reports, without waiting for the commit: for what only saves work when it is there.
+    pub(super) fn note(&self, report: Report) {
+        let (reply, _) = sync_channel(1);
+        self.0.send(Job::Ask { ask: Ask::Report(report), reply });
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a claimed delivery was not made, and what becomes of it.
+
+use crate::store::{self, StoreError};
+
+use super::error::SyncError;
+
+/// A delivery that was not made.
+#[derive(Debug)]
+pub(super) enum Undelivered {
+    /// For a reason outside of what is delivered, or of all of it.
+    Whole(SyncError),
+    /// Because of one frame or result in it; without that it can be made.
+    One {
+        /// Key of the frame or result.
+        subject: i64,
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+impl From<SyncError> for Undelivered {
+    fn from(error: SyncError) -> Self {
+        Self::Whole(error)
+    }
+}
+
+impl Undelivered {
+    /// What to do about a record that cannot be read: one that is damaged will stay so.
+    pub(super) fn reading(subject: i64) -> impl FnOnce(StoreError) -> Self {
+        move |error| match error.remedy() {
+            store::Remedy::GiveUp => Self::One { subject, reason: error.to_string() },
+            _ => Self::from(error),
+        }
+    }
+}
+
+impl From<StoreError> for Undelivered {
+    fn from(error: StoreError) -> Self {
+        Self::Whole(SyncError::retry("read what is to be delivered", error))
+    }
+}
