@@ -201,23 +201,11 @@ impl Folder {
     /// The page as a shot; its number and its time come when it is given.
     fn shot(&self, name: &OsStr, page: Page, several: bool) -> Shot {
         let name = name.to_string_lossy();
-        let place = place::from_name(&name);
+        let origin = if several { format!("{name}#{}", page.index) } else { name.to_string() };
         Shot {
-            sequence: 0,
-            captured: self.clock.now(),
-            exposure_us: None,
-            width: page.width,
-            height: page.height,
-            bit_depth: page.bit_depth,
-            pixels: page.pixels,
             pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
-            place,
-            origin: Some(if several {
-                format!("{name}#{}", page.index)
-            } else {
-                name.into_owned()
-            }),
-            truth: None,
+            place: place::from_name(&name),
+            ..page.into_shot(self.clock.now(), origin)
         }
     }
 

@@ -16,7 +16,6 @@ use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
-use crate::domain::frame::{Place, Shot};
 use crate::domain::object::Object;
 use crate::imagefile::{self, Limits, Page};
 use crate::segment::package::ModelPackage;
@@ -170,21 +169,10 @@ impl Work<'_> {
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
         let pixel_size_um = page.pixel_size_um;
-        let frame = Shot {
-            sequence: u64::from(number),
-            captured: start,
-            exposure_us: None,
-            width: page.width,
-            height: page.height,
-            bit_depth: page.bit_depth,
-            pixels: page.pixels,
-            pixel_size_um,
-            place: Place::default(),
-            origin: Some(image.clone()),
-            truth: None,
-        }
-        .into_frame()
-        .with_context(|| path.display().to_string())?;
+        let frame = page
+            .into_shot(start, image.clone())
+            .into_frame()
+            .with_context(|| path.display().to_string())?;
         let segmentation =
             segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
         let file =

@@ -12,7 +12,7 @@ use super::Outcome;
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::shutdown::Shutdown;
-use crate::domain::frame::{Frame, Place, Shot};
+use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::{self, Limits};
 use crate::learn::evaluate::Comparison;
@@ -301,18 +301,6 @@ fn read_frame(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Frame>> {
     let page = imagefile::open(path, Limits::default())?
         .next()
         .with_context(|| format!("{} has no page", path.display()))??;
-    let shot = Shot {
-        sequence: 0,
-        captured: clock.now(),
-        exposure_us: None,
-        width: page.width,
-        height: page.height,
-        bit_depth: page.bit_depth,
-        pixels: page.pixels,
-        pixel_size_um: page.pixel_size_um,
-        place: Place::default(),
-        origin: Some(path.display().to_string()),
-        truth: None,
-    };
+    let shot = page.into_shot(clock.now(), path.display().to_string());
     Ok(Arc::new(shot.into_frame().with_context(|| path.display().to_string())?))
 }

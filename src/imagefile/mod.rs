@@ -32,7 +32,8 @@ pub use frame_tiff::{decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
 pub use list::{is_image_name, list_images, natural_order};
 
-use crate::domain::frame::Pixels;
+use crate::base::clock::Stamp;
+use crate::domain::frame::{Pixels, Place, Shot};
 
 /// Pixels above which an image is refused unless the caller allows more: 8192².
 ///
@@ -77,6 +78,26 @@ pub struct Page {
     pub pixel_size_um: Option<f64>,
     /// Number of the page in its file, from 0. Thumbnails are not counted.
     pub index: usize,
+}
+
+impl Page {
+    /// The page as a source's shot: what the file says of it, its index as the sequence, and
+    /// nothing that only a source can know (exposure, place).
+    pub fn into_shot(self, captured: Stamp, origin: String) -> Shot {
+        Shot {
+            sequence: self.index as u64,
+            captured,
+            exposure_us: None,
+            width: self.width,
+            height: self.height,
+            bit_depth: self.bit_depth,
+            pixels: self.pixels,
+            pixel_size_um: self.pixel_size_um,
+            place: Place::default(),
+            origin: Some(origin),
+            truth: None,
+        }
+    }
 }
 
 /// The pages of one file, read one by one. See [`open`].
