@@ -194,7 +194,8 @@ impl Work<'_> {
 struct Collected {
     images: Vec<Value>,
     objects: usize,
-    failed: Vec<(String, String)>,
+    /// What could not be segmented, each as a sentence that names it.
+    failed: Vec<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -217,7 +218,7 @@ fn collect(
             }
             Err(why) => {
                 progress.suspend(|| eprintln!("reticle: {why}"));
-                collected.failed.push((index.to_string(), why));
+                collected.failed.push(why);
             }
         }
         while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
@@ -250,13 +251,12 @@ impl Collected {
         let mut out = std::io::stdout().lock();
         let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
         if args.json {
-            let failed: Vec<&String> = self.failed.iter().map(|(_, why)| why).collect();
             let document = json!({
                 "model": model,
                 "out": args.out,
                 "images": self.images,
                 "objects": self.objects,
-                "failed": failed,
+                "failed": self.failed,
             });
             serde_json::to_writer_pretty(&mut out, &document)?;
             writeln!(out)?;
