@@ -9,7 +9,7 @@ mod common;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use common::{Daemon, reticle, wait_for};
+use common::{Daemon, Start, reticle, wait_for};
 
 /// A broken file: its name, and what is said about it.
 struct Broken {
@@ -158,4 +158,25 @@ fn a_running_daemon_refuses_broken_images_by_name_and_goes_on() {
     });
     assert!(daemon.is_running());
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_daemon_reads_no_image_that_it_may_not_segment_and_says_what_allows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("reticle.toml");
+    fs::write(&config, "[segment]\nmax_megapixels = 0.2\n").unwrap();
+    let images = folder.path().join("images");
+    fs::create_dir(&images).unwrap();
+    tiff(&images.join("large.tif"), 500, 401);
+    let daemon =
+        Start::default().config(config).source(format!("folder:{}", images.display())).start();
+    let status = wait_for("the refusal of large.tif", || {
+        let status = daemon.json("/api/v1/status");
+        (status["counters"]["refused"].as_u64()? > 0).then_some(status)
+    });
+    let last = status["last_refusal"].as_str().unwrap_or_default();
+    let says = "has 500×401 pixels, above the limit of 200000";
+    assert!(last.contains("large.tif") && last.contains(says), "{last}");
+    assert!(last.contains("or raise `max_megapixels` in [segment]"), "{last}");
+    assert_eq!(status["counters"]["captured"], 0);
 }

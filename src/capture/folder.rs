@@ -41,6 +41,7 @@ pub struct Folder {
     path: PathBuf,
     identity: Identity,
     clock: Clock,
+    limits: Limits,
     pixel_size_um: Option<f64>,
     mode: Mode,
     /// The file whose pages are being read.
@@ -87,7 +88,12 @@ impl Folder {
     /// # Errors
     /// [`SourceError::Lost`] when the folder is not there or cannot be listed,
     /// [`SourceError::Unusable`] when it is not a folder or cannot be watched.
-    pub fn open(path: &Path, options: &Options, clock: Clock) -> Result<Self, SourceError> {
+    pub fn open(
+        path: &Path,
+        options: &Options,
+        limits: Limits,
+        clock: Clock,
+    ) -> Result<Self, SourceError> {
         let identity = identity(path)?;
         let period = options.fps.map(period).transpose()?;
         let mode = if options.fps.is_some() || options.replay {
@@ -106,6 +112,7 @@ impl Folder {
             path: path.to_owned(),
             identity,
             clock,
+            limits,
             pixel_size_um: options.pixel_size_um,
             mode,
             reading: None,
@@ -131,7 +138,7 @@ impl Folder {
             watch.wait_for(arrival);
             return Ok(None);
         }
-        match imagefile::open(&path, Limits::default()) {
+        match imagefile::open(&path, self.limits) {
             Ok(mut pages) => {
                 // As many pages as before or fewer: it did not grow by pages, it is another.
                 if arrival.skip_pages < pages.total() {

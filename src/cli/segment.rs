@@ -103,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
                 names: &names,
                 next: &next,
                 labels_folder: &labels_folder,
-                limits: Limits { max_pixels: options.max_pixels() },
+                limits: Limits { to_raise: Some("--max-megapixels"), ..options.limits() },
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));

@@ -46,18 +46,22 @@ pub const MAX_PIXELS: u64 = 8192 * 8192;
 pub struct Limits {
     /// Pixels of one page above which the page is refused, unread.
     pub max_pixels: u64,
+    /// What a person raises to have larger pages read, as it is to be named to them; `None`
+    /// where nothing does.
+    pub to_raise: Option<&'static str>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_pixels: MAX_PIXELS }
+        Self { max_pixels: MAX_PIXELS, to_raise: None }
     }
 }
 
 impl Limits {
     fn check(self, width: u32, height: u32) -> Result<(), Problem> {
         if u64::from(width) * u64::from(height) > self.max_pixels {
-            return Err(Problem::TooLarge { width, height, limit: self.max_pixels });
+            let Self { max_pixels: limit, to_raise } = self;
+            return Err(Problem::TooLarge { width, height, limit, to_raise });
         }
         Ok(())
     }

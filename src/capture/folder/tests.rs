@@ -52,12 +52,16 @@ impl Inbox {
     }
 
     fn watch(&self) -> Folder {
-        Folder::open(self.folder.path(), &Options::default(), Clock::system()).unwrap()
+        open(self.folder.path(), &Options::default(), &Clock::system()).unwrap()
     }
 
     fn replay(&self, options: &Options, clock: &Clock) -> Folder {
-        Folder::open(self.folder.path(), options, clock.clone()).unwrap()
+        open(self.folder.path(), options, clock).unwrap()
     }
+}
+
+fn open(path: &Path, options: &Options, clock: &Clock) -> Result<Folder, SourceError> {
+    Folder::open(path, options, Limits::default(), clock.clone())
 }
 
 fn frame(source: &mut Folder) -> Frame {
@@ -238,10 +242,32 @@ fn a_broken_image_is_refused_by_name_and_the_next_one_follows() {
 }
 
 #[test]
+fn an_image_above_the_limit_is_refused_unread_with_what_to_raise() {
+    let inbox = Inbox::new();
+    // A header alone: what is read beyond it is damage.
+    inbox.put_old("a.png", &png(1)[..40]);
+    let limits = Limits { max_pixels: 3, to_raise: Some("`max_megapixels` in [segment]") };
+    let options = Options::default();
+    let path = inbox.folder.path();
+    let mut source = Folder::open(path, &options, limits, Clock::system()).unwrap();
+    match source.next(LONG).unwrap() {
+        Event::Refused { what, why } => {
+            assert_eq!(what, "a.png");
+            assert_eq!(
+                why,
+                "has 2×2 pixels, above the limit of 3; crop it or export it in tiles, or raise \
+                 `max_megapixels` in [segment] if the box has the memory"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_folder_that_goes_away_is_lost_and_found_again() {
     let inbox = Inbox::new();
     let path = inbox.at("drop");
-    let open = || Folder::open(&path, &Options::default(), Clock::system());
+    let open = || open(&path, &Options::default(), &Clock::system());
     let lost = |error: SourceError| match error {
         SourceError::Lost(why) => assert!(why.contains("drop"), "{why}"),
         other => panic!("{other:?}"),
@@ -266,7 +292,7 @@ fn a_folder_that_goes_away_is_lost_and_found_again() {
 fn a_file_in_place_of_the_folder_needs_a_person() {
     let inbox = Inbox::new();
     inbox.put("a", b"");
-    let error = Folder::open(&inbox.at("a"), &Options::default(), Clock::system()).err().unwrap();
+    let error = open(&inbox.at("a"), &Options::default(), &Clock::system()).err().unwrap();
     assert!(matches!(error, SourceError::Unusable(_)), "{error:?}");
 }
 
@@ -348,7 +374,7 @@ fn a_rate_that_is_none_needs_a_person() {
     let inbox = Inbox::new();
     for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let options = Options { fps: Some(fps), ..Options::default() };
-        let error = Folder::open(inbox.folder.path(), &options, Clock::system()).err().unwrap();
+        let error = open(inbox.folder.path(), &options, &Clock::system()).err().unwrap();
         assert!(matches!(error, SourceError::Unusable(_)), "{fps}: {error:?}");
     }
 }
