@@ -1,6 +1,6 @@
 //! The command line: one file a verb. Each has `Args` and `run`, which returns whether all
 //! went well ([`Outcome`]); errors end in one line on stderr and exit code 1. Wrong usage is
-//! exit code 2 (clap's own).
+//! exit code 2 (clap's own). Everything is printed through `out`, so that `head` may end it.
 
 use std::process::ExitCode;
 
@@ -11,6 +11,7 @@ pub mod camera;
 pub mod config;
 pub mod eval;
 pub mod fsck;
+mod out;
 pub mod run;
 pub mod segment;
 pub mod tables;
@@ -74,7 +75,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::WithFailures) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("reticle: {error:#}");
+            out::tell(format_args!("reticle: {error:#}"));
             ExitCode::FAILURE
         }
     }

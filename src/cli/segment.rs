@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::Outcome;
 use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
@@ -217,7 +217,7 @@ fn collect(
                 progress.inc(1);
             }
             Err(why) => {
-                progress.suspend(|| eprintln!("reticle: {why}"));
+                progress.suspend(|| out::tell(format_args!("reticle: {why}")));
                 collected.failed.push(why);
             }
         }
@@ -248,7 +248,7 @@ fn collect(
 
 impl Collected {
     fn report(self, args: &Args, model: &str) -> anyhow::Result<Outcome> {
-        let mut out = std::io::stdout().lock();
+        let mut out = out::stdout();
         let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
         if args.json {
             let document = json!({

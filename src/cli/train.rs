@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::shutdown::Shutdown;
@@ -131,7 +131,10 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let trained = serde_json::json!({"recipe": recipe, "data_sha256": data_sha256});
     let network = match trained_before(&args.out, &trained) {
         Some(network) => {
-            eprintln!("{} holds this network already; finishing it", args.out.display());
+            out::tell(format_args!(
+                "{} holds this network already; finishing it",
+                args.out.display()
+            ));
             network
         }
         None => {
@@ -212,7 +215,7 @@ fn finish(
     durable::write(&args.out.join(golden::LABELS_FILE), &labels)?;
     durable::write(&args.out.join("README.md"), card::text(&manifest).as_bytes())?;
     durable::remove(&args.out.join(TRAINED))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     writeln!(
         out,
         "{}: AP at IoU 0.5 / 0.7 / 0.9 on {}: {:.3} / {:.3} / {:.3}",
@@ -280,7 +283,10 @@ fn train_network(
         bar.set_message(format!("{smooth:.3}"));
         if !is_terminal && (step % 100 == 0 || step == recipe.steps) {
             let seconds = clock.now().since(&began).as_secs_f64();
-            eprintln!("step {step}/{}, loss {smooth:.3}, {seconds:.0} s", recipe.steps);
+            out::tell(format_args!(
+                "step {step}/{}, loss {smooth:.3}, {seconds:.0} s",
+                recipe.steps
+            ));
         }
     })?;
     bar.finish_and_clear();
