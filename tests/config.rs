@@ -147,6 +147,24 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
 }
 
 #[test]
+fn a_quality_beyond_what_jpeg_has_is_refused() {
+    for (quality, refused) in [(0, true), (1, false), (100, false), (101, true)] {
+        let config = Files::with(format!("[web]\npreview_quality = {quality}\n"));
+        if refused {
+            assert_eq!(
+                config.complaint(),
+                format!(
+                    "reticle.toml:2: `web.preview_quality` is {quality}, but must be a whole \
+                     number from 1 to 100 (JPEG quality of the live image, 1 to 100)\n"
+                )
+            );
+        } else {
+            assert_eq!(config.run("check").code, 0, "{quality}");
+        }
+    }
+}
+
+#[test]
 fn a_port_is_not_an_address() {
     assert_eq!(
         Files::with("[web]\nlisten = 8080\n").complaint(),
