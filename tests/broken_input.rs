@@ -132,6 +132,34 @@ fn segment_names_every_broken_image_does_the_others_and_exits_with_1() {
 }
 
 #[test]
+fn of_two_images_of_one_name_the_first_is_segmented_and_the_second_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["one", "two"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    for image in ["one/a.png", "one/b.png", "two/a.png"] {
+        fs::copy(golden("grey8.png"), at(image)).unwrap();
+    }
+    let mut segment = reticle();
+    segment.arg("segment").args([at("one"), at("two")]).arg("--out").arg(at("out"));
+    let ran = segment.arg("--json").output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    let complaint = format!(
+        "reticle: {} is passed over: its labels/a.png would replace that of {}; rename it, or \
+         segment it with another --out\n",
+        at("two/a.png").display(),
+        at("one/a.png").display()
+    );
+    assert_eq!(said, complaint);
+    let done: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(done["images"].as_array().unwrap().len(), 2);
+    assert_eq!(done["failed"].as_array().unwrap().len(), 1);
+    assert!(at("out/labels/a.png").is_file() && at("out/labels/b.png").is_file());
+}
+
+#[test]
 fn a_running_daemon_refuses_broken_images_by_name_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(&format!("folder:{}", folder.path().display()));
