@@ -219,13 +219,15 @@ pub trait Source: Send {
 pub struct Opener {
     options: Options,
     limits: Limits,
+    /// What a watched folder gave, whenever it was opened.
+    memory: folder::Memory,
     clock: Clock,
 }
 
 impl Opener {
     /// For the source that `options` name; of an image file no more is read than `limits` allow.
     pub fn new(options: Options, limits: Limits, clock: Clock) -> Self {
-        Self { options, limits, clock }
+        Self { options, limits, memory: folder::Memory::default(), clock }
     }
 
     /// Opens the source.
@@ -239,7 +241,8 @@ impl Opener {
         Ok(match &options.spec {
             SourceSpec::V4l(path) => Box::new(v4l::Camera::open(path, options, clock)?),
             SourceSpec::Folder(path) => {
-                Box::new(folder::Folder::open(path, options, self.limits, clock)?)
+                let memory = self.memory.clone();
+                Box::new(folder::Folder::open(path, options, self.limits, memory, clock)?)
             }
             SourceSpec::Virtual => Box::new(VirtualScope::new(options, clock)?),
         })
