@@ -29,7 +29,7 @@ use crate::base::clock::Clock;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use crate::base::shutdown::Shutdown;
 use crate::capture::run::{Gate, Notice};
-use crate::capture::{self, SourceSpec};
+use crate::capture::{self, Opener, SourceSpec};
 use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::learn::evaluate::Comparison;
@@ -104,7 +104,12 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     })?;
     let capturing = spawn("capture", {
         let capture = Capture {
-            settings: settings.source.clone(),
+            opener: Opener::new(
+                settings.source.clone(),
+                // What would not be segmented is not read either.
+                settings.segment.limits(),
+                clock.clone(),
+            ),
             plate: settings.session.plate.clone(),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
@@ -173,7 +178,7 @@ fn segment_policy(settings: &Settings) -> WhenFull {
 
 /// The thread `capture`.
 struct Capture {
-    settings: capture::Options,
+    opener: Opener,
     /// What the configuration calls the plate, which goes before what the source says.
     plate: Option<String>,
     clock: Clock,
@@ -189,13 +194,9 @@ impl Capture {
     /// Runs the source again for every start, until shutdown.
     fn run(self, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
         while self.gate.wait_until_open(&self.shutdown) {
-            capture::run::run(
-                &self.settings,
-                self.clock.clone(),
-                self.shutdown.clone(),
-                self.gate.clone(),
-                |notice| self.hand_on(notice, to_segment, to_store),
-            );
+            capture::run::run(&self.opener, self.shutdown.clone(), self.gate.clone(), |notice| {
+                self.hand_on(notice, to_segment, to_store)
+            });
             self.gate.close();
         }
     }

@@ -9,7 +9,7 @@ mod common;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use common::{Daemon, reticle, wait_for};
+use common::{Daemon, Start, reticle, wait_for};
 
 /// A broken file: its name, and what is said about it.
 struct Broken {
@@ -132,6 +132,34 @@ fn segment_names_every_broken_image_does_the_others_and_exits_with_1() {
 }
 
 #[test]
+fn of_two_images_of_one_name_the_first_is_segmented_and_the_second_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["one", "two"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    for image in ["one/a.png", "one/b.png", "two/a.png"] {
+        fs::copy(golden("grey8.png"), at(image)).unwrap();
+    }
+    let mut segment = reticle();
+    segment.arg("segment").args([at("one"), at("two")]).arg("--out").arg(at("out"));
+    let ran = segment.arg("--json").output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    let complaint = format!(
+        "reticle: {} is passed over: its labels/a.png would replace that of {}; rename it, or \
+         segment it with another --out\n",
+        at("two/a.png").display(),
+        at("one/a.png").display()
+    );
+    assert_eq!(said, complaint);
+    let done: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!(done["images"].as_array().unwrap().len(), 2);
+    assert_eq!(done["failed"].as_array().unwrap().len(), 1);
+    assert!(at("out/labels/a.png").is_file() && at("out/labels/b.png").is_file());
+}
+
+#[test]
 fn a_running_daemon_refuses_broken_images_by_name_and_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut daemon = Daemon::start(&format!("folder:{}", folder.path().display()));
@@ -158,4 +186,25 @@ fn a_running_daemon_refuses_broken_images_by_name_and_goes_on() {
     });
     assert!(daemon.is_running());
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_daemon_reads_no_image_that_it_may_not_segment_and_says_what_allows_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("reticle.toml");
+    fs::write(&config, "[segment]\nmax_megapixels = 0.2\n").unwrap();
+    let images = folder.path().join("images");
+    fs::create_dir(&images).unwrap();
+    tiff(&images.join("large.tif"), 500, 401);
+    let daemon =
+        Start::default().config(config).source(format!("folder:{}", images.display())).start();
+    let status = wait_for("the refusal of large.tif", || {
+        let status = daemon.json("/api/v1/status");
+        (status["counters"]["refused"].as_u64()? > 0).then_some(status)
+    });
+    let last = status["last_refusal"].as_str().unwrap_or_default();
+    let says = "has 500×401 pixels, above the limit of 200000";
+    assert!(last.contains("large.tif") && last.contains(says), "{last}");
+    assert!(last.contains("or raise `max_megapixels` in [segment]"), "{last}");
+    assert_eq!(status["counters"]["captured"], 0);
 }

@@ -1,11 +1,12 @@
-//! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes.
+//! `reticle config` and `reticle version`, as a person meets them: exact messages, exit codes,
+//! and what they do when nobody reads them.
 
 #![expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
@@ -143,6 +144,24 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
         complaint("web = 5\n"),
         "reticle.toml:1: `web` is 5, but must be a table: write [web] and its keys below\n"
     );
+}
+
+#[test]
+fn a_quality_beyond_what_jpeg_has_is_refused() {
+    for (quality, refused) in [(0, true), (1, false), (100, false), (101, true)] {
+        let config = Files::with(format!("[web]\npreview_quality = {quality}\n"));
+        if refused {
+            assert_eq!(
+                config.complaint(),
+                format!(
+                    "reticle.toml:2: `web.preview_quality` is {quality}, but must be a whole \
+                     number from 1 to 100 (JPEG quality of the live image, 1 to 100)\n"
+                )
+            );
+        } else {
+            assert_eq!(config.run("check").code, 0, "{quality}");
+        }
+    }
 }
 
 #[test]
@@ -311,4 +330,39 @@ fn version_says_what_runs() {
     let said = reticle(&["version"]);
     assert_eq!(said.code, 0);
     assert!(said.out.starts_with(&format!("reticle {}\n", env!("CARGO_PKG_VERSION"))));
+}
+
+#[test]
+fn a_reader_that_has_had_enough_ends_no_verb_badly() {
+    let config = Files::with("");
+    let file = config.file();
+    let file = file.to_str().unwrap();
+    let verbs: [&[&str]; 7] = [
+        &["config", "schema"],
+        &["config", "default"],
+        &["config", "show", file],
+        &["config", "show", "--json", file],
+        &["config", "check", file],
+        &["version"],
+        &["version", "--json"],
+    ];
+    for verb in verbs {
+        // Gone before the first word, as `head` is at some point.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut reticle = Command::new(env!("CARGO_BIN_EXE_reticle"));
+        let ended = reticle.args(verb).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!((ended.status.code(), said.as_str()), (Some(0), ""), "{verb:?}");
+    }
+}
+
+#[test]
+fn complaints_that_nobody_reads_are_still_told_by_the_exit_code() {
+    let config = Files::with("[log]\nlevel = 3\n");
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut reticle = Command::new(env!("CARGO_BIN_EXE_reticle"));
+    let ended = reticle.arg("config").arg("check").arg(config.file()).stderr(writer).status();
+    assert_eq!(ended.unwrap().code(), Some(1));
 }

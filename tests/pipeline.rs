@@ -8,7 +8,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{Daemon, Start, data_dir, reticle, wait_for};
+use common::{Daemon, PATIENCE, Start, data_dir, free_port, reticle, wait_at_most, wait_for};
 
 fn json_of(command: &mut std::process::Command) -> Value {
     let output = command.output().unwrap();
@@ -201,4 +201,25 @@ fn a_camera_that_is_not_there_is_said_and_the_daemon_waits_for_it() {
     });
     assert!(status["source"]["reason"].as_str().unwrap().contains("/dev/video97"), "{status}");
     assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("reticle.toml");
+    std::fs::File::create(&config).unwrap();
+    let (reader, log) = std::io::pipe().unwrap();
+    drop(reader);
+    let address = format!("127.0.0.1:{}", free_port());
+    let mut command = reticle();
+    command.args(["run", "--listen", &address, "--config"]).arg(&config);
+    command.arg("--data").arg(folder.path().join("data")).stderr(log);
+    let mut daemon = command.spawn().unwrap();
+    let healthz = format!("http://{address}/healthz");
+    let answer = wait_at_most(PATIENCE, || ureq::get(&healthz).call().ok());
+    let pid = rustix::process::Pid::from_child(&daemon);
+    // It has not been waited for, so the number is still its own.
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let ended = daemon.wait().unwrap();
+    assert!(answer.is_some() && ended.success(), "{ended}");
 }

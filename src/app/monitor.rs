@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::FrameId;
+use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
-use crate::domain::status::{Newest, RunState, SaveState, SourceState};
-use crate::store::Outcome;
+use crate::domain::status::{Newest, RunState, SaveState, SourceState, SyncState};
+use crate::store::{Delivery, Outcome};
 use crate::telemetry;
 use crate::web::{LiveFrame, StatusBoard};
 
@@ -37,7 +38,7 @@ struct Inner {
     /// When frames were captured whose result is on its way to the disk.
     awaited: HashMap<FrameId, Stamp>,
     /// Capture to committed, in milliseconds.
-    save_ms: VecDeque<f32>,
+    save_ms: Recent<SAVE_TIMES>,
     /// Time, frames captured, frames segmented.
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
@@ -199,12 +200,9 @@ impl Monitor {
                 let times = self.with(|inner| {
                     let captured = inner.awaited.remove(&record.frame());
                     if let Some(captured) = captured {
-                        if inner.save_ms.len() == SAVE_TIMES {
-                            inner.save_ms.pop_front();
-                        }
-                        inner.save_ms.push_back(now.since(&captured).as_secs_f32() * 1e3);
+                        inner.save_ms.add(now.since(&captured).as_secs_f32() * 1e3);
                     }
-                    percentiles(&inner.save_ms)
+                    inner.save_ms.percentiles([50, 95])
                 });
                 let recovered = self.board.read().save;
                 self.board.update(|status| {
@@ -276,25 +274,5 @@ fn sync_state(delivery: &Delivery) -> SyncState {
         quarantined: delivery.quarantined + delivery.refused,
         oldest: delivery.oldest.clone(),
         reason: delivery.reason.clone(),
-    }
-}
-
-/// p50 and p95.
-fn percentiles(times: &VecDeque<f32>) -> Option<[f32; 2]> {
-    let mut sorted: Vec<f32> = times.iter().copied().collect();
-    sorted.sort_unstable_by(f32::total_cmp);
-    let last = sorted.len().checked_sub(1)?;
-    Some([0.50, 0.95].map(|share| sorted[(last as f64 * share).round() as usize]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_of_a_hundred_times() {
-        let times = (0..=100).map(|ms| ms as f32).collect();
-        assert_eq!(percentiles(&times), Some([50.0, 95.0]));
-        assert_eq!(percentiles(&VecDeque::new()), None);
     }
 }

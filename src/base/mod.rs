@@ -1,4 +1,4 @@
-//! What every other module stands on: time, ids, shutdown, queues, durable files.
+//! What every other module stands on: time, ids, shutdown, queues, percentiles, durable files.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
@@ -6,5 +6,6 @@ pub mod clock;
 pub(crate) mod crash;
 pub mod durable;
 pub mod ids;
+pub mod quantile;
 pub mod queue;
 pub mod shutdown;

@@ -15,8 +15,10 @@
 //!
 //! A folder that is not there, goes away or (when replaying) has no readable image is
 //! [`SourceError::Lost`]: it may be a network drive that is not mounted yet, and opening it
-//! again later finds it. Only what waiting cannot mend is [`SourceError::Unusable`].
+//! again later finds it. What was given before is then not given again: see [`memory`]. Only
+//! what waiting cannot mend is [`SourceError::Unusable`].
 
+mod memory;
 mod place;
 mod watch;
 
@@ -30,6 +32,7 @@ use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::domain::frame::{Frame, Shot};
 use crate::imagefile::{self, Limits, Page, Pages, Problem};
+pub use memory::Memory;
 use watch::{Arrival, Watch};
 
 /// A replay that is later than this (after a pause) sets its schedule anew instead of racing
@@ -41,6 +44,7 @@ pub struct Folder {
     path: PathBuf,
     identity: Identity,
     clock: Clock,
+    limits: Limits,
     pixel_size_um: Option<f64>,
     mode: Mode,
     /// The file whose pages are being read.
@@ -70,8 +74,34 @@ struct Reading {
 }
 
 /// Which folder it is, so that one that was taken away and made anew is noticed.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Identity(u64, u64);
+
+impl Identity {
+    fn of(path: &Path) -> Result<Self, SourceError> {
+        let shown = path.display();
+        let metadata = std::fs::metadata(path).map_err(|error| {
+            SourceError::Lost(format!(
+                "the folder {shown} cannot be opened ({error}); make it, or mount its drive"
+            ))
+        })?;
+        if !metadata.is_dir() {
+            return Err(SourceError::Unusable(format!(
+                "{shown} is not a folder; give the folder that holds the images"
+            )));
+        }
+        Ok(Self(metadata.dev(), metadata.ino()))
+    }
+
+    /// Lost, if the folder is no longer the one that was opened.
+    fn check(self, path: &Path) -> Result<(), SourceError> {
+        if Self::of(path)? != self {
+            let shown = path.display();
+            return Err(SourceError::Lost(format!("the folder {shown} was replaced by another")));
+        }
+        Ok(())
+    }
+}
 
 /// What reading on gave.
 enum Step {
@@ -82,13 +112,20 @@ enum Step {
 }
 
 impl Folder {
-    /// Opens the folder and, when watching, begins to watch it before it is listed.
+    /// Opens the folder and, when watching, begins to watch it before it is listed. What
+    /// `memory` knows is passed over then, and what is given is noted there.
     ///
     /// # Errors
     /// [`SourceError::Lost`] when the folder is not there or cannot be listed,
     /// [`SourceError::Unusable`] when it is not a folder or cannot be watched.
-    pub fn open(path: &Path, options: &Options, clock: Clock) -> Result<Self, SourceError> {
-        let identity = identity(path)?;
+    pub fn open(
+        path: &Path,
+        options: &Options,
+        limits: Limits,
+        memory: Memory,
+        clock: Clock,
+    ) -> Result<Self, SourceError> {
+        let identity = Identity::of(path)?;
         let period = options.fps.map(period).transpose()?;
         let mode = if options.fps.is_some() || options.replay {
             Mode::Replaying(Box::new(Replay {
@@ -100,12 +137,13 @@ impl Folder {
                 given_this_round: false,
             }))
         } else {
-            Mode::Watching(Box::new(Watch::begin(path, clock.clone())?))
+            Mode::Watching(Box::new(Watch::begin(path, identity, memory, clock.clone())?))
         };
         Ok(Self {
             path: path.to_owned(),
             identity,
             clock,
+            limits,
             pixel_size_um: options.pixel_size_um,
             mode,
             reading: None,
@@ -113,13 +151,8 @@ impl Folder {
         })
     }
 
-    /// Lost, if the folder is no longer the one that was opened.
     fn check_folder(&self) -> Result<(), SourceError> {
-        if identity(&self.path)? != self.identity {
-            let path = self.path.display();
-            return Err(SourceError::Lost(format!("the folder {path} was replaced by another")));
-        }
-        Ok(())
+        self.identity.check(&self.path)
     }
 
     /// Begins to read a file. `None` where it is gone again or changes right now.
@@ -131,7 +164,7 @@ impl Folder {
             watch.wait_for(arrival);
             return Ok(None);
         }
-        match imagefile::open(&path, Limits::default()) {
+        match imagefile::open(&path, self.limits) {
             Ok(mut pages) => {
                 // As many pages as before or fewer: it did not grow by pages, it is another.
                 if arrival.skip_pages < pages.total() {
@@ -140,7 +173,13 @@ impl Folder {
                 self.reading = Some(Reading { arrival, pages });
                 Ok(None)
             }
-            Err(error) => self.refuse(arrival, None, error.problem()),
+            Err(error) => {
+                let refused = self.refuse(arrival.clone(), None, error.problem())?;
+                if refused.is_some() && is_for_good(error.problem()) {
+                    self.was_read(&arrival);
+                }
+                Ok(refused)
+            }
         }
     }
 
@@ -150,13 +189,16 @@ impl Folder {
         let several = reading.pages.total() > 1;
         match reading.pages.next() {
             None => {
-                if let Mode::Watching(watch) = &mut self.mode {
-                    watch.was_read(&reading.arrival);
-                }
+                self.was_read(&reading.arrival);
                 Ok(Step::FileDone)
             }
             Some(Ok(page)) => {
                 reading.arrival.skip_pages = page.index + 1;
+                if reading.arrival.skip_pages == reading.pages.total() {
+                    self.was_read(&reading.arrival);
+                } else if let Mode::Watching(watch) = &self.mode {
+                    watch.was_begun(&reading.arrival);
+                }
                 let shot = self.shot(&reading.arrival.name, page, several);
                 self.reading = Some(reading);
                 Ok(Step::Shot(Box::new(shot)))
@@ -164,11 +206,17 @@ impl Folder {
             Some(Err(error)) => {
                 let page = error.page();
                 let refused = self.refuse(reading.arrival.clone(), page, error.problem())?;
-                if refused.is_some() {
+                if refused.is_some() && is_for_good(error.problem()) {
                     self.reading = Some(reading);
                 }
                 Ok(refused.map_or(Step::FileDone, Step::Refused))
             }
+        }
+    }
+
+    fn was_read(&mut self, arrival: &Arrival) {
+        if let Mode::Watching(watch) = &mut self.mode {
+            watch.was_read(arrival);
         }
     }
 
@@ -201,23 +249,11 @@ impl Folder {
     /// The page as a shot; its number and its time come when it is given.
     fn shot(&self, name: &OsStr, page: Page, several: bool) -> Shot {
         let name = name.to_string_lossy();
-        let place = place::from_name(&name);
+        let origin = if several { format!("{name}#{}", page.index) } else { name.to_string() };
         Shot {
-            sequence: 0,
-            captured: self.clock.now(),
-            exposure_us: None,
-            width: page.width,
-            height: page.height,
-            bit_depth: page.bit_depth,
-            pixels: page.pixels,
             pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
-            place,
-            origin: Some(if several {
-                format!("{name}#{}", page.index)
-            } else {
-                name.into_owned()
-            }),
-            truth: None,
+            place: place::from_name(&name),
+            ..page.into_shot(self.clock.now(), origin)
         }
     }
 
@@ -344,6 +380,13 @@ impl Replay {
     }
 }
 
+/// Whether the file itself is at fault. Where it could not be read, nothing more comes of it now,
+/// but it is tried again when the folder was lost and is back: a share often fails file by file
+/// before it is gone.
+fn is_for_good(problem: &Problem) -> bool {
+    !matches!(problem, Problem::Unreadable(_))
+}
+
 /// The images of a folder by name, in natural order.
 fn list(path: &Path) -> Result<VecDeque<OsString>, SourceError> {
     let images = imagefile::list_images(&[path.to_owned()])
@@ -353,21 +396,6 @@ fn list(path: &Path) -> Result<VecDeque<OsString>, SourceError> {
 
 fn natural(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {
     imagefile::natural_order(Path::new(a), Path::new(b))
-}
-
-fn identity(path: &Path) -> Result<Identity, SourceError> {
-    let shown = path.display();
-    let metadata = std::fs::metadata(path).map_err(|error| {
-        SourceError::Lost(format!(
-            "the folder {shown} cannot be opened ({error}); make it, or mount its drive"
-        ))
-    })?;
-    if !metadata.is_dir() {
-        return Err(SourceError::Unusable(format!(
-            "{shown} is not a folder; give the folder that holds the images"
-        )));
-    }
-    Ok(Identity(metadata.dev(), metadata.ino()))
 }
 
 /// Time between two frames.

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
+use crate::imagefile::Limits;
 
 pub mod cameras;
 pub mod folder;
@@ -214,20 +215,46 @@ pub trait Source: Send {
     fn rest(&mut self) {}
 }
 
-/// Opens the source that `options` name.
+/// Opens one source, as often as it is lost.
+pub struct Opener {
+    options: Options,
+    limits: Limits,
+    /// What a watched folder gave, whenever it was opened.
+    memory: folder::Memory,
+    clock: Clock,
+}
+
+impl Opener {
+    /// For the source that `options` name; of an image file no more is read than `limits` allow.
+    pub fn new(options: Options, limits: Limits, clock: Clock) -> Self {
+        Self { options, limits, memory: folder::Memory::default(), clock }
+    }
+
+    /// Opens the source.
+    ///
+    /// # Errors
+    /// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot
+    /// be what the options say.
+    pub fn open(&self) -> Result<Box<dyn Source>, SourceError> {
+        let (options, clock) = (&self.options, self.clock.clone());
+        options.check()?;
+        Ok(match &options.spec {
+            SourceSpec::V4l(path) => Box::new(v4l::Camera::open(path, options, clock)?),
+            SourceSpec::Folder(path) => {
+                let memory = self.memory.clone();
+                Box::new(folder::Folder::open(path, options, self.limits, memory, clock)?)
+            }
+            SourceSpec::Virtual => Box::new(VirtualScope::new(options, clock)?),
+        })
+    }
+}
+
+/// Opens the source that `options` name, once and with the usual limits.
 ///
 /// # Errors
-/// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot be
-/// what the options say.
+/// As [`Opener::open`].
 pub fn open(options: &Options, clock: &Clock) -> Result<Box<dyn Source>, SourceError> {
-    options.check()?;
-    match &options.spec {
-        SourceSpec::V4l(path) => Ok(Box::new(v4l::Camera::open(path, options, clock.clone())?)),
-        SourceSpec::Folder(path) => {
-            Ok(Box::new(folder::Folder::open(path, options, clock.clone())?))
-        }
-        SourceSpec::Virtual => Ok(Box::new(VirtualScope::new(options, clock.clone())?)),
-    }
+    Opener::new(options.clone(), Limits::default(), clock.clone()).open()
 }
 
 #[cfg(test)]

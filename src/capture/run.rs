@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Event, Options, Source, SourceError, open};
+use super::{Event, Opener, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::shutdown::Shutdown;
 use crate::domain::frame::Frame;
@@ -152,19 +152,13 @@ impl Gate {
     }
 }
 
-/// Runs the source of `options` until it ends, proves unusable, or `shutdown` is requested.
+/// Runs the source of `opener` until it ends, proves unusable, or `shutdown` is requested.
 ///
 /// A source that is unusable when it is opened for the first time ends the loop; later it
 /// counts as lost, because what was plugged in meanwhile can be plugged out again.
-pub fn run(
-    options: &Options,
-    clock: Clock,
-    shutdown: Shutdown,
-    gate: Gate,
-    notify: impl FnMut(Notice),
-) {
-    let opener = || open(options, &clock);
-    Loop::new(clock.clone(), shutdown, gate, BackOff::default(), notify).run(opener);
+pub fn run(opener: &Opener, shutdown: Shutdown, gate: Gate, notify: impl FnMut(Notice)) {
+    Loop::new(opener.clock.clone(), shutdown, gate, BackOff::default(), notify)
+        .run(|| opener.open());
 }
 
 /// What is known of a loss while it lasts.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use serde_json::json;
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::base::clock::{Clock, process_cpu};
 use crate::capture::{self, Event};
 use crate::domain::frame::Frame;
@@ -70,7 +70,7 @@ pub fn run(mut args: Args) -> anyhow::Result<Outcome> {
         .map(|&size| measure(&mut segmenter, size, args.frames, &clock))
         .collect::<anyhow::Result<Vec<Row>>>()?;
     let processor = processor();
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if args.json {
         let document = json!({
             "processor": processor,

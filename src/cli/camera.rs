@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::capture::cameras::{self, Abilities, Camera, Format, Range, Size};
 
 /// Arguments of `reticle camera`.
@@ -42,7 +42,7 @@ enum What {
 /// # Errors
 /// When the camera is not there or cannot be asked, or stdout cannot be written.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     match args.what {
         What::List { json } => {
             let cameras = cameras::list().context("cannot list /dev")?;

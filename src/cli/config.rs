@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::config;
 
 /// Arguments of `reticle config`.
@@ -60,7 +60,7 @@ impl Which {
 /// # Errors
 /// When the configuration is wrong (not for `check`, which reports it) or stdout is gone.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     match args.verb {
         Verb::Check { which, json } => return check(which.path(), json, &mut out),
         Verb::Show { which, json } => {
@@ -95,7 +95,7 @@ fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Resul
         }
     } else {
         for problem in problems {
-            eprintln!("{problem}");
+            out::tell(problem);
         }
     }
     Ok(if ok { Outcome::Fine } else { Outcome::WithFailures })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::domain::label_image::LabelImage;
 use crate::imagefile;
 use crate::learn::evaluate::{Comparison, THRESHOLDS};
@@ -56,7 +56,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     }
     for failure in &failed {
-        eprintln!("reticle: {failure}");
+        out::tell(format_args!("reticle: {failure}"));
     }
     if images.is_empty() {
         bail!("no label image could be compared");
@@ -65,7 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     for (_, comparison) in &images {
         pooled.add(comparison);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &document(&images, &pooled, &failed))?;
         writeln!(out)?;

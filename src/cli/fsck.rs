@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::config;
 use crate::store::{self, Depth, Finding, FsckReport};
 
@@ -47,7 +47,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     });
     bar.finish_and_clear();
     let report = report?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)

@@ -1,6 +1,6 @@
 //! The command line: one file a verb. Each has `Args` and `run`, which returns whether all
 //! went well ([`Outcome`]); errors end in one line on stderr and exit code 1. Wrong usage is
-//! exit code 2 (clap's own).
+//! exit code 2 (clap's own). Everything is printed through `out`, so that `head` may end it.
 
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ pub mod config;
 pub mod eval;
 pub mod fsck;
 pub mod outbox;
+mod out;
 pub mod run;
 pub mod segment;
 pub mod sync;
@@ -82,7 +83,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::WithFailures) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("reticle: {error:#}");
+            out::tell(format_args!("reticle: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -11,12 +11,11 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::Outcome;
 use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
-use crate::domain::frame::{Place, Shot};
 use crate::domain::object::Object;
 use crate::imagefile::{self, Limits, Page};
 use crate::segment::package::ModelPackage;
@@ -25,7 +24,8 @@ use crate::segment::{Options, Segmenter};
 /// Segments image files
 #[derive(clap::Args)]
 pub struct Args {
-    /// Images (TIFF, PNG, JPEG) and folders of images
+    /// Images (TIFF, PNG, JPEG) and folders of images; of two images of one name (in two folders,
+    /// or a.tif and a.png), which would write the same label image, only the first is segmented
     #[arg(required = true, value_name = "PATHS")]
     paths: Vec<PathBuf>,
     /// Folder for labels/, objects.csv and objects.parquet; made if it is not there
@@ -62,7 +62,8 @@ struct Told {
     page: Result<Option<Done>, String>,
 }
 
-/// Segments all images; a broken one is reported by name and passed over.
+/// Segments all images; a broken one, and a second one of the same name, is reported by name
+/// and passed over.
 ///
 /// # Errors
 /// When nothing can be done at all: no image, no model, no room for results.
@@ -71,7 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if images.is_empty() {
         bail!("no image found in {}; TIFF, PNG and JPEG are read", display_all(&args.paths));
     }
-    let names = output_names(&images)?;
+    let Planned { images, passed_over } = plan(images);
     let labels_folder = args.out.join("labels");
     durable::create_dir(&labels_folder)
         .with_context(|| format!("cannot make {}", labels_folder.display()))?;
@@ -92,19 +93,21 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
         .collect::<Result<Vec<_>, _>>()?;
 
+    for why in &passed_over {
+        out::tell(format_args!("reticle: {why}"));
+    }
     let progress = progress_bar(images.len());
     let next = AtomicUsize::new(0);
     let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
-    let mut collected = Collected::default();
+    let mut collected = Collected { failed: passed_over, ..Collected::default() };
     let written = std::thread::scope(|scope| {
         for segmenter in segmenters {
             let told = told.clone();
             let work = Work {
                 images: &images,
-                names: &names,
                 next: &next,
                 labels_folder: &labels_folder,
-                limits: Limits { max_pixels: options.max_pixels() },
+                limits: Limits { to_raise: Some("--max-megapixels"), ..options.limits() },
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));
@@ -121,8 +124,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 struct Work<'a> {
-    images: &'a [PathBuf],
-    names: &'a [String],
+    images: &'a [Input],
     next: &'a AtomicUsize,
     labels_folder: &'a Path,
     limits: Limits,
@@ -133,7 +135,7 @@ impl Work<'_> {
     fn run(&self, mut segmenter: Segmenter, told: &queue::Sender<Told>) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = self.images.get(index) else { return };
+            let Some(Input { path, name }) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
             match imagefile::open(path, self.limits) {
                 Err(error) => {
@@ -142,9 +144,9 @@ impl Work<'_> {
                 Ok(pages) => {
                     let several = pages.total() > 1;
                     for page in pages {
-                        let done = page.map_err(anyhow::Error::from).and_then(|page| {
-                            self.page(path, &self.names[index], several, page, &mut segmenter)
-                        });
+                        let done = page
+                            .map_err(anyhow::Error::from)
+                            .and_then(|page| self.page(path, name, several, page, &mut segmenter));
                         let told = tell(done.map(Some).map_err(|error| format!("{error:#}")));
                         if !told {
                             return;
@@ -170,21 +172,10 @@ impl Work<'_> {
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
         let pixel_size_um = page.pixel_size_um;
-        let frame = Shot {
-            sequence: u64::from(number),
-            captured: start,
-            exposure_us: None,
-            width: page.width,
-            height: page.height,
-            bit_depth: page.bit_depth,
-            pixels: page.pixels,
-            pixel_size_um,
-            place: Place::default(),
-            origin: Some(image.clone()),
-            truth: None,
-        }
-        .into_frame()
-        .with_context(|| path.display().to_string())?;
+        let frame = page
+            .into_shot(start, image.clone())
+            .into_frame()
+            .with_context(|| path.display().to_string())?;
         let segmentation =
             segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
         let file =
@@ -206,7 +197,8 @@ impl Work<'_> {
 struct Collected {
     images: Vec<Value>,
     objects: usize,
-    failed: Vec<(String, String)>,
+    /// What could not be segmented, each as a sentence that names it.
+    failed: Vec<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -228,8 +220,8 @@ fn collect(
                 progress.inc(1);
             }
             Err(why) => {
-                progress.suspend(|| eprintln!("reticle: {why}"));
-                collected.failed.push((index.to_string(), why));
+                progress.suspend(|| out::tell(format_args!("reticle: {why}")));
+                collected.failed.push(why);
             }
         }
         while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
@@ -259,16 +251,15 @@ fn collect(
 
 impl Collected {
     fn report(self, args: &Args, model: &str) -> anyhow::Result<Outcome> {
-        let mut out = std::io::stdout().lock();
+        let mut out = out::stdout();
         let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
         if args.json {
-            let failed: Vec<&String> = self.failed.iter().map(|(_, why)| why).collect();
             let document = json!({
                 "model": model,
                 "out": args.out,
                 "images": self.images,
                 "objects": self.objects,
-                "failed": failed,
+                "failed": self.failed,
             });
             serde_json::to_writer_pretty(&mut out, &document)?;
             writeln!(out)?;
@@ -288,23 +279,43 @@ impl Collected {
     }
 }
 
-/// Name of the label image of each image, without ending: its stem.
-fn output_names(images: &[PathBuf]) -> anyhow::Result<Vec<String>> {
-    let mut taken: HashMap<String, &PathBuf> = HashMap::new();
-    images
-        .iter()
-        .map(|path| {
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            if let Some(other) = taken.insert(name.clone(), path) {
-                bail!(
-                    "{} and {} would both write labels/{name}.png; segment them into two folders",
-                    other.display(),
-                    path.display()
-                );
+/// One image to segment.
+#[derive(Debug, PartialEq, Eq)]
+struct Input {
+    path: PathBuf,
+    /// Name of its label image, without ending: its stem.
+    name: String,
+}
+
+/// What is done, and what is not.
+struct Planned {
+    images: Vec<Input>,
+    /// One sentence for each image whose label image would replace that of another.
+    passed_over: Vec<String>,
+}
+
+/// Names the label images. An image that is given twice (in its folder, and by itself) is
+/// segmented once.
+fn plan(paths: Vec<PathBuf>) -> Planned {
+    let mut taken: HashMap<String, PathBuf> = HashMap::new();
+    let mut planned = Planned { images: Vec::new(), passed_over: Vec::new() };
+    for path in paths {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match taken.get(&name) {
+            None => {
+                taken.insert(name.clone(), path.clone());
+                planned.images.push(Input { path, name });
             }
-            Ok(name)
-        })
-        .collect()
+            Some(first) if *first == path => {}
+            Some(first) => planned.passed_over.push(format!(
+                "{} is passed over: its labels/{name}.png would replace that of {}; rename it, or \
+                 segment it with another --out",
+                path.display(),
+                first.display()
+            )),
+        }
+    }
+    planned
 }
 
 fn display_all(paths: &[PathBuf]) -> String {
@@ -319,4 +330,26 @@ fn progress_bar(images: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{bar:32} {pos}/{len} images, {eta} left")
         .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(images as u64).with_style(style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_label_image_is_written_twice() {
+        let paths = ["x/a.png", "x/b.png", "y/a.png", "x/b.tif", "x/a.png"].map(PathBuf::from);
+        let planned = plan(paths.to_vec());
+        let input = |path: &str, name: &str| Input { path: path.into(), name: name.into() };
+        assert_eq!(planned.images, [input("x/a.png", "a"), input("x/b.png", "b")]);
+        assert_eq!(
+            planned.passed_over,
+            [
+                "y/a.png is passed over: its labels/a.png would replace that of x/a.png; rename \
+                 it, or segment it with another --out",
+                "x/b.tif is passed over: its labels/b.png would replace that of x/b.png; rename \
+                 it, or segment it with another --out",
+            ]
+        );
+    }
 }

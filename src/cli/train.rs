@@ -8,11 +8,11 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::shutdown::Shutdown;
-use crate::domain::frame::{Frame, Place, Shot};
+use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::{self, Limits};
 use crate::learn::evaluate::Comparison;
@@ -131,7 +131,10 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let trained = serde_json::json!({"recipe": recipe, "data_sha256": data_sha256});
     let network = match trained_before(&args.out, &trained) {
         Some(network) => {
-            eprintln!("{} holds this network already; finishing it", args.out.display());
+            out::tell(format_args!(
+                "{} holds this network already; finishing it",
+                args.out.display()
+            ));
             network
         }
         None => {
@@ -212,7 +215,7 @@ fn finish(
     durable::write(&args.out.join(golden::LABELS_FILE), &labels)?;
     durable::write(&args.out.join("README.md"), card::text(&manifest).as_bytes())?;
     durable::remove(&args.out.join(TRAINED))?;
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     writeln!(
         out,
         "{}: AP at IoU 0.5 / 0.7 / 0.9 on {}: {:.3} / {:.3} / {:.3}",
@@ -280,7 +283,10 @@ fn train_network(
         bar.set_message(format!("{smooth:.3}"));
         if !is_terminal && (step % 100 == 0 || step == recipe.steps) {
             let seconds = clock.now().since(&began).as_secs_f64();
-            eprintln!("step {step}/{}, loss {smooth:.3}, {seconds:.0} s", recipe.steps);
+            out::tell(format_args!(
+                "step {step}/{}, loss {smooth:.3}, {seconds:.0} s",
+                recipe.steps
+            ));
         }
     })?;
     bar.finish_and_clear();
@@ -301,18 +307,6 @@ fn read_frame(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Frame>> {
     let page = imagefile::open(path, Limits::default())?
         .next()
         .with_context(|| format!("{} has no page", path.display()))??;
-    let shot = Shot {
-        sequence: 0,
-        captured: clock.now(),
-        exposure_us: None,
-        width: page.width,
-        height: page.height,
-        bit_depth: page.bit_depth,
-        pixels: page.pixels,
-        pixel_size_um: page.pixel_size_um,
-        place: Place::default(),
-        origin: Some(path.display().to_string()),
-        truth: None,
-    };
+    let shot = page.into_shot(clock.now(), path.display().to_string());
     Ok(Arc::new(shot.into_frame().with_context(|| path.display().to_string())?))
 }

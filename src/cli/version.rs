@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::Outcome;
+use super::{Outcome, out};
 
 /// Arguments of `reticle version`.
 #[derive(clap::Args)]
@@ -43,7 +43,7 @@ pub fn version() -> Version {
 /// When stdout is gone.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let version = version();
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if args.json {
         serde_json::to_writer_pretty(&mut out, &version)?;
         writeln!(out)?;

@@ -59,7 +59,10 @@ pub enum Problem {
     Unsupported(String),
     /// Larger than the caller allowed.
     #[error(
-        "has {width}×{height} pixels, above the limit of {limit}; crop it or export it in tiles"
+        "has {width}×{height} pixels, above the limit of {limit}; crop it or export it in tiles{}",
+        .to_raise
+            .map(|key| format!(", or raise {key} if the box has the memory"))
+            .unwrap_or_default()
     )]
     TooLarge {
         /// Width in pixels.
@@ -68,6 +71,8 @@ pub enum Problem {
         height: u32,
         /// Pixels allowed.
         limit: u64,
+        /// What raises the limit, where something does.
+        to_raise: Option<&'static str>,
     },
     /// Writing failed.
     #[error("cannot be written ({0}); check the folder, its permissions and the free space")]

@@ -45,7 +45,7 @@ pub struct NoPixels;
 /// When the bytes are not such a file any more.
 pub fn decode_frame_tiff(bytes: &[u8]) -> Result<Page, ImageFileError> {
     // What was captured is read back, whatever its size.
-    let limits = Limits { max_pixels: bytes.len() as u64 };
+    let limits = Limits { max_pixels: bytes.len() as u64, to_raise: None };
     guarded(|| tiff_file::Stack::open(Cursor::new(bytes), limits)?.read(0))
         .map_err(|problem| ImageFileError::new(Path::new("the stored frame"), None, problem))
 }

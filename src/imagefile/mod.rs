@@ -32,7 +32,8 @@ pub use frame_tiff::{decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
 pub use list::{is_image_name, list_images, natural_order};
 
-use crate::domain::frame::Pixels;
+use crate::base::clock::Stamp;
+use crate::domain::frame::{Pixels, Place, Shot};
 
 /// Pixels above which an image is refused unless the caller allows more: 8192².
 ///
@@ -45,18 +46,22 @@ pub const MAX_PIXELS: u64 = 8192 * 8192;
 pub struct Limits {
     /// Pixels of one page above which the page is refused, unread.
     pub max_pixels: u64,
+    /// What a person raises to have larger pages read, as it is to be named to them; `None`
+    /// where nothing does.
+    pub to_raise: Option<&'static str>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_pixels: MAX_PIXELS }
+        Self { max_pixels: MAX_PIXELS, to_raise: None }
     }
 }
 
 impl Limits {
     fn check(self, width: u32, height: u32) -> Result<(), Problem> {
         if u64::from(width) * u64::from(height) > self.max_pixels {
-            return Err(Problem::TooLarge { width, height, limit: self.max_pixels });
+            let Self { max_pixels: limit, to_raise } = self;
+            return Err(Problem::TooLarge { width, height, limit, to_raise });
         }
         Ok(())
     }
@@ -77,6 +82,26 @@ pub struct Page {
     pub pixel_size_um: Option<f64>,
     /// Number of the page in its file, from 0. Thumbnails are not counted.
     pub index: usize,
+}
+
+impl Page {
+    /// The page as a source's shot: what the file says of it, its index as the sequence, and
+    /// nothing that only a source can know (exposure, place).
+    pub fn into_shot(self, captured: Stamp, origin: String) -> Shot {
+        Shot {
+            sequence: self.index as u64,
+            captured,
+            exposure_us: None,
+            width: self.width,
+            height: self.height,
+            bit_depth: self.bit_depth,
+            pixels: self.pixels,
+            pixel_size_um: self.pixel_size_um,
+            place: Place::default(),
+            origin: Some(origin),
+            truth: None,
+        }
+    }
 }
 
 /// The pages of one file, read one by one. See [`open`].

@@ -221,7 +221,7 @@ fn an_image_above_the_limit_is_refused_by_its_header_alone() {
         text.contains("huge.png has 20000×20000 pixels, above the limit of 67108864"),
         "{text}"
     );
-    let small = Limits { max_pixels: u64::from(WIDTH * HEIGHT) - 1 };
+    let small = Limits { max_pixels: u64::from(WIDTH * HEIGHT) - 1, to_raise: None };
     for name in ["grey16.png", "grey.jpg"] {
         assert!(matches!(
             open(&golden(name), small).unwrap_err().problem(),
@@ -230,7 +230,7 @@ fn an_image_above_the_limit_is_refused_by_its_header_alone() {
     }
     let page = open(&golden("lzw16.tif"), small).unwrap().next().unwrap();
     assert!(matches!(page.unwrap_err().problem(), Problem::TooLarge { .. }));
-    let just = Limits { max_pixels: u64::from(WIDTH * HEIGHT) };
+    let just = Limits { max_pixels: u64::from(WIDTH * HEIGHT), to_raise: None };
     assert!(open(&golden("lzw16.tif"), just).unwrap().all(|page| page.is_ok()));
 }
 
@@ -329,7 +329,7 @@ proptest! {
             bytes[at] = value;
         }
         let (_folder, path) = written("flipped", &bytes);
-        let limits = Limits { max_pixels: 1_000_000 };
+        let limits = Limits { max_pixels: 1_000_000, to_raise: None };
         if let Ok(pages) = open(&path, limits) {
             for page in pages.take(10).flatten() {
                 prop_assert_eq!(page.pixels.len() as u64, u64::from(page.width) * u64::from(page.height));

@@ -233,4 +233,21 @@ mod tests {
         assert!((report.foreground_iou - 1.0 / 3.0).abs() < 1e-9);
         assert!(Report::compare(&expected, &expected).is_good());
     }
+
+    #[test]
+    fn labels_of_another_size_do_not_agree() {
+        let expected = LabelImage::new(4, 1, vec![1, 1, 0, 2]).unwrap();
+        let found = LabelImage::new(2, 2, vec![1, 1, 0, 2]).unwrap();
+        assert!(!Report::compare(&expected, &found).is_good());
+    }
+
+    #[test]
+    fn one_object_in_a_hundred_may_be_another_and_no_more() {
+        let strip = |objects: u32| {
+            let labels = (0..400).map(|at| 1 + at * objects / 400);
+            LabelImage::new(400, 1, labels.collect()).unwrap()
+        };
+        assert!(Report::compare(&strip(100), &strip(99)).is_good());
+        assert!(!Report::compare(&strip(100), &strip(98)).is_good());
+    }
 }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
+use crate::imagefile::{Limits, MAX_PIXELS};
 
 pub mod focus;
 pub mod golden;
@@ -42,11 +43,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            model: "nuclei".to_owned(),
-            threads: None,
-            max_megapixels: crate::imagefile::MAX_PIXELS as f64 / 1e6,
-        }
+        Self { model: "nuclei".to_owned(), threads: None, max_megapixels: MAX_PIXELS as f64 / 1e6 }
     }
 }
 
@@ -61,6 +58,11 @@ impl Options {
     /// [`Options::max_megapixels`] in pixels.
     pub fn max_pixels(&self) -> u64 {
         (self.max_megapixels.max(0.0) * 1e6).round() as u64
+    }
+
+    /// The same for whoever reads the images that are to be segmented.
+    pub fn limits(&self) -> Limits {
+        Limits { max_pixels: self.max_pixels(), to_raise: Some("`max_megapixels` in [segment]") }
     }
 }
 

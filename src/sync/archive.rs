@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,8 +19,8 @@ use super::undelivered::Undelivered;
 use crate::domain::facts::{BoxName, ModelFacts, Series, SessionFacts};
 use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
-use crate::exchange::output::{WriteError, Written};
-use crate::exchange::tables::{FramesTable, ResultsTable};
+use crate::exchange::output::{Output, WriteError, Written};
+use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Table};
 use crate::exchange::zarr::{self, ShardShape, ShardWriter};
 use crate::store::{
     Answer, Ask, Destination, Item, Kind, PartRef, Reader, Receipt, Report, StoredReceipt,
@@ -197,12 +196,11 @@ impl Archiving {
     ) -> Result<Part, Undelivered> {
         let frames = self.reader.frames_of(&subject.series, subject.positions())?;
         let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
-        let mut table = FramesTable::create(file, &self.box_name).map_err(unwritten)?;
-        let mut rows = 0;
+        let mut table = table::<Frames>(file)?;
         for frame in frames.iter().filter(|frame| !refused.contains(&frame.pk)) {
-            table.append(frame).map_err(unwritten)?;
-            rows += 1;
+            table.push(&(&self.box_name, frame)).map_err(unwritten)?;
         }
+        let rows = table.rows();
         let date = &subject.session.archive_date;
         let key = layout::frames_table(&self.box_name.name, date, &subject.series, subject.part);
         let written = table.finish().map_err(unwritten)?;
@@ -222,8 +220,9 @@ impl Archiving {
         let results = self.reader.results_of(&subject.series, model, subject.positions())?;
         let upto = results.iter().map(|result| result.pk).max().unwrap_or(item.wanted);
         let mut shard = ShardWriter::create(&labels_file, subject.shard(4)).map_err(unwritten)?;
-        let mut table = ResultsTable::create(&objects_file, &self.box_name).map_err(unwritten)?;
-        let (mut images, mut objects) = (0, 0);
+        let mut table = table::<Objects>(&objects_file)?;
+        let key = ModelKey::of(model);
+        let mut images = 0;
         for result in results.iter().filter(|result| !refused.contains(&result.pk)) {
             let labels = self.reader.labels_of(result).map_err(Undelivered::reading(result.pk))?;
             let measured =
@@ -231,9 +230,11 @@ impl Archiving {
             shard
                 .push_labels(subject.in_part(result.frame.position), labels.labels())
                 .map_err(unwritten)?;
-            table.append(result, &measured).map_err(unwritten)?;
+            for object in &measured {
+                let row = ObjectRow { frame: &result.frame, model: &key, object };
+                table.push(&row).map_err(unwritten)?;
+            }
             images += 1;
-            objects += measured.len() as u64;
         }
         let keys = SeriesKeys::archived(&subject.series);
         let date = &subject.session.archive_date;
@@ -245,8 +246,9 @@ impl Archiving {
             written: shard.finish().map_err(unwritten)?.written,
             rows: images,
         };
+        let rows = table.rows();
         let written = table.finish().map_err(unwritten)?;
-        let table = Built { key: table_key, path: objects_file, written, rows: objects };
+        let table = Built { key: table_key, path: objects_file, written, rows };
         Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
     }
 
@@ -373,6 +375,11 @@ fn entry(receipt: &StoredReceipt) -> ObjectEntry {
         kind,
         rows: is_table.then_some(receipt.rows),
     }
+}
+
+/// A table that is sent, not kept.
+fn table<T: Table>(file: &Path) -> Result<ParquetTable<T>, Undelivered> {
+    Output::scratch(file).and_then(ParquetTable::new).map_err(unwritten)
 }
 
 /// Work that blocks: the database, files, compression.

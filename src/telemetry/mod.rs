@@ -110,7 +110,11 @@ pub enum TelemetryError {
 /// When `RETICLE_LOG` is set and is no filter, or logging was set up before.
 pub fn init(options: &Options) -> Result<(), TelemetryError> {
     let filter = filter(options, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
-    let lines = SubscriberBuilder::default().with_writer(std::io::stderr).with_env_filter(filter);
+    let lines = SubscriberBuilder::default()
+        .with_writer(std::io::stderr)
+        // It would say with `eprintln!` that stderr is gone, and so panic the thread that logs.
+        .log_internal_errors(false)
+        .with_env_filter(filter);
     let set = match options.format {
         Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         Format::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),

@@ -1,16 +1,17 @@
 //! How long frames took from capture to the screen, by the box's clock alone.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Serialize;
+
+use crate::base::quantile::Recent;
 
 /// Number of newest frames that the figures are taken over.
 const WINDOW: usize = 200;
 
 /// Times of the last frames that were seen on a screen.
 #[derive(Debug, Default)]
-pub(crate) struct Latency(VecDeque<f32>);
+pub(crate) struct Latency(Recent<WINDOW>);
 
 /// Percentiles over the last frames.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
@@ -26,19 +27,13 @@ pub(crate) struct ScreenTime {
 impl Latency {
     /// A frame was on the screen `took` after it was captured.
     pub(crate) fn add(&mut self, took: Duration) {
-        if self.0.len() == WINDOW {
-            self.0.pop_front();
-        }
-        self.0.push_back(took.as_secs_f32() * 1_000.0);
+        self.0.add(took.as_secs_f32() * 1_000.0);
     }
 
     /// `None` before the first frame.
     pub(crate) fn summary(&self) -> Option<ScreenTime> {
-        let mut sorted: Vec<f32> = self.0.iter().copied().collect();
-        sorted.sort_by(f32::total_cmp);
-        // Nearest rank: the value that at least this share of frames did not exceed.
-        let rank = |percent: usize| sorted.get((sorted.len() * percent).div_ceil(100).max(1) - 1);
-        Some(ScreenTime { p50_ms: *rank(50)?, p95_ms: *rank(95)?, frames: sorted.len() })
+        let [p50_ms, p95_ms] = self.0.percentiles([50, 95])?;
+        Some(ScreenTime { p50_ms, p95_ms, frames: self.0.count() })
     }
 }
 

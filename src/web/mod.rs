@@ -71,6 +71,7 @@ pub struct Options {
     /// down for the page (never for segmentation or for the store).
     pub preview_px: u32,
     /// JPEG quality of the live image, 1 to 100.
+    #[schemars(range(min = 1, max = 100))]
     pub preview_quality: u8,
 }
 

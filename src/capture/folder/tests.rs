@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::time::SystemTime;
 
+use super::super::{Opener, SourceSpec};
 use super::*;
 use crate::domain::frame::Pixels;
 use crate::domain::label_image::LabelImage;
@@ -51,29 +52,47 @@ impl Inbox {
         File::options().write(true).open(self.at(name)).unwrap().set_modified(hour_ago).unwrap();
     }
 
+    /// A file with the time of change of another.
+    fn put_as_old_as(&self, other: &str, name: &str, bytes: &[u8]) {
+        self.put(name, bytes);
+        let changed = fs::metadata(self.at(other)).unwrap().modified().unwrap();
+        File::options().write(true).open(self.at(name)).unwrap().set_modified(changed).unwrap();
+    }
+
     fn watch(&self) -> Folder {
-        Folder::open(self.folder.path(), &Options::default(), Clock::system()).unwrap()
+        open(self.folder.path(), &Options::default(), &Clock::system()).unwrap()
     }
 
     fn replay(&self, options: &Options, clock: &Clock) -> Folder {
-        Folder::open(self.folder.path(), options, clock.clone()).unwrap()
+        open(self.folder.path(), options, clock).unwrap()
     }
 }
 
-fn frame(source: &mut Folder) -> Frame {
+fn open(path: &Path, options: &Options, clock: &Clock) -> Result<Folder, SourceError> {
+    Folder::open(path, options, Limits::default(), Memory::default(), clock.clone())
+}
+
+fn frame(source: &mut dyn Source) -> Frame {
     match source.next(LONG).unwrap() {
         Event::Frame(frame) => *frame,
         other => panic!("{other:?} instead of a frame"),
     }
 }
 
-fn origin(source: &mut Folder) -> String {
+fn origin(source: &mut dyn Source) -> String {
     frame(source).origin.unwrap()
 }
 
-fn nothing_more(source: &mut Folder) {
+fn nothing_more(source: &mut dyn Source) {
     let event = source.next(SHORT).unwrap();
     assert!(matches!(event, Event::Nothing), "{event:?}");
+}
+
+fn lost(error: SourceError, folder: &str) {
+    match error {
+        SourceError::Lost(why) => assert!(why.contains(folder), "{why}"),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -238,35 +257,157 @@ fn a_broken_image_is_refused_by_name_and_the_next_one_follows() {
 }
 
 #[test]
+fn an_image_above_the_limit_is_refused_unread_with_what_to_raise() {
+    let inbox = Inbox::new();
+    // A header alone: what is read beyond it is damage.
+    inbox.put_old("a.png", &png(1)[..40]);
+    let limits = Limits { max_pixels: 3, to_raise: Some("`max_megapixels` in [segment]") };
+    let options = Options::default();
+    let path = inbox.folder.path();
+    let mut source =
+        Folder::open(path, &options, limits, Memory::default(), Clock::system()).unwrap();
+    match source.next(LONG).unwrap() {
+        Event::Refused { what, why } => {
+            assert_eq!(what, "a.png");
+            assert_eq!(
+                why,
+                "has 2×2 pixels, above the limit of 3; crop it or export it in tiles, or raise \
+                 `max_megapixels` in [segment] if the box has the memory"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_folder_that_goes_away_is_lost_and_found_again() {
     let inbox = Inbox::new();
     let path = inbox.at("drop");
-    let open = || Folder::open(&path, &Options::default(), Clock::system());
-    let lost = |error: SourceError| match error {
-        SourceError::Lost(why) => assert!(why.contains("drop"), "{why}"),
-        other => panic!("{other:?}"),
-    };
-    lost(open().err().unwrap());
+    let open = || open(&path, &Options::default(), &Clock::system());
+    lost(open().err().unwrap(), "drop");
     fs::create_dir(&path).unwrap();
     let mut source = open().unwrap();
     nothing_more(&mut source);
     fs::remove_dir(&path).unwrap();
-    lost(source.next(LONG).unwrap_err());
+    lost(source.next(LONG).unwrap_err(), "drop");
     fs::create_dir(&path).unwrap();
     let mut source = open().unwrap();
     fs::rename(&path, inbox.at("elsewhere")).unwrap();
     fs::create_dir(&path).unwrap();
-    lost(source.next(LONG).unwrap_err());
+    lost(source.next(LONG).unwrap_err(), "drop");
     let mut source = open().unwrap();
     fs::write(path.join("a.png"), png(1)).unwrap();
     assert_eq!(origin(&mut source), "a.png");
+}
+
+/// Watches the folder whenever it is asked to open it.
+fn opener(path: &Path) -> Opener {
+    let options = Options { spec: SourceSpec::Folder(path.to_owned()), ..Options::default() };
+    Opener::new(options, Limits::default(), Clock::system())
+}
+
+#[test]
+fn a_share_that_was_gone_gives_only_what_is_new_or_changed_when_it_is_back() {
+    let inbox = Inbox::new();
+    let share = inbox.at("share");
+    fs::create_dir(&share).unwrap();
+    for name in ["share/a.png", "share/b.png", "share/c.png"] {
+        inbox.put_old(name, &png(1));
+    }
+    let opener = opener(&share);
+    let mut source = opener.open().unwrap();
+    for name in ["a.png", "b.png", "c.png"] {
+        assert_eq!(origin(&mut *source), name);
+    }
+    nothing_more(&mut *source);
+    // It goes away; what is left is the empty folder on which it was mounted.
+    fs::rename(&share, inbox.at("server")).unwrap();
+    fs::create_dir(&share).unwrap();
+    lost(source.next(LONG).unwrap_err(), "share");
+    let mut source = opener.open().unwrap();
+    nothing_more(&mut *source);
+    // It is mounted again, with other inodes, and in the meantime somebody was at work.
+    fs::create_dir(inbox.at("again")).unwrap();
+    let larger = imagefile::encode_labels_png(&LabelImage::empty(1, 3)).unwrap();
+    inbox.put_as_old_as("server/a.png", "again/a.png", &png(1));
+    inbox.put_as_old_as("server/b.png", "again/b.png", &larger);
+    inbox.put_old("again/c.png", &png(1));
+    inbox.put_old("again/d.png", &png(1));
+    fs::remove_dir(&share).unwrap();
+    fs::rename(inbox.at("again"), &share).unwrap();
+    lost(source.next(LONG).unwrap_err(), "share");
+    let mut source = opener.open().unwrap();
+    for name in ["b.png", "c.png", "d.png"] {
+        assert_eq!(origin(&mut *source), name);
+    }
+    nothing_more(&mut *source);
+}
+
+#[test]
+fn a_share_mounted_again_just_before_it_is_listed_is_lost_first() {
+    let inbox = Inbox::new();
+    let (share, again) = (inbox.at("share"), inbox.at("again"));
+    fs::create_dir(&share).unwrap();
+    fs::create_dir(&again).unwrap();
+    inbox.put_old("share/a.png", &png(1));
+    inbox.put_as_old_as("share/a.png", "again/a.png", &png(1));
+    let clock = Clock::manual(Clock::system().now().wall_ns);
+    let mut source = open(&share, &Options::default(), &clock).unwrap();
+    assert_eq!(origin(&mut source), "a.png");
+    fs::rename(&share, inbox.at("gone")).unwrap();
+    fs::rename(&again, &share).unwrap();
+    // Time to list the folder, which comes before any event is looked at.
+    clock.advance(Duration::from_secs(60));
+    lost(source.next(Duration::ZERO).unwrap_err(), "share");
+}
+
+#[test]
+fn what_was_listed_but_not_given_is_given_when_the_folder_is_opened_again() {
+    let inbox = Inbox::new();
+    for name in ["t1.png", "t2.png", "t3.png"] {
+        inbox.put_old(name, &png(1));
+    }
+    let opener = opener(inbox.folder.path());
+    assert_eq!(origin(&mut *opener.open().unwrap()), "t1.png");
+    let mut source = opener.open().unwrap();
+    assert_eq!(origin(&mut *source), "t2.png");
+    assert_eq!(origin(&mut *source), "t3.png");
+    nothing_more(&mut *source);
+}
+
+#[test]
+fn a_stack_goes_on_after_the_last_page_given_when_the_folder_is_opened_again() {
+    let inbox = Inbox::new();
+    inbox.put_old("a.tif", &stack());
+    let opener = opener(inbox.folder.path());
+    for page in ["a.tif#0", "a.tif#1"] {
+        assert_eq!(origin(&mut *opener.open().unwrap()), page);
+    }
+    let mut source = opener.open().unwrap();
+    assert_eq!(origin(&mut *source), "a.tif#2");
+    nothing_more(&mut *source);
+    nothing_more(&mut *opener.open().unwrap());
+}
+
+#[test]
+fn a_broken_image_is_refused_once_however_often_the_folder_is_opened() {
+    let inbox = Inbox::new();
+    inbox.put_old("a.png", &png(1)[..40]);
+    inbox.put_old("b.tif", b"");
+    let opener = opener(inbox.folder.path());
+    let mut source = opener.open().unwrap();
+    for _ in 0..2 {
+        assert!(matches!(source.next(LONG).unwrap(), Event::Refused { .. }));
+    }
+    nothing_more(&mut *source);
+    nothing_more(&mut *opener.open().unwrap());
 }
 
 #[test]
 fn a_file_in_place_of_the_folder_needs_a_person() {
     let inbox = Inbox::new();
     inbox.put("a", b"");
-    let error = Folder::open(&inbox.at("a"), &Options::default(), Clock::system()).err().unwrap();
+    let error = open(&inbox.at("a"), &Options::default(), &Clock::system()).err().unwrap();
     assert!(matches!(error, SourceError::Unusable(_)), "{error:?}");
 }
 
@@ -348,7 +489,7 @@ fn a_rate_that_is_none_needs_a_person() {
     let inbox = Inbox::new();
     for fps in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let options = Options { fps: Some(fps), ..Options::default() };
-        let error = Folder::open(inbox.folder.path(), &options, Clock::system()).err().unwrap();
+        let error = open(inbox.folder.path(), &options, &Clock::system()).err().unwrap();
         assert!(matches!(error, SourceError::Unusable(_)), "{fps}: {error:?}");
     }
 }

@@ -13,6 +13,9 @@
 //!    within one tick by as many bytes is still the same version.)
 //! 5. When the kernel's queue overflows, and every [`RELISTED`] for network drives, whose
 //!    other users' writes make no events here, the folder is listed again.
+//! 6. What was given before the folder was lost and opened again is not given again, as far as
+//!    [`Memory`] goes back: only the first listing asks it, because later this watch knows
+//!    better, by the inode, too.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -26,7 +29,8 @@ use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{debug, warn};
 
-use super::{SourceError, nanos};
+use super::memory::{Memory, Remembered};
+use super::{Identity, SourceError, nanos};
 use crate::base::clock::Clock;
 use crate::base::queue::{self, Received, WhenFull};
 use crate::imagefile::is_image_name;
@@ -86,6 +90,13 @@ impl Version {
         (name, self.inode, self.size, self.modified_ns).hash(&mut hasher);
         hasher.finish()
     }
+
+    /// The same for [`Memory`]: a share that is mounted again may number its inodes anew.
+    fn lasting_key(&self, name: &OsStr) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (name, self.size, self.modified_ns).hash(&mut hasher);
+        hasher.finish()
+    }
 }
 
 /// A file that is not known to be whole.
@@ -99,6 +110,15 @@ struct Growing {
     taken: bool,
     /// Pages that were given, and what the file was then.
     given: Option<(usize, Version)>,
+}
+
+/// Which listing of the folder it is.
+#[derive(Clone, Copy)]
+enum Listing {
+    /// The one with which the watch begins.
+    First,
+    /// A later one.
+    Again,
 }
 
 enum Notice {
@@ -115,19 +135,26 @@ enum Notice {
 /// See the module.
 pub(super) struct Watch {
     path: PathBuf,
+    identity: Identity,
     clock: Clock,
     notices: queue::Receiver<Notice>,
     waiting: VecDeque<Arrival>,
     growing: HashMap<OsString, Growing>,
     /// Versions that were handed out and are still in the folder.
     given: HashSet<u64>,
+    memory: Memory,
     relist_at_ns: u64,
     _watcher: RecommendedWatcher,
 }
 
 impl Watch {
-    /// Begins to watch, then lists what is there.
-    pub(super) fn begin(path: &Path, clock: Clock) -> Result<Self, SourceError> {
+    /// Begins to watch, then lists what is there and was not given before.
+    pub(super) fn begin(
+        path: &Path,
+        identity: Identity,
+        memory: Memory,
+        clock: Clock,
+    ) -> Result<Self, SourceError> {
         let shown = path.display();
         let unusable = |error: notify::Error| {
             SourceError::Unusable(format!(
@@ -146,15 +173,17 @@ impl Watch {
         watcher.watch(path, RecursiveMode::NonRecursive).map_err(unusable)?;
         let mut watch = Self {
             path: path.to_owned(),
+            identity,
             relist_at_ns: 0,
             clock,
             notices,
             waiting: VecDeque::new(),
             growing: HashMap::new(),
             given: HashSet::new(),
+            memory,
             _watcher: watcher,
         };
-        watch.relist()?;
+        watch.list(Listing::First)?;
         Ok(watch)
     }
 
@@ -169,7 +198,7 @@ impl Watch {
             let now = self.now_ns();
             let settles = self.next_settled_ns().unwrap_or(u64::MAX);
             if now >= self.relist_at_ns {
-                self.relist()?;
+                self.list(Listing::Again)?;
                 continue;
             }
             if now >= settles {
@@ -204,12 +233,22 @@ impl Watch {
         if let Some(version) = self.version(&arrival.name)
             && !self.given.contains(&version.key(&arrival.name))
         {
-            self.grows(arrival.name, version, self.now_ns());
+            self.grows(arrival.name, version, self.now_ns(), None);
         }
     }
 
-    /// All pages of a file were read.
+    /// Another page of a file was given; the arrival says how many there were.
+    pub(super) fn was_begun(&self, arrival: &Arrival) {
+        if let Some(version) = arrival.version {
+            self.memory.begun(version.lasting_key(&arrival.name), arrival.skip_pages);
+        }
+    }
+
+    /// All pages of a file were given or refused.
     pub(super) fn was_read(&mut self, arrival: &Arrival) {
+        if let Some(version) = arrival.version {
+            self.memory.done(version.lasting_key(&arrival.name));
+        }
         if let Some(growing) = self.growing.get_mut(&arrival.name) {
             growing.given = arrival.version.map(|version| (arrival.skip_pages, version));
         }
@@ -268,13 +307,13 @@ impl Watch {
                 if let Some(version) = self.version(&name)
                     && !self.given.contains(&version.key(&name))
                 {
-                    self.grows(name, version, self.now_ns());
+                    self.grows(name, version, self.now_ns(), None);
                 }
                 Ok(())
             }
             Notice::Overflow => {
                 warn!(folder = %self.path.display(), "too many changes at once; listing the folder");
-                self.relist()
+                self.list(Listing::Again)
             }
             Notice::FolderGone => {
                 let path = self.path.display();
@@ -290,13 +329,19 @@ impl Watch {
         }
     }
 
-    fn grows(&mut self, name: OsString, version: Version, since_ns: u64) {
+    fn grows(
+        &mut self,
+        name: OsString,
+        version: Version,
+        since_ns: u64,
+        given: Option<(usize, Version)>,
+    ) {
         let growing = self.growing.entry(name).or_insert(Growing {
             version,
             since_ns,
             first_read_ns: None,
             taken: false,
-            given: None,
+            given,
         });
         if growing.version != version {
             *growing = Growing { version, since_ns, taken: false, ..*growing };
@@ -336,24 +381,46 @@ impl Watch {
     }
 
     /// Lists the folder, takes what is whole and forgets what is gone.
-    fn relist(&mut self) -> Result<(), SourceError> {
+    fn list(&mut self, listing: Listing) -> Result<(), SourceError> {
         let begun = self.clock.now();
         let mut present = HashSet::new();
+        let mut to_remember = self.memory.is_crowded().then(HashSet::new);
         for name in super::list(&self.path)? {
             let Some(version) = self.version(&name) else { continue };
             let key = version.key(&name);
             present.insert(key);
+            if let Some(keys) = &mut to_remember {
+                keys.insert(version.lasting_key(&name));
+            }
             if self.given.contains(&key) || self.growing.contains_key(&name) {
                 continue;
             }
+            let remembered = match listing {
+                Listing::First => self.memory.of(version.lasting_key(&name)),
+                Listing::Again => Remembered::Nothing,
+            };
+            let given = match remembered {
+                Remembered::Nothing => None,
+                Remembered::Pages(pages) => Some((pages, version)),
+                Remembered::Everything => {
+                    self.given.insert(key);
+                    continue;
+                }
+            };
             let age = i128::from(begun.wall_ns) - version.modified_ns;
             if age >= i128::from(nanos(SETTLED)) {
-                self.arrive(name, version, 0, true);
+                self.arrive(name, version, skip_pages(given, version), true);
             } else {
-                self.grows(name, version, begun.mono_ns);
+                self.grows(name, version, begun.mono_ns, given);
             }
         }
+        // The files of another folder, as of the same share mounted again, would all be new here.
+        self.identity.check(&self.path)?;
         self.given.retain(|key| present.contains(key));
+        // An empty folder may be where a share is not mounted.
+        if let Some(keys) = to_remember.filter(|keys| !keys.is_empty()) {
+            self.memory.keep_only(&keys);
+        }
         let path = &self.path;
         self.growing.retain(|name, growing| !growing.taken || path.join(name).exists());
         let took = self.clock.now().since(&begun);

@@ -9,8 +9,9 @@ use reticle::base::clock::Clock;
 use reticle::base::queue::{self, Received, Receiver, WhenFull};
 use reticle::base::shutdown::Shutdown;
 use reticle::capture::run::{Gate, Notice, run};
-use reticle::capture::{Options, SourceSpec};
+use reticle::capture::{Opener, Options, SourceSpec};
 use reticle::domain::frame::Frame;
+use reticle::imagefile::Limits;
 use v4l::control::{Control, Value};
 
 /// Nothing in these checks takes longer without a word.
@@ -42,9 +43,10 @@ impl Rig {
     pub(crate) fn start(options: Options, clock: &Clock) -> anyhow::Result<Self> {
         let (sender, notices) = queue::bounded("notices", 4000, WhenFull::Wait);
         let (shutdown, gate) = (Shutdown::new(), Gate::new(true));
-        let (clock, stop, hold) = (clock.clone(), shutdown.clone(), gate.clone());
+        let (stop, hold) = (shutdown.clone(), gate.clone());
+        let opener = Opener::new(options, Limits::default(), clock.clone());
         let thread = std::thread::Builder::new().name("capture".into()).spawn(move || {
-            run(&options, clock, stop, hold, |notice| {
+            run(&opener, stop, hold, |notice| {
                 sender.send(notice);
             });
         })?;
