@@ -7,7 +7,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::Outcome;
+use super::{Outcome, out};
 use super::sync::{print_deliveries, settings};
 use crate::store::Reader;
 
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 
 fn quarantine(reader: &Reader, json: bool) -> anyhow::Result<()> {
     let (parts, single) = (reader.quarantined()?, reader.refused()?);
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if json {
         let answer = serde_json::json!({ "parts": parts, "single": single });
         serde_json::to_writer_pretty(&mut out, &answer)?;

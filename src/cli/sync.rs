@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::Outcome;
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::shutdown::Shutdown;
 use crate::config::{self, Settings};
@@ -150,7 +150,7 @@ fn retry(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
         Err(StoreError::Locked { .. }) => Wish::Retry.ask(&settings.store.folder)?,
         Err(error) => return Err(error.into()),
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if json {
         writeln!(out, "{}", serde_json::json!({ "retried": before }))
     } else {
@@ -173,7 +173,7 @@ fn verify(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
         bar.set_message(format!("session {} of {sessions}", done + 1));
     }))?;
     bar.finish_and_clear();
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if json {
         serde_json::to_writer_pretty(&mut out, &verified)?;
         writeln!(out)?;
@@ -205,7 +205,7 @@ fn verify(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
 }
 
 pub(super) fn print_deliveries(deliveries: &[Delivery], json: bool) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     if json {
         let answer = serde_json::json!({ "destinations": deliveries });
         serde_json::to_writer_pretty(&mut out, &answer)?;

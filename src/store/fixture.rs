@@ -140,6 +140,61 @@ impl Bench {
         bench
     }
 
+    /// As [`Bench::open`], with an archive that is to have the pixels too, and a database.
+    pub(crate) fn delivering(options: &super::Options) -> Self {
+        let clock = Clock::system();
+        let (mut store, recovery) = super::Store::open(options, clock.clone()).unwrap();
+        store.deliver_to(deliveries()).unwrap();
+        let session = session(&clock);
+        let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
+        let open = super::Job::Open(bench.session.clone());
+        bench.work(vec![open]);
+        bench
+    }
+
+    /// From here on the store and its frames live by this clock.
+    pub(crate) fn use_clock(&mut self, clock: Clock) {
+        self.writer.clock = clock.clone();
+        self.clock = clock;
+    }
+
+    /// Everything that may be claimed for a destination, full parts or not.
+    pub(crate) fn claim(&mut self, destination: super::Destination) -> Vec<super::Item> {
+        let claim = super::Claim {
+            destination,
+            limit: 100,
+            lease: std::time::Duration::from_secs(3600),
+            max_delay: std::time::Duration::ZERO,
+            drain: true,
+        };
+        match self.writer.ask(super::Ask::Claim(claim)).unwrap() {
+            super::Answer::Claimed(items) => items,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn report(&mut self, report: super::Report) {
+        let answer = self.writer.ask(super::Ask::Report(report)).unwrap();
+        assert_eq!(answer, super::Answer::Written);
+    }
+
+    /// Reports an item as delivered up to what it wanted, with one receipt.
+    pub(crate) fn deliver(&mut self, item: &super::Item) {
+        let receipt = super::Receipt {
+            place: "file:/archive".into(),
+            key: format!("object-{}", item.pk),
+            bytes: 10,
+            sha256: [7; 32],
+            etag: "tag".into(),
+            checksum: "sha256:07".into(),
+            rows: 1,
+        };
+        let receipts =
+            if item.destination == super::Destination::Archive { vec![receipt] } else { vec![] };
+        let upto = item.wanted;
+        self.report(super::Report::Done { item: item.pk, upto, rows: 1, receipts });
+    }
+
     pub(crate) fn work(&mut self, jobs: Vec<super::Job>) {
         let outcomes = &mut self.outcomes;
         self.writer.work(jobs, &mut |outcome| outcomes.push(outcome));
@@ -178,8 +233,17 @@ impl Bench {
     }
 }
 
+/// An archive that is to have the pixels too, and a database.
+pub(crate) fn deliveries() -> super::Deliveries {
+    super::Deliveries {
+        archive: Some("file:/archive".into()),
+        pixels: super::Keep::All,
+        central: Some("postgresql://lab/db".into()),
+    }
+}
+
 /// Options for a folder, with everything kept.
 pub(crate) fn options(folder: &std::path::Path) -> super::Options {
     let frames = super::FrameRetention { min_free_bytes: 0, ..Default::default() };
-    super::Options { folder: folder.to_owned(), frames }
+    super::Options { folder: folder.to_owned(), max_bytes: 0, frames }
 }

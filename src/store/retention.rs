@@ -194,6 +194,12 @@ impl Writer {
         self.evict(part, NoFile::EvictedMinFree, outcomes).map(drop)
     }
 
+    /// The next file in the order goes, if any may.
+    #[cfg(test)]
+    pub(super) fn evict_one(&mut self) -> Result<u64, StoreError> {
+        self.evict(1, NoFile::EvictedMaxBytes, &mut |_| {})
+    }
+
     /// Evicts until `wanted` bytes are freed or nothing is left; gives the bytes freed.
     fn evict(
         &mut self,

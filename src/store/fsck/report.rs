@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// Names, sizes and numbers; no pixels and no label images are read (not I4, I6, and of I7
-    /// only the labels).
+    /// only the labels, and not I13).
     Quick,
     /// Everything.
     Full,
@@ -33,7 +33,10 @@ impl Invariant {
             8 => "a frame is marked as segmented if and only if it has a result",
             9 => "the counters of a session are what it holds",
             10 => "every eviction is counted",
-            _ => "time goes forward within a boot",
+            11 => "time goes forward within a boot",
+            12 => "frames have places in their series, without holes",
+            13 => "the sums are those of the results",
+            _ => "everything is delivered, or noted to be, and done only with a receipt",
         }
     }
 
@@ -45,8 +48,9 @@ impl Invariant {
             4 => "restore the file from a backup; do not train or re-segment with it",
             5 => "stop the daemon and start it again: it moves such files to orphans/",
             6 | 7 => "segment the frame again, or restore the database from a backup",
-            8..=10 => "the data are good, a number is not: please report this as a defect",
-            _ => "look at the clock of this machine; please report this as a defect",
+            8..=10 | 12 | 13 => "the data are good, a number is not: please report this as a defect",
+            11 => "look at the clock of this machine; please report this as a defect",
+            _ => "nothing is lost here; run `reticle sync verify`, and report this as a defect",
         }
     }
 }

@@ -230,3 +230,49 @@ fn no_store_is_an_error_and_makes_none() {
     assert!(error.contains("cannot find the store"), "{error}");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn i12_a_hole_in_a_series_is_found() {
+    let (folder, _) = store();
+    vandalise(folder.path(), "UPDATE frame SET position = 7 WHERE position = 2");
+    let found = broken(folder.path(), "I12");
+    assert!(found.contains("holds 3 at positions 0 to 7"), "{found}");
+}
+
+#[test]
+fn i13_a_sum_that_is_not_that_of_the_results_is_found() {
+    let (folder, _) = store();
+    vandalise(folder.path(), "UPDATE field_sum SET area = area + 1");
+    let found = broken(folder.path(), "I13");
+    assert!(found.starts_with("field_sum P1 C07 3: says 3 frames"), "{found}");
+    vandalise(folder.path(), "UPDATE field_sum SET area = area - 1; DELETE FROM minute_sum");
+    assert!(broken(folder.path(), "I13").starts_with("minute_sum"));
+}
+
+/// A store whose archive has everything.
+fn delivered() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    bench.take(0, 4);
+    for item in bench.claim(Destination::Archive) {
+        bench.deliver(&item);
+    }
+    bench.close();
+    clean(folder.path());
+    folder
+}
+
+#[test]
+fn i14_what_nobody_would_deliver_is_found() {
+    for (damage, words) in [
+        ("DELETE FROM receipt; DELETE FROM outbox WHERE kind = 'results'", "are wanted"),
+        ("UPDATE outbox SET wanted = 0, done = 0 WHERE kind = 'frames'", "0 are wanted"),
+        ("DELETE FROM receipt", "there is no receipt"),
+    ] {
+        let folder = delivered();
+        vandalise(folder.path(), damage);
+        let report = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap();
+        assert!(report.broken_counts.contains_key("I14"), "{damage}: {report:#?}");
+        assert!(report.broken.iter().any(|found| found.what.contains(words)), "{report:#?}");
+    }
+}

@@ -3,7 +3,9 @@
 #![expect(clippy::disallowed_methods, reason = "files and channels of a test need not last")]
 
 mod crash;
+mod dating;
 mod fsck;
+mod outbox;
 
 use std::fs;
 use std::num::NonZeroU32;
