@@ -212,15 +212,18 @@ async fn after_a_kill_in_the_middle_only_the_rest_is_sent() {
 #[tokio::test]
 async fn an_upload_that_the_server_does_not_know_is_started_over() {
     let server = S3Server::start();
-    let archive = archive(server.endpoint()).await;
+    let proxy = FaultProxy::start(server.port());
+    let archive = archive(proxy.endpoint()).await;
     let folder = tempfile::tempdir().unwrap();
     let sent = file(folder.path(), "parts", 17 * MIB);
-    let unknown = UploadState {
-        upload_id: "00000000-0000-4000-8000-000000000000".to_owned(),
-        sha256: hex::encode(sent.1),
-        part_bytes: PART,
-        parts: Vec::new(),
-    };
+    proxy.set("partNumber=2", Fault::Status { code: 500, retry_after: None });
+    let (cut, state) = put(&archive, "k", &sent, None, |_| {}).await;
+    assert_eq!(cut.unwrap_err().remedy, Remedy::Retry);
+    proxy.clear();
+
+    let mut unknown = state.expect("there is something to resume");
+    assert_eq!(unknown.parts.len(), 1);
+    unknown.upload_id = "00000000-0000-4000-8000-000000000000".to_owned();
     let mut ids = Vec::new();
     let (receipt, _) = put(&archive, "k", &sent, Some(unknown.clone()), |state| {
         ids.extend(state.map(|state| state.upload_id.clone()));

@@ -98,7 +98,9 @@ impl S3Archive {
     ) -> Result<ObjectReceipt, SyncError> {
         let upload = Upload { key, file, hashed };
         if let Some(state) = resume {
-            if upload.fits(&state) {
+            // Without a part there is nothing to gain, and a server that no longer knows the upload
+            // may say so only by a cut in the middle of the first.
+            if upload.fits(&state) && !state.parts.is_empty() {
                 match self.resume(&upload, state.clone(), on_state).await {
                     Ok(receipt) => return Ok(receipt),
                     Err(failed) if !is_over(&failed) => return Err(failed.into()),
@@ -157,7 +159,7 @@ impl S3Archive {
                     })
                 });
                 let kept = kept.count();
-                if kept == 0 && !state.parts.is_empty() {
+                if kept == 0 {
                     // Some servers list the parts of an upload that they never heard of: none.
                     let why = "the server has none of the parts that it acknowledged";
                     let error = SyncError::retry(self.putting(upload.key), why);
