@@ -11,25 +11,22 @@
 //! deterministic: whatever is sent twice is there once.
 
 mod archive;
-mod central;
+pub mod central;
 mod delivering;
 mod destinations;
 mod drain;
 mod engine;
 mod error;
-mod objects;
+pub mod objects;
 mod options;
 mod outbox;
-mod throttle;
+pub mod throttle;
 mod undelivered;
 mod verify;
 
-pub use central::Central;
 pub use destinations::Destinations;
 pub use drain::drain;
 pub use engine::{Handle, Syncing, spawn};
 pub use error::{Remedy, SyncError};
-pub use objects::Archive;
 pub use options::{ArchiveOptions, CentralOptions, Options};
-pub use throttle::Throttle;
 pub use verify::{Difference, Verified, verify};

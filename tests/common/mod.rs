@@ -6,6 +6,9 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub(crate) mod fault_proxy;
+pub(crate) mod s3_server;
+
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, TcpListener};
