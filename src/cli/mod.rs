@@ -10,10 +10,11 @@ pub mod bench;
 pub mod camera;
 pub mod config;
 pub mod eval;
+pub mod export;
 pub mod fsck;
+pub mod import;
 pub mod run;
 pub mod segment;
-pub mod tables;
 pub mod train;
 pub mod version;
 
@@ -52,6 +53,10 @@ enum Verb {
     Config(config::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
+    /// Write a session's frames, label images and tables for other programs
+    Export(export::Args),
+    /// Save label images of other programs as results of a session
+    Import(import::Args),
     /// Say what exactly is running
     Version(version::Args),
 }
@@ -68,6 +73,8 @@ pub fn main() -> ExitCode {
         Verb::Camera(args) => camera::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
+        Verb::Export(args) => export::run(args),
+        Verb::Import(args) => import::run(args),
         Verb::Version(args) => version::run(args),
     };
     match done {

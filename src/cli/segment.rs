@@ -12,12 +12,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::Outcome;
-use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::frame::{Place, Shot};
 use crate::domain::object::Object;
+use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::imagefile::{self, Limits, Page};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
