@@ -132,8 +132,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     // These end only when they are told to: one that ends before has panicked.
     let stages = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
     let dead = || stages.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
-    let control =
-        Control::new(settings, clock, gate, session, to_store, monitor, syncing.handle());
+    let control = Control::new(settings, clock, gate, session, to_store, monitor, syncing.handle());
     let died = control.run(&commands, shutdown, dead);
 
     // It gives to the store's queue, which closes behind its last sender.

@@ -66,11 +66,6 @@ impl CurrentSession {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).held = held;
     }
 
-    /// Whether there is no room to record frames.
-    pub(super) fn is_held(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).held
-    }
-
     /// The open session.
     pub(super) fn id(&self) -> Option<SessionId> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).open

@@ -10,13 +10,14 @@ pub mod bench;
 pub mod camera;
 pub mod config;
 pub mod eval;
+pub mod export;
 pub mod fsck;
-pub mod outbox;
+pub mod import;
 mod out;
+pub mod outbox;
 pub mod run;
 pub mod segment;
 pub mod sync;
-pub mod tables;
 pub mod train;
 pub mod version;
 
@@ -59,6 +60,10 @@ enum Verb {
     Sync(sync::Args),
     /// See what waits to be delivered, and what was never taken
     Outbox(outbox::Args),
+    /// Write a session's frames, label images and tables for other programs
+    Export(export::Args),
+    /// Save label images of other programs as results of a session
+    Import(import::Args),
     /// Say what exactly is running
     Version(version::Args),
 }
@@ -77,6 +82,8 @@ pub fn main() -> ExitCode {
         Verb::Fsck(args) => fsck::run(args),
         Verb::Sync(args) => sync::run(args),
         Verb::Outbox(args) => outbox::run(args),
+        Verb::Export(args) => export::run(args),
+        Verb::Import(args) => import::run(args),
         Verb::Version(args) => version::run(args),
     };
     match done {

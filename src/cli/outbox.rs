@@ -7,8 +7,8 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Outcome, out};
 use super::sync::{print_deliveries, settings};
+use super::{Outcome, out};
 use crate::store::Reader;
 
 /// Arguments.

@@ -11,12 +11,12 @@ use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::object::Object;
+use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::imagefile::{self, Limits, Page};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};

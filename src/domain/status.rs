@@ -83,9 +83,7 @@ pub enum SaveState {
 }
 
 /// How far one destination is.
-#[derive(
-    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct SyncState {
     /// `archive` or `central`.
     pub destination: String,

@@ -1,2 +1,48 @@
-//! The formats in which results leave Reticle and labels come in: OME-Zarr, OME-TIFF, label
-//! TIFF, COCO, GeoJSON, CSV and Parquet.
+//! Frames, label images and objects in the forms that other programs read, and label images
+//! back from them.
+//!
+//! - [`layout`] is the one place where keys of the archive are made; [`zarr`], [`tables`] and
+//!   [`manifest`] make what lies under them.
+//! - [`ome_tiff`], [`coco`] and [`geojson`] are for people who take a session along; [`import`]
+//!   reads label images back, whoever wrote them.
+//!
+//! Promises: the same facts give the same bytes, so that sending twice changes nothing; memory
+//! is that of one frame (of one row group in a table), never of a session; a label image that
+//! was written comes back identical, label by label; a file has its name only once it is whole.
+//!
+//! Nothing here knows the store, the network, or which box this is: facts come in, bytes go out.
+
+pub mod coco;
+pub mod geojson;
+pub mod import;
+pub mod layout;
+pub mod manifest;
+pub mod ome_tiff;
+mod outline;
+pub mod output;
+mod rle;
+pub mod tables;
+#[cfg(test)]
+mod testing;
+pub mod zarr;
+
+use std::path::{Path, PathBuf};
+
+/// Something of others' making that was not read. The text says where, what, and what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}: {why}", path.display())]
+pub struct ReadError {
+    path: PathBuf,
+    why: String,
+}
+
+impl ReadError {
+    fn new(path: &Path, why: impl ToString) -> Self {
+        Self { path: path.to_owned(), why: why.to_string() }
+    }
+
+    /// Which file or folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}

@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 pub use error::{ImageFileError, Problem};
-pub use frame_tiff::{decode_frame_tiff, encode_frame_tiff};
+pub use frame_tiff::{NoPixels, decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
 pub use list::{is_image_name, list_images, natural_order};
 

@@ -132,8 +132,8 @@ impl Archiving {
         let resume = begun.get(&object.key).cloned();
         let (outbox, pk, key) = (self.outbox.clone(), item.pk, object.key.clone());
         let mut on_state = move |state: Option<&UploadState>| {
-            let progress = state
-                .and_then(|state| serde_json::to_string(&HashMap::from([(&key, state)])).ok());
+            let progress =
+                state.and_then(|state| serde_json::to_string(&HashMap::from([(&key, state)])).ok());
             outbox.note(Report::Progress { item: pk, progress });
         };
         let sent = self
@@ -198,7 +198,7 @@ impl Archiving {
         let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
         let mut table = table::<Frames>(file)?;
         for frame in frames.iter().filter(|frame| !refused.contains(&frame.pk)) {
-            table.push(&(&self.box_name, frame)).map_err(unwritten)?;
+            table.push(&(Some(&self.box_name), frame)).map_err(unwritten)?;
         }
         let rows = table.rows();
         let date = &subject.session.archive_date;
@@ -308,11 +308,8 @@ impl Archiving {
         let known: HashMap<&str, &StoredReceipt> =
             receipts.iter().map(|receipt| (receipt.key.as_str(), receipt)).collect();
         let manifest_key = layout::manifest(session.id);
-        let mut entries: Vec<ObjectEntry> = receipts
-            .iter()
-            .filter(|receipt| receipt.kind != Kind::Session)
-            .map(entry)
-            .collect();
+        let mut entries: Vec<ObjectEntry> =
+            receipts.iter().filter(|receipt| receipt.kind != Kind::Session).map(entry).collect();
         let mut sent = Vec::new();
         for (key, bytes) in documents(&session, &series, &models) {
             let sha256: [u8; 32] = Sha256::digest(&bytes).into();
@@ -330,8 +327,7 @@ impl Archiving {
             sent.push(self.receipt(self.archive.put_bytes(&key, bytes).await?, 0));
         }
         let complete = session.ended.is_some() && !behind;
-        let manifest =
-            Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
+        let manifest = Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
         let put = self.archive.put_bytes(&manifest_key, manifest.to_json()).await?;
         sent.push(self.receipt(put, 0));
         Ok(Report::Done { item: item.pk, upto: item.wanted, rows: 0, receipts: sent })
@@ -405,4 +401,3 @@ pub(super) fn closing() -> Undelivered {
 fn unwritten(error: WriteError) -> Undelivered {
     SyncError::retry("build a delivery", error).into()
 }
-

@@ -129,11 +129,8 @@ impl Centralising {
                     let frames = reader.frames_of(&series, positions)?;
                     rows.total = frames.len() as u64;
                     rows.upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
-                    rows.batch.frames = frames
-                        .into_iter()
-                        .filter(|frame| wanted(frame.pk))
-                        .map(Arc::new)
-                        .collect();
+                    rows.batch.frames =
+                        frames.into_iter().filter(|frame| wanted(frame.pk)).map(Arc::new).collect();
                 }
                 Some(model) => {
                     let model = reader.model(model)?.ok_or_else(|| gone("its model"))?;

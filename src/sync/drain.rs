@@ -30,9 +30,7 @@ pub fn drain(
     mut tell: impl FnMut(&[Delivery]),
 ) -> Result<Vec<Delivery>, SyncError> {
     const WHAT: &str = "deliver what waits";
-    store
-        .deliver_to(destinations.deliveries())
-        .map_err(|error| SyncError::retry(WHAT, error))?;
+    store.deliver_to(destinations.deliveries()).map_err(|error| SyncError::retry(WHAT, error))?;
     Archiving::clean_spool(&destinations.data_folder);
     let reader = store.reader();
     let (jobs, receiver) = queue::bounded("store", QUEUE, WhenFull::Wait);
@@ -47,8 +45,7 @@ pub fn drain(
     runtime.block_on(async {
         let outbox = Outbox::new(jobs);
         let (_wish, wishes) = watch::channel(Wish::default());
-        let mut draining =
-            std::pin::pin!(engine::drain(destinations, &reader, &outbox, wishes));
+        let mut draining = std::pin::pin!(engine::drain(destinations, &reader, &outbox, wishes));
         while tokio::time::timeout(TELL, draining.as_mut()).await.is_err() {
             if let Ok(deliveries) = reader.deliveries() {
                 tell(&deliveries);

@@ -256,11 +256,7 @@ impl Serving {
         }
     }
 
-    fn judge(
-        &mut self,
-        item: &Item,
-        delivered: Result<Report, Undelivered>,
-    ) -> (Report, Duration) {
+    fn judge(&mut self, item: &Item, delivered: Result<Report, Undelivered>) -> (Report, Duration) {
         let place = self.delivering.name();
         let pk = item.pk;
         match delivered {
@@ -282,8 +278,7 @@ impl Serving {
                     return (Report::Quarantined { item: pk, reason }, Duration::ZERO);
                 }
                 self.trouble += 1;
-                let first =
-                    if error.remedy == Remedy::Stop { STOP_WAIT } else { FIRST_WAIT };
+                let first = if error.remedy == Remedy::Stop { STOP_WAIT } else { FIRST_WAIT };
                 let wait = self.pause(first).max(error.after.unwrap_or_default());
                 if self.told.as_ref() != Some(&reason) {
                     if error.remedy == Remedy::Stop {

@@ -55,8 +55,17 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
             )
         };
         let off = [
-            "frames", "objects", "area", "pixels", "intensity", "focus", "frames_in_focus",
-            "objects_in_focus", "area_in_focus", "pixels_in_focus", "intensity_in_focus",
+            "frames",
+            "objects",
+            "area",
+            "pixels",
+            "intensity",
+            "focus",
+            "frames_in_focus",
+            "objects_in_focus",
+            "area_in_focus",
+            "pixels_in_focus",
+            "intensity_in_focus",
         ]
         .map(|column| off(column, column))
         .join(" OR ");

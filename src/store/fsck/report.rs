@@ -48,7 +48,9 @@ impl Invariant {
             4 => "restore the file from a backup; do not train or re-segment with it",
             5 => "stop the daemon and start it again: it moves such files to orphans/",
             6 | 7 => "segment the frame again, or restore the database from a backup",
-            8..=10 | 12 | 13 => "the data are good, a number is not: please report this as a defect",
+            8..=10 | 12 | 13 => {
+                "the data are good, a number is not: please report this as a defect"
+            }
             11 => "look at the clock of this machine; please report this as a defect",
             _ => "nothing is lost here; run `reticle sync verify`, and report this as a defect",
         }

@@ -1,0 +1,268 @@
+//! Label images of OME-Zarr, ours and others': Zarr 3 and 2, sharded or not, with whatever
+//! `zarrs` decodes; OME metadata is used where it can be understood, and not insisted on.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+use zarrs::array::{
+    Array, ArrayShardedExt, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArraySubset,
+    ChunkGrid, ElementOwned, data_type,
+};
+use zarrs::filesystem::FilesystemStore;
+
+use super::super::ReadError;
+use super::super::layout::series_number;
+use crate::domain::label_image::LabelImage;
+use crate::imagefile::MAX_PIXELS;
+
+/// An array of label images, one for each position along its time axis.
+pub struct LabelArray {
+    path: PathBuf,
+    array: Array<FilesystemStore>,
+    shards: ArrayShardedReadableExtCache,
+    /// Which axis is time; `None` where there is a single image.
+    time: Option<usize>,
+    series: Option<u32>,
+}
+
+impl LabelArray {
+    /// Finds the label images at `path`: an OME-Zarr image with one label image in its
+    /// `labels`, a label image, or a bare array.
+    ///
+    /// # Errors
+    /// When there is none or more than one, or its array is of a kind that is not read.
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let group = find(path)?;
+        let store = Arc::new(
+            FilesystemStore::new(&group.array).map_err(|error| ReadError::new(path, error))?,
+        );
+        let array = Array::open(store, "/").map_err(|error| ReadError::new(&group.array, error))?;
+        let dimensions = array.shape().len();
+        let time = match (dimensions, group.time) {
+            (2, _) => None,
+            (3..=5, Some(time)) if time < dimensions - 2 => Some(time),
+            (3..=5, None) => Some(0),
+            _ => {
+                return Err(ReadError::new(
+                    &group.array,
+                    format!("has {dimensions} axes; save it with the axes t, y, x"),
+                ));
+            }
+        };
+        let outer = &array.shape()[..dimensions - 2];
+        if outer.iter().enumerate().any(|(axis, &length)| Some(axis) != time && length != 1) {
+            let why = "has several channels or planes; save it with the axes t, y, x";
+            return Err(ReadError::new(&group.array, why));
+        }
+        let pixels = array.shape()[dimensions - 2].saturating_mul(array.shape()[dimensions - 1]);
+        if pixels > MAX_PIXELS {
+            let why = format!("has {pixels} pixels a frame; {MAX_PIXELS} are the most");
+            return Err(ReadError::new(&group.array, why));
+        }
+        let shards = ArrayShardedReadableExtCache::new(&array);
+        Ok(Self { path: path.to_owned(), array, shards, time, series: group.series })
+    }
+
+    /// Number of the series, where the files say so.
+    pub fn series(&self) -> Option<u32> {
+        self.series
+    }
+
+    /// Positions along time.
+    pub fn positions(&self) -> Range<u64> {
+        0..self.time.map_or(1, |axis| self.array.shape()[axis])
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        let [.., height, width] = self.array.shape() else { return (0, 0) };
+        // In range: `open` has compared their product with a smaller number.
+        (*width as u32, *height as u32)
+    }
+
+    /// The labels at a position; `None` where nothing was written for it.
+    ///
+    /// # Errors
+    /// When the data is damaged, or its values are no labels.
+    pub fn labels(&self, position: u64) -> Result<Option<LabelImage>, ReadError> {
+        let failed = |why: &dyn ToString| {
+            ReadError::new(&self.path, format!("position {position}: {}", why.to_string()))
+        };
+        let subset = self.subset(position);
+        let of = self.array.data_type();
+        let labels = if *of == data_type::uint8() {
+            self.values::<u8>(&subset)
+        } else if *of == data_type::uint16() {
+            self.values::<u16>(&subset)
+        } else if *of == data_type::uint32() {
+            self.values::<u32>(&subset)
+        } else if *of == data_type::uint64() {
+            self.values::<u64>(&subset)
+        } else if *of == data_type::int8() {
+            self.values::<i8>(&subset)
+        } else if *of == data_type::int16() {
+            self.values::<i16>(&subset)
+        } else if *of == data_type::int32() {
+            self.values::<i32>(&subset)
+        } else if *of == data_type::int64() {
+            self.values::<i64>(&subset)
+        } else {
+            Err(format!("its values are {of}; labels are whole numbers"))
+        };
+        let labels = labels.map_err(|why| failed(&why))?;
+        if labels.iter().all(|label| *label == 0) && !self.is_written(&subset) {
+            return Ok(None);
+        }
+        let (width, height) = self.size();
+        super::super::import::label_image(width, height, labels)
+            .map(Some)
+            .map_err(|error| failed(&error))
+    }
+
+    fn subset(&self, position: u64) -> Vec<Range<u64>> {
+        let ranges = self.array.shape().iter().enumerate();
+        ranges
+            .map(|(axis, &length)| match self.time {
+                Some(time) if time == axis => position..position + 1,
+                _ => 0..length,
+            })
+            .collect()
+    }
+
+    fn values<T: ElementOwned>(&self, subset: &[Range<u64>]) -> Result<Vec<u32>, String>
+    where
+        u32: TryFrom<T>,
+    {
+        let values: Vec<T> =
+            self.array.retrieve_array_subset(&subset).map_err(|error| error.to_string())?;
+        values
+            .into_iter()
+            .map(u32::try_from)
+            .collect::<Result<_, _>>()
+            .map_err(|_outside| "a value is negative or above 4,294,967,295".to_owned())
+    }
+
+    /// Whether any chunk is there for it. What cannot be told counts as written.
+    fn is_written(&self, subset: &[Range<u64>]) -> bool {
+        let sharded = self.array.is_exclusively_sharded();
+        let inner;
+        let grid: &ChunkGrid = if sharded {
+            inner = self.array.subchunk_grid();
+            &inner
+        } else {
+            self.array.chunk_grid()
+        };
+        let Ok(Some(chunks)) = grid.chunks_in_array_subset(&ArraySubset::from(subset.to_vec()))
+        else {
+            return true;
+        };
+        chunks.indices().into_iter().any(|chunk| {
+            if sharded {
+                let at = self.array.subchunk_byte_range(&self.shards, &chunk);
+                at.is_err() || at.is_ok_and(|at| at.is_some())
+            } else {
+                self.array.retrieve_encoded_chunk(&chunk).map_or(true, |bytes| bytes.is_some())
+            }
+        })
+    }
+}
+
+/// Where a label array is, and what is said of it.
+struct Place {
+    array: PathBuf,
+    time: Option<usize>,
+    series: Option<u32>,
+}
+
+/// Whether a folder is a Zarr node.
+pub(in crate::exchange) fn is_node(path: &Path) -> bool {
+    ["zarr.json", ".zgroup", ".zarray"].iter().any(|name| path.join(name).is_file())
+}
+
+fn find(path: &Path) -> Result<Place, ReadError> {
+    let named = || {
+        let mut names = path.iter().rev().filter_map(|name| name.to_str());
+        names.find_map(series_number)
+    };
+    let Some(attributes) = attributes(path)? else {
+        return Ok(Place { array: path.to_owned(), time: None, series: named() });
+    };
+    let ome = ome(&attributes);
+    let labels = path.join("labels");
+    if ome["image-label"].is_null() && is_node(&labels) {
+        return match listed(&labels)?.as_slice() {
+            [only] => find(&labels.join(only)),
+            [] => Err(ReadError::new(path, "has no label image; export one into it")),
+            several => Err(ReadError::new(
+                path,
+                format!(
+                    "has several label images; name one of them, as {}: {}",
+                    labels.join(&several[0]).display(),
+                    several.join(", ")
+                ),
+            )),
+        };
+    }
+    let image = &ome["multiscales"][0];
+    let dataset = image["datasets"][0]["path"].as_str().unwrap_or("0");
+    // A path of foreign making stays inside its folder.
+    if Path::new(dataset).components().any(|part| !matches!(part, std::path::Component::Normal(_)))
+    {
+        return Err(ReadError::new(path, format!("its data set \"{dataset}\" is not inside it")));
+    }
+    let time = image["axes"].as_array().and_then(|axes| {
+        axes.iter().position(|axis| axis["name"] == "t" || axis["type"] == "time")
+    });
+    let series = attributes["reticle"]["series"].as_u64();
+    let series = series.and_then(|number| number.try_into().ok()).or_else(named);
+    Ok(Place { array: path.join(dataset), time, series })
+}
+
+/// Names of the label images in a `labels` group: as it lists them, else the groups in it.
+fn listed(labels: &Path) -> Result<Vec<String>, ReadError> {
+    let attributes = attributes(labels)?.unwrap_or_default();
+    if let Some(names) = ome(&attributes)["labels"].as_array() {
+        let is_plain = |name: &&str| !name.is_empty() && !name.contains("..");
+        let names = names.iter().filter_map(Value::as_str).filter(is_plain);
+        return Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect());
+    }
+    let entries = std::fs::read_dir(labels).map_err(|error| ReadError::new(labels, error))?;
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|entry| is_node(entry))
+        .filter_map(|entry| Some(entry.file_name()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Since 0.5 under `ome`, before that at the top.
+fn ome(attributes: &Value) -> &Value {
+    if attributes["ome"].is_object() { &attributes["ome"] } else { attributes }
+}
+
+/// The attributes of a group; `None` for an array.
+fn attributes(path: &Path) -> Result<Option<Value>, ReadError> {
+    let json = |name: &str| -> Result<Option<Value>, ReadError> {
+        let file = path.join(name);
+        match std::fs::read(&file) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|error| ReadError::new(&file, error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(ReadError::new(&file, error)),
+        }
+    };
+    if let Some(mut node) = json("zarr.json")? {
+        return Ok((node["node_type"] != "array").then(|| node["attributes"].take()));
+    }
+    if path.join(".zarray").is_file() {
+        return Ok(None);
+    }
+    if path.join(".zgroup").is_file() {
+        return Ok(Some(json(".zattrs")?.unwrap_or_default()));
+    }
+    Err(ReadError::new(path, "is no Zarr group or array: it has no zarr.json"))
+}
