@@ -20,9 +20,11 @@ const STATUS: Status = {
   segment_fps: 10,
   save_ms: null,
   save: { state: 'saved' },
+  hold: null,
+  sync: [],
   last_saved: null,
   counters: {
-    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0,
+    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0,
   },
   last_refusal: null,
 };
@@ -97,4 +99,30 @@ test('one blurred frame is no alarm, several are', () => {
 
 test('durations are short', () => {
   assert.deepEqual([800, 12_000, 180_000, 7_200_000].map(duration), ['0.8 s', '12 s', '3 min', '2 h']);
+});
+
+test('without room it says that frames are only shown, and never "saved"', () => {
+  const counters = { ...STATUS.counters, unrecorded: 12 };
+  const { save, notice, stale } = see({ hold: 'the disk has too little room: free some', counters });
+  assert.deepEqual([save.word, save.tone, stale], ['Not recording', 'act', false]);
+  assert.match(notice!.title, /No room/);
+  assert.match(notice!.lines.join(' '), /The disk has too little room.*12 frames were only shown/s);
+});
+
+test('results that wait for the network say how many, how old, and why', () => {
+  const waits = {
+    destination: 'archive' as const,
+    place: 's3://lab/box-1',
+    waiting: 1234,
+    quarantined: 0,
+    oldest: '2026-01-02T01:04:13Z',
+    reason: 'no route to host',
+  };
+  const [remark] = see({ sync: [waits] }).remarks;
+  assert.match(remark!.title, /1,234 wait for the archive, the oldest for 2 h/);
+  assert.match(remark!.lines[0]!, /Nothing is lost.*s3:\/\/lab\/box-1.*No route to host/s);
+  // On their way, as they should be: not worth a word.
+  assert.deepEqual(see({ sync: [{ ...waits, reason: null }] }).remarks, []);
+  const [refused] = see({ sync: [{ ...waits, reason: null, quarantined: 2 }] }).remarks;
+  assert.deepEqual([refused!.tone, refused!.title], ['act', 'Never taken by the archive: 2']);
 });

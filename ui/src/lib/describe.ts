@@ -74,10 +74,11 @@ export function describe(seen: Seen): Picture {
     return { ...base, run, save: { word: '–', shape: 'dash', tone: 'dim' }, notice: null };
   }
   const save = saving(status);
-  const lead = saveNotice(status);
+  const lead = saveNotice(status) ?? holdNotice(status);
   const state = running(status, seen);
   // Focus and pace are of frames that come.
   const remarks = state.notice === null ? remarksOn(status, seen) : [];
+  remarks.push(...deliveries(status));
   // Results that are not saved come first: they are being lost.
   const notices = [lead, state.notice].filter((notice) => notice !== null);
   const [notice = null, ...rest] = notices;
@@ -203,6 +204,9 @@ function running(
 }
 
 function saving(status: Status): Mark {
+  if (status.hold !== null && status.save.state !== 'failing') {
+    return { word: 'Not recording', shape: 'triangle', tone: 'act' };
+  }
   switch (status.save.state) {
     case 'saved':
       return { word: 'Saved', shape: 'check', tone: 'fine' };
@@ -222,6 +226,46 @@ function saveNotice(status: Status): Notice | null {
     tone: 'act',
     shape: 'triangle',
   };
+}
+
+function holdNotice(status: Status): Notice | null {
+  if (status.hold === null) return null;
+  return {
+    title: 'No room: frames are shown, not recorded',
+    lines: [
+      sentence(status.hold),
+      `${count(status.counters.unrecorded)} frames were only shown. Recording goes on by itself when there is room.`,
+    ],
+    tone: 'act',
+    shape: 'triangle',
+    compact: true,
+  };
+}
+
+/** Results that wait for a destination, once that is worth a word. */
+function deliveries(status: Status): Notice[] {
+  const remarks: Notice[] = [];
+  for (const { destination, place, waiting, quarantined, oldest, reason } of status.sync) {
+    const name = destination === 'central' ? 'database' : 'archive';
+    if (quarantined > 0) {
+      remarks.push({
+        title: `Never taken by the ${name}: ${count(quarantined)}`,
+        lines: [`They are safe here. Why: reticle outbox quarantine.`],
+        tone: 'act',
+        shape: 'triangle',
+      });
+    }
+    if (reason !== null && waiting > 0) {
+      const age = oldest === null ? '' : `, the oldest for ${duration(since(status.now, oldest))}`;
+      remarks.push({
+        title: `${count(waiting)} wait for the ${name}${age}`,
+        lines: [`Nothing is lost; ${place} is tried again and again. ${sentence(reason)}`],
+        tone: 'soon',
+        shape: 'ring',
+      });
+    }
+  }
+  return remarks;
 }
 
 function remarksOn(status: Status, seen: Seen): Notice[] {

@@ -45,6 +45,10 @@ export interface Counters {
   kept: number;
   segmented: number;
   skipped: number;
+  /** Shown and not recorded, because there was no room. */
+  unrecorded: number;
+  /** Frame files deleted to make room, by the written rule. */
+  evicted: number;
   saved: number;
   not_saved: number;
   refused: number;
@@ -61,6 +65,19 @@ export type SaveState =
   | { state: 'idle' }
   | { state: 'saved' }
   | { state: 'failing'; reason: string; since: string };
+
+/** How far one destination is. */
+export interface SyncState {
+  destination: 'archive' | 'central';
+  place: string;
+  /** Frames and results that it does not have yet. */
+  waiting: number;
+  quarantined: number;
+  /** When the oldest that waits came, RFC 3339 UTC. */
+  oldest: string | null;
+  /** Why the last attempt failed, while it does. */
+  reason: string | null;
+}
 
 export type RunState = 'stopped' | 'running' | 'paused';
 export type Command = 'start' | 'pause' | 'stop';
@@ -81,6 +98,9 @@ export interface Status {
   segment_fps: number;
   save_ms: [number, number] | null;
   save: SaveState;
+  /** Why frames are not taken at the moment, while there is no room for them. */
+  hold: string | null;
+  sync: SyncState[];
   last_saved: string | null;
   counters: Counters;
   last_refusal: string | null;
