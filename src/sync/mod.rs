@@ -1,5 +1,6 @@
 //! What leaves the box: to an archive (S3 or a folder) and to the lab's PostgreSQL.
 
+pub mod central;
 mod error;
 mod options;
 
