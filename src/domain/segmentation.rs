@@ -6,6 +6,10 @@ use super::frame::Frame;
 use super::label_image::LabelImage;
 use super::object::Object;
 
+/// Focus score from which on a frame counts as in focus in what is summed up over frames. Below
+/// it the page says "out of focus".
+pub const IN_FOCUS: f32 = 0.3;
+
 /// Which model with which parameters answered.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ModelRef {

@@ -8,10 +8,7 @@
 use rusqlite::{Connection, named_params, params};
 
 use crate::domain::object::Object;
-
-/// Frames with at least this focus score count as in focus: edges at most twice as wide as those
-/// of a sharp frame (see `segment::focus`). The views of the schema know it as a number.
-pub const IN_FOCUS: f32 = 0.5;
+use crate::domain::segmentation::IN_FOCUS;
 
 /// Adds one result to the sums of its field and of its minute.
 pub(super) fn add(

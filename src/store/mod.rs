@@ -49,7 +49,6 @@ mod writer;
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
-pub use aggregates::IN_FOCUS;
 pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};

@@ -50,8 +50,10 @@ impl Destinations {
             throttle.clone(),
             clock,
         ))?;
-        // The archive shares the disk with the store unless somebody says otherwise.
-        let archive = archive.map(|archive| archive.leaving_free(store.frames.min_free_bytes));
+        // On a disk that it shares with the store, an archive in a folder stops growing before
+        // frame files would have to go for it.
+        let free = store.frames.min_free_bytes;
+        let archive = archive.map(|archive| archive.leaving_free(free.saturating_add(free / 4)));
         let central = Central::open(&options.central, box_name.clone())?.map(Arc::new);
         Ok(Self {
             archive,

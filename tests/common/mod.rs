@@ -8,6 +8,7 @@
 
 pub(crate) mod fault_proxy;
 pub(crate) mod s3_server;
+pub(crate) mod postgres;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};

@@ -145,7 +145,7 @@ CREATE TABLE refused (
 ) STRICT, WITHOUT ROWID;
 
 -- Sums over the results of one model, kept ready: by field, and by minute of capture. In focus
--- is a focus score of at least 0.5. Areas and sums in pixels; intensity is the sum of the
+-- is a focus score of at least 0.3. Areas and sums in pixels; intensity is the sum of the
 -- objects' mean grey values.
 CREATE TABLE field_sum (
     session            INTEGER NOT NULL REFERENCES session (pk),
@@ -197,7 +197,7 @@ SELECT segmentation.pk AS segmentation, segmentation.frame, frame.session, segme
        frame.width * frame.height AS pixels,
        (SELECT total(object.intensity_mean) FROM object WHERE object.segmentation = segmentation.pk) AS intensity,
        coalesce(segmentation.focus, 0.0) AS focus,
-       coalesce(segmentation.focus >= 0.5, 0) AS in_focus
+       coalesce(segmentation.focus >= 0.3, 0) AS in_focus
 FROM segmentation
 JOIN frame ON frame.pk = segmentation.frame
 JOIN boot ON boot.pk = frame.captured_boot;
