@@ -196,6 +196,10 @@ impl<'a> Control<'a> {
             tracing::info!("asked to try again what was refused");
             self.sync.retry();
         }
+        if Wish::Again.take(folder) {
+            tracing::info!("asked to deliver everything again");
+            self.sync.again();
+        }
         if Wish::Deliver.take(folder) {
             tracing::info!("asked to deliver everything that waits");
             self.sync.deliver_all();

@@ -52,7 +52,12 @@ enum Verb {
     /// when something is left: in quarantine, or because a destination does not answer.
     Drain,
     /// Give another chance to what was refused or quarantined
-    Retry,
+    Retry {
+        /// And deliver everything again that was taken: for a bucket or database that somebody
+        /// emptied. What is still there stays as it is
+        #[arg(long)]
+        everything: bool,
+    },
     /// Read everything that the destinations have, and compare it with the store
     ///
     /// Every object of the archive is read to its end and hashed, which costs what reading it
@@ -81,7 +86,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             let any = deliveries.iter().any(left);
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
         }
-        Verb::Retry => retry(&settings, args.json),
+        Verb::Retry { everything } => retry(&settings, everything, args.json),
         Verb::Verify => verify(&settings, args.json),
     }
 }
@@ -135,7 +140,9 @@ fn wait_for_daemon(reader: &Reader, bar: &ProgressBar) -> anyhow::Result<Vec<Del
     }
 }
 
-fn retry(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
+fn retry(settings: &Settings, everything: bool, json: bool) -> anyhow::Result<Outcome> {
+    let (ask, wish) =
+        if everything { (Ask::Again, Wish::Again) } else { (Ask::Retry, Wish::Retry) };
     let reader = Reader::open(&settings.store.folder)?;
     let count = |deliveries: Vec<Delivery>| -> u64 {
         deliveries.iter().map(|delivery| delivery.quarantined + delivery.refused).sum()
@@ -143,11 +150,11 @@ fn retry(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
     let before = count(reader.deliveries()?);
     match Store::open(&settings.store, Clock::system()) {
         Ok((mut store, _)) => {
-            if let Answer::Retried(items) = store.ask(Ask::Retry)? {
+            if let Answer::Retried(items) = store.ask(ask)? {
                 tracing::debug!(items, "given another chance");
             }
         }
-        Err(StoreError::Locked { .. }) => Wish::Retry.ask(&settings.store.folder)?,
+        Err(StoreError::Locked { .. }) => wish.ask(&settings.store.folder)?,
         Err(error) => return Err(error.into()),
     }
     let mut out = out::stdout();

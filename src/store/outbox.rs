@@ -181,6 +181,8 @@ pub enum Ask {
     Report(Report),
     /// Quarantined and refused ones get another chance, and nobody waits any longer.
     Retry,
+    /// As [`Ask::Retry`], and everything that was delivered is delivered again.
+    Again,
     /// The day under which a session is archived; the given one if none was chosen before.
     ArchiveDate {
         /// Which session.
@@ -291,6 +293,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Claim(claim) => take(db, claim, now).map(Answer::Claimed),
         Ask::Report(report) => note(db, report, now).map(|()| Answer::Written),
         Ask::Retry => retry(db).map(Answer::Retried),
+        Ask::Again => again(db, now).map(Answer::Retried),
         Ask::ArchiveDate { session, date } => {
             archive_date(db, *session, date).map(Answer::ArchiveDate)
         }
@@ -519,6 +522,19 @@ fn retry(db: &Connection) -> rusqlite::Result<u64> {
         [],
     )?;
     Ok((refused + quarantined) as u64)
+}
+
+/// Everything once more, where it was: for a bucket that somebody emptied.
+fn again(db: &Connection, now: &Stamp) -> rusqlite::Result<u64> {
+    let retried = retry(db)?;
+    let destinations: Vec<Destination> = db
+        .prepare("SELECT name FROM destination")?
+        .query_map([], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for destination in destinations {
+        want_all(db, destination, now)?;
+    }
+    Ok(retried)
 }
 
 fn archive_date(db: &Connection, session: SessionId, date: &str) -> rusqlite::Result<String> {

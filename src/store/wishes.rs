@@ -15,16 +15,16 @@ pub enum Wish {
     Deliver,
     /// Give another chance to what was never taken.
     Retry,
+    /// Deliver everything again, whether it was taken or not.
+    Again,
 }
 
 impl Wish {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Deliver, Self::Retry];
-
     fn file(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Deliver => "wish.deliver",
             Self::Retry => "wish.retry",
+            Self::Again => "wish.again",
         })
     }
 

@@ -134,7 +134,7 @@ impl Archiving {
         let mut on_state = move |state: Option<&UploadState>| {
             let progress =
                 state.and_then(|state| serde_json::to_string(&HashMap::from([(&key, state)])).ok());
-            outbox.note(Report::Progress { item: pk, progress });
+            outbox.tell(Ask::Report(Report::Progress { item: pk, progress }));
         };
         let sent = self
             .archive

@@ -73,7 +73,13 @@ impl Handle {
 
     /// Give another chance to what was not taken, then [`Handle::deliver_all`].
     pub fn retry(&self) {
-        self.outbox.retry();
+        self.outbox.tell(Ask::Retry);
+        self.deliver_all();
+    }
+
+    /// Deliver everything again, whether it was taken or not.
+    pub fn again(&self) {
+        self.outbox.tell(Ask::Again);
         self.deliver_all();
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::mpsc::sync_channel;
 
 use crate::base::queue::{Sender, Sent};
-use crate::store::{Answer, Ask, Job, Report, StoreError};
+use crate::store::{Answer, Ask, Job, StoreError};
 
 /// Why the outbox gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +40,9 @@ impl Outbox {
         .map_err(|_| NoAnswer::Closed)?
     }
 
-    /// Gives another chance to what was not taken, without waiting for the commit.
-    pub(super) fn retry(&self) {
+    /// Asks without waiting for the answer or the commit.
+    pub(super) fn tell(&self, ask: Ask) {
         let (reply, _) = sync_channel(1);
-        self.0.send(Job::Ask { ask: Ask::Retry, reply });
-    }
-
-    /// Reports, without waiting for the commit: for what only saves work when it is there.
-    pub(super) fn note(&self, report: Report) {
-        let (reply, _) = sync_channel(1);
-        self.0.send(Job::Ask { ask: Ask::Report(report), reply });
+        self.0.send(Job::Ask { ask, reply });
     }
 }

@@ -1,0 +1,361 @@
+//! Results leave the box, on real servers: an S3 server and PostgreSQL, there, gone, and back.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+#![expect(clippy::disallowed_methods, reason = "files of a test need not last")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use rusqlite::Connection;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+mod common;
+
+use common::fault_proxy::{Fault, FaultProxy};
+use common::postgres::Postgres;
+use common::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
+use common::{Daemon, Start, reticle, wait_for};
+
+/// A box of a test: its configuration and its data folder.
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new(sync: &str) -> Self {
+        let lab = Self { folder: tempfile::tempdir().unwrap() };
+        lab.configure(sync);
+        lab
+    }
+
+    /// A small, fast virtual microscope, with these tables of `[sync]`.
+    fn configure(&self, sync: &str) {
+        let text = format!(
+            "[box]\nsite = \"test\"\nname = \"box-1\"\n\
+             [source]\nwidth = 128\nheight = 128\nfps = 20.0\n\
+             [store.frames]\nmin_free_bytes = 0\n{sync}"
+        );
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.folder.path().join("reticle.toml")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn start(&self) -> Daemon {
+        Start::default()
+            .config(self.config())
+            .data(self.data())
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("RETICLE_CENTRAL_PASSWORD", "open sesame")
+            .start()
+    }
+
+    /// Takes this many results and more.
+    fn take(&self, results: u64) -> Daemon {
+        let daemon = self.start();
+        wait_for("results to be saved", || {
+            (daemon.json("/api/v1/totals")["segmentations"].as_u64()? >= results).then_some(())
+        });
+        daemon
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        reticle()
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config())
+            .arg("--data")
+            .arg(self.data())
+            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .env("RETICLE_CENTRAL_PASSWORD", "open sesame")
+            .output()
+            .unwrap()
+    }
+
+    /// The JSON of a verb that must end with this exit code.
+    fn json(&self, arguments: &[&str], code: i32) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let (out, error) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{error}");
+        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{error}"))
+    }
+
+    fn is_sound(&self) {
+        let output = reticle().args(["fsck", "--data"]).arg(self.data()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+    }
+
+    fn database(&self) -> Connection {
+        Connection::open(self.data().join("reticle.db")).unwrap()
+    }
+
+    /// Frames, results and objects in the store.
+    fn counts(&self) -> [u64; 3] {
+        ["frame", "segmentation", "object"].map(|table| {
+            let count = format!("SELECT count(*) FROM {table}");
+            self.database().query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap() as u64
+        })
+    }
+}
+
+fn s3(endpoint: &str, pixels: &str) -> String {
+    format!(
+        "[sync.archive]\nto = \"s3://{BUCKET}/lab-7\"\nendpoint = \"{endpoint}\"\n\
+         pixels = \"{pixels}\"\n"
+    )
+}
+
+fn central(postgres: &Postgres) -> String {
+    format!("[sync.central]\nurl = \"{}\"\n", postgres.url())
+}
+
+/// Every file below a folder, by its path from there, with its hash.
+fn files(folder: &Path) -> BTreeMap<String, String> {
+    fn collect(root: &Path, folder: &Path, into: &mut BTreeMap<String, String>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(root, &path, into);
+            } else {
+                let name = path.strip_prefix(root).unwrap().display().to_string();
+                let hash = hex::encode(Sha256::digest(std::fs::read(&path).unwrap()));
+                into.insert(name, hash);
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(folder, folder, &mut found);
+    found
+}
+
+/// Frames, results and objects in the central database, and a digest of all its rows.
+fn rows(postgres: &Postgres) -> ([u64; 3], String) {
+    let counts = ["frame", "segmentation", "object"].map(|table| {
+        postgres.psql(&format!("SELECT count(*) FROM reticle.{table}")).parse().unwrap()
+    });
+    let digest = postgres.psql(
+        "SELECT md5(string_agg(row, '' ORDER BY row)) FROM (
+             SELECT frame::text AS row FROM reticle.frame
+             UNION ALL SELECT segmentation::text FROM reticle.segmentation
+             UNION ALL SELECT object::text FROM reticle.object) AS rows",
+    );
+    (counts, digest)
+}
+
+fn waiting(status: &Value) -> u64 {
+    status["destinations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|destination| destination["waiting"].as_u64().unwrap())
+        .sum()
+}
+
+#[test]
+fn without_any_configuration_results_are_archived_into_a_folder() {
+    let lab = Lab::new("");
+    let daemon = lab.take(10);
+    // A running daemon is asked to.
+    let status = lab.json(&["sync", "drain"], 0);
+    assert_eq!(status["destinations"][0]["destination"], "archive");
+    assert!(daemon.stop().success());
+    lab.json(&["sync", "drain"], 0);
+    let verified = lab.json(&["sync", "verify"], 0);
+    assert_eq!(verified["differences"], serde_json::json!([]));
+    assert!(verified["objects"].as_u64().unwrap() >= 9, "{verified}");
+    let archived = files(&lab.data().join("archive"));
+    let manifests: Vec<_> =
+        archived.keys().filter(|name| name.ends_with("/manifest.json")).collect();
+    assert_eq!(manifests.len(), 1, "{archived:?}");
+    let manifest = std::fs::read(lab.data().join("archive").join(manifests[0])).unwrap();
+    let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+    assert_eq!(manifest["complete"], true, "{manifest}");
+    let [frames, segmentations, objects] = lab.counts();
+    let session = &manifest["session"];
+    assert_eq!(
+        [&session["frames"], &session["segmentations"], &session["objects"]],
+        [frames, segmentations, objects]
+    );
+    // The manifest names everything that is there but itself, with its hash.
+    for object in manifest["objects"].as_array().unwrap() {
+        let key = object["key"].as_str().unwrap();
+        assert_eq!(archived.get(key).map(String::as_str), object["sha256"].as_str(), "{key}");
+    }
+    assert_eq!(manifest["objects"].as_array().unwrap().len() + 1, archived.len());
+    lab.is_sound();
+}
+
+#[test]
+fn a_replay_changes_nothing_in_s3_or_postgresql() {
+    let server = S3Server::start();
+    let postgres = Postgres::new();
+    let lab = Lab::new(&(s3(&server.endpoint(), "all") + &central(&postgres)));
+    // More than one part.
+    assert!(lab.take(70).stop().success());
+    let status = lab.json(&["sync", "drain"], 0);
+    assert_eq!(waiting(&status), 0, "{status}");
+    let counts = lab.counts();
+    let (there, digest) = rows(&postgres);
+    assert_eq!(there, counts);
+    let objects = files(&server.bucket());
+    assert!(objects.keys().any(|name| name.contains("/labels/")), "{objects:?}");
+    for replay in 1..=3 {
+        lab.json(&["sync", "retry", "--everything"], 0);
+        assert!(waiting(&lab.json(&["sync", "status"], 0)) >= 8);
+        lab.json(&["sync", "drain"], 0);
+        assert_eq!(rows(&postgres), (counts, digest.clone()), "replay {replay}");
+        assert_eq!(files(&server.bucket()), objects, "replay {replay}");
+    }
+    let verified = lab.json(&["sync", "verify"], 0);
+    assert_eq!(verified["differences"], serde_json::json!([]));
+    assert_eq!(verified["rows"].as_u64().unwrap(), counts[0] + counts[1]);
+    lab.is_sound();
+}
+
+#[test]
+fn a_box_without_network_goes_on_and_catches_up_by_itself() {
+    let server = S3Server::start();
+    let proxy = FaultProxy::start(server.port());
+    let mut postgres = Postgres::new();
+    let lab = Lab::new(&(s3(&proxy.endpoint(), "none") + &central(&postgres)));
+    proxy.set("", Fault::Refuse);
+    postgres.stop();
+    let daemon = lab.take(10);
+    // It says what waits and why, and goes on.
+    let status = wait_for("both destinations to have failed", || {
+        let status = daemon.json("/api/v1/status");
+        let sync = status["sync"].as_array()?.clone();
+        (sync.len() == 2 && sync[1]["reason"].is_string()).then_some(sync)
+    });
+    assert!(status[1]["waiting"].as_u64().unwrap() > 0, "{status:?}");
+    let before = daemon.json("/api/v1/totals")["segmentations"].as_u64();
+    wait_for("results to be saved meanwhile", || {
+        (daemon.json("/api/v1/totals")["segmentations"].as_u64() > before).then_some(())
+    });
+    // A person asks for what cannot be done now: told so, and nothing is lost.
+    daemon.kill();
+    let left = lab.json(&["sync", "drain"], 1);
+    assert!(waiting(&left) > 0);
+    lab.is_sound();
+
+    proxy.clear();
+    postgres.start();
+    let daemon = lab.start();
+    lab.json(&["sync", "drain"], 0);
+    assert!(daemon.stop().success());
+    lab.json(&["sync", "drain"], 0);
+    let verified = lab.json(&["sync", "verify"], 0);
+    assert_eq!(verified["differences"], serde_json::json!([]));
+    assert_eq!(rows(&postgres).0, lab.counts());
+}
+
+#[test]
+fn verify_finds_what_somebody_did_to_the_archive() {
+    let lab = Lab::new("");
+    assert!(lab.take(5).stop().success());
+    lab.json(&["sync", "drain"], 0);
+    let archive = lab.data().join("archive");
+    let archived = files(&archive);
+    let find = |part: &str| archived.keys().find(|name| name.contains(part)).unwrap();
+    let (shard, table) = (find("/labels/"), find("objects/"));
+    let mut bytes = std::fs::read(archive.join(shard)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(archive.join(shard), bytes).unwrap();
+    std::fs::remove_file(archive.join(table)).unwrap();
+    let stray = find("/manifest.json").replace("manifest.json", "stray");
+    std::fs::write(archive.join(&stray), b"?").unwrap();
+    let verified = lab.json(&["sync", "verify"], 1);
+    let mut different: Vec<_> = verified["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|difference| difference["key"].as_str().unwrap().to_owned())
+        .collect();
+    different.sort();
+    let mut expected = vec![shard.clone(), table.clone(), stray.clone()];
+    expected.sort();
+    assert_eq!(different, expected);
+    // And this is how it is mended.
+    std::fs::remove_file(archive.join(stray)).unwrap();
+    lab.json(&["sync", "retry", "--everything"], 0);
+    lab.json(&["sync", "drain"], 0);
+    assert_eq!(files(&archive), archived);
+}
+
+#[test]
+fn a_damaged_result_is_named_and_holds_nobody_up() {
+    let lab = Lab::new("[sync.archive]\nto = \"none\"\n");
+    assert!(lab.take(10).stop().success());
+    let damage = "UPDATE segmentation SET labels = x'00ff' WHERE pk = 3";
+    lab.database().execute(damage, []).unwrap();
+    let frame: Vec<u8> = lab
+        .database()
+        .query_row(
+            "SELECT id FROM frame WHERE pk = (SELECT frame FROM segmentation WHERE pk = 3)",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    lab.configure("");
+    let left = lab.json(&["sync", "drain"], 1);
+    assert_eq!(waiting(&left), 0, "everything else is delivered: {left}");
+    assert_eq!(left["destinations"][0]["refused"], 1);
+    let quarantine = lab.json(&["outbox", "quarantine"], 0);
+    let named = quarantine["single"][0]["frame"].as_str().unwrap().replace('-', "");
+    assert_eq!(named, hex::encode(frame));
+    assert!(lab.json(&["sync", "verify"], 0)["objects"].as_u64().unwrap() > 5);
+    let retried = lab.json(&["sync", "retry"], 0);
+    assert_eq!(retried["retried"], 1);
+}
+
+#[test]
+fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
+    let server = S3Server::start();
+    let proxy = FaultProxy::start(server.port());
+    let sync = s3(&proxy.endpoint(), "all");
+    let lab = Lab::new(&sync);
+    // About 30 frames of 128 × 128 at 16 bits.
+    let text = std::fs::read_to_string(lab.config()).unwrap();
+    let text = text.replace("[store.frames]\n", "[store.frames]\nmax_bytes = 1000000\n");
+    std::fs::write(lab.config(), text).unwrap();
+    proxy.set("", Fault::Refuse);
+    let daemon = lab.start();
+    let status = wait_for("frames to be held", || {
+        let status = daemon.json("/api/v1/status");
+        (status["counters"]["unrecorded"].as_u64()? > 5).then_some(status)
+    });
+    let reason = status["hold"].as_str().unwrap();
+    assert!(reason.contains("wait for the archive"), "{reason}");
+    assert_eq!(status["counters"]["evicted"], 0, "nothing that was promised is gone");
+    let recorded = daemon.json("/api/v1/totals")["frames"].as_u64().unwrap();
+    // The live view goes on.
+    let newest = status["newest"]["sequence"].as_u64();
+    wait_for("the live view to go on", || {
+        (daemon.json("/api/v1/status")["newest"]["sequence"].as_u64() > newest).then_some(())
+    });
+    assert_eq!(daemon.json("/api/v1/totals")["frames"].as_u64(), Some(recorded));
+
+    proxy.clear();
+    lab.json(&["sync", "drain"], 0);
+    wait_for("frames to be taken again", || {
+        let held = daemon.json("/api/v1/status")["hold"].is_string();
+        let frames = daemon.json("/api/v1/totals")["frames"].as_u64()?;
+        (!held && frames > recorded).then_some(())
+    });
+    assert!(daemon.stop().success());
+    lab.is_sound();
+}
