@@ -350,7 +350,6 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
     assert_eq!(daemon.json("/api/v1/totals")["frames"].as_u64(), Some(recorded));
 
     proxy.clear();
-    lab.json(&["sync", "drain"], 0);
     wait_for("frames to be taken again", || {
         let held = daemon.json("/api/v1/status")["hold"].is_string();
         let frames = daemon.json("/api/v1/totals")["frames"].as_u64()?;

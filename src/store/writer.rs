@@ -266,7 +266,13 @@ impl Writer {
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
             Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
             Job::Clock { now, trusted } => Prepared::Ledger(Ledger::Clock { now, trusted }),
-            Job::Ask { ask, reply } => Prepared::Ask { ask, reply },
+            Job::Ask { mut ask, reply } => {
+                if let Ask::Claim(claim) = &mut ask {
+                    // A part that waits to be full would wait for ever: nothing is added to it.
+                    claim.drain |= self.held.is_some();
+                }
+                Prepared::Ask { ask, reply }
+            }
             Job::Import(imported) => {
                 let frame = imported.frame;
                 match encode(&imported.labels, &imported.objects) {
