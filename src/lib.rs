@@ -5,13 +5,15 @@
 //! source ─Frame─┤                                                │ (the backlog)
 //!               └ newest only ─► segment ─Segmentation─► store (commit: one transaction)
 //!                                   │                        │
-//!                                   └► live view             └► Record: may be called saved
+//!                                   └► live view             ├► Record: may be called saved
+//!                                                            └► outbox ─► sync ─► archive (S3), PostgreSQL
 //! ```
 //!
 //! Where to look, from left to right: a frame enters in [`capture`], is segmented in
-//! [`segment`], stored in [`store`], and leaves to people in [`web`]. [`app`] wires them,
-//! in one screen. Who may name whom (`tests/layering.rs` keeps it so):
-//! `base ← domain ← imagefile ← {capture, segment, store}`; `store ← web`;
+//! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`],
+//! and into files of other programs in [`exchange`]. [`app`] wires them, in one screen. Who may name whom (`tests/layering.rs` keeps it so):
+//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← web`;
+//! `{store, exchange} ← sync`;
 //! `{segment, store} ← learn`; everything `← config ← app ← cli`.
 
 pub mod app;
