@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -95,10 +95,13 @@ impl Clock {
     pub fn now(&self) -> Stamp {
         match &*self.0 {
             Inner::System { boot_id } => {
-                let wall = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+                // By way of libc, which rustix goes past: there a test can set the wall clock of one
+                // process (libfaketime).
+                #[expect(clippy::disallowed_methods, reason = "this is where time comes from")]
+                let wall = SystemTime::now();
                 let mono = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
                 Stamp {
-                    wall_ns: wall.tv_sec * 1_000_000_000 + wall.tv_nsec,
+                    wall_ns: since_1970_ns(wall),
                     mono_ns: (mono.tv_sec * 1_000_000_000 + mono.tv_nsec).cast_unsigned(),
                     boot_id: *boot_id,
                 }
@@ -140,6 +143,14 @@ pub fn thread_cpu() -> Duration {
     Duration::new(cpu.tv_sec.cast_unsigned(), u32::try_from(cpu.tv_nsec).unwrap_or(0))
 }
 
+/// Negative before 1970, where a clock may stand that nobody has set.
+fn since_1970_ns(wall: SystemTime) -> i64 {
+    match wall.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => nanos(after).cast_signed(),
+        Err(before) => -nanos(before.duration()).cast_signed(),
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -164,6 +175,14 @@ mod tests {
         clock.advance(Duration::from_millis(5));
         assert_eq!(clock.now().since(&before), Duration::from_millis(5));
         assert_eq!(clock.now().wall_ns, 5_001_000);
+    }
+
+    #[test]
+    fn wall_time_counts_from_1970_both_ways() {
+        let at = SystemTime::UNIX_EPOCH;
+        let second = Duration::from_secs(1);
+        assert_eq!(since_1970_ns(at + second), 1_000_000_000);
+        assert_eq!(since_1970_ns(at - second), -1_000_000_000);
     }
 
     #[test]
