@@ -7,8 +7,8 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
 pub(crate) mod fault_proxy;
-pub(crate) mod s3_server;
 pub(crate) mod postgres;
+pub(crate) mod s3_server;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader};
@@ -79,6 +79,7 @@ pub(crate) struct Start {
     data: Option<PathBuf>,
     config: Option<PathBuf>,
     args: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Start {
@@ -103,6 +104,12 @@ impl Start {
     /// Another argument of `reticle run`.
     pub(crate) fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// A variable of its environment.
+    pub(crate) fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -132,7 +139,8 @@ impl Start {
         if let Some(source) = self.source {
             command.arg("--source").arg(source);
         }
-        command.args(self.args).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(self.args).envs(self.environment);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program under test can be started");
         let stderr = child.stderr.take().expect("stderr is piped");
         let log = Arc::new(Mutex::new(String::new()));
