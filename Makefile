@@ -1,11 +1,12 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench ui cross test-cross vm-camera model dist install
+.PHONY: help run test check faults bench ui cross test-cross vm-camera model dist install
 
 ARGS ?=
 PREFIX ?= /usr
 DESTDIR ?=
+ROUNDS ?= 200
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target what; do \
@@ -24,6 +25,11 @@ check: ## format, lints, docs, policy, spelling, page; without running the tests
 	@scripts/setup test
 	@scripts/ui
 	@scripts/check $(ARGS)
+
+faults: ## random faults, ROUNDS=200 of them; then nothing may be lost, doubled or left over
+	@scripts/setup test
+	@scripts/ui
+	@scripts/faults $(ROUNDS)
 
 bench: ## how fast it is here: frames a second, CPU by stage, memory
 	@scripts/bench $(ARGS)
