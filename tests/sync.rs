@@ -225,6 +225,95 @@ fn a_replay_changes_nothing_in_s3_or_postgresql() {
     lab.is_sound();
 }
 
+/// One view's rows as text cells, by the order of `keys`; columns by name.
+type Table = Vec<BTreeMap<String, String>>;
+
+fn view_here(lab: &Lab, view: &str, keys: &str) -> Table {
+    let db = lab.database();
+    let mut statement = db.prepare(&format!("SELECT * FROM {view} ORDER BY {keys}")).unwrap();
+    let names: Vec<String> = statement.column_names().iter().map(|name| (*name).into()).collect();
+    let cell = |value: rusqlite::types::Value| match value {
+        rusqlite::types::Value::Null => String::new(),
+        rusqlite::types::Value::Integer(number) => number.to_string(),
+        rusqlite::types::Value::Real(number) => number.to_string(),
+        rusqlite::types::Value::Text(text) => text,
+        rusqlite::types::Value::Blob(bytes) => hex::encode(bytes),
+    };
+    let rows = statement.query_map([], |row| {
+        let cells = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| row.get(at).map(|value| (name.clone(), cell(value))));
+        cells.collect()
+    });
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+fn view_there(postgres: &Postgres, view: &str, keys: &str, columns: &[String]) -> Table {
+    let list = columns
+        .iter()
+        .map(|column| match column.as_str() {
+            "minute" => {
+                "to_char(minute AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')".into()
+            }
+            column => column.to_owned(),
+        })
+        .collect::<Vec<String>>()
+        .join(", ");
+    let answer = postgres.psql(&format!("SELECT {list} FROM reticle.{view} ORDER BY {keys}"));
+    let row =
+        |line: &str| columns.iter().cloned().zip(line.split('|').map(str::to_owned)).collect();
+    answer.lines().map(row).collect()
+}
+
+/// Equal as text, or as numbers to within rounding.
+fn same(a: &str, b: &str) -> bool {
+    match (a.parse::<f64>(), b.parse::<f64>()) {
+        (Ok(a), Ok(b)) => (a - b).abs() <= 1e-6 * (1.0 + a.abs().max(b.abs())),
+        _ => a == b,
+    }
+}
+
+#[test]
+fn the_views_of_the_box_and_of_the_lab_say_the_same() {
+    let postgres = Postgres::new();
+    let lab = Lab::new(&central(&postgres));
+    assert!(lab.take(40).stop().success());
+    lab.json(&["sync", "drain"], 0);
+    for (view, keys) in [
+        ("session_aggregate", "session"),
+        ("plate_aggregate", "session, plate"),
+        ("well_aggregate", "session, plate, well"),
+        ("field_aggregate", "session, plate, well, field"),
+        ("minute_aggregate", "session, minute"),
+    ] {
+        let here = view_here(&lab, view, keys);
+        assert!(!here.is_empty(), "{view}");
+        // The model has a key of its own in each database.
+        let columns: Vec<String> =
+            here[0].keys().filter(|column| *column != "model").cloned().collect();
+        let there = view_there(&postgres, view, keys, &columns);
+        assert_eq!(here.len(), there.len(), "{view}");
+        for (ours, theirs) in here.iter().zip(&there) {
+            for column in &columns {
+                let (a, b) = (&ours[column], &theirs[column]);
+                assert!(same(a, b), "{view}.{column}: {a} here, {b} there");
+            }
+        }
+        let medians: Vec<_> = here.iter().filter(|row| !row["area_p50"].is_empty()).collect();
+        assert!(!medians.is_empty(), "{view}: {here:?}");
+        // What is only there: which lab and which box.
+        let all: u64 = postgres
+            .psql(&format!(
+                "SELECT count(*) FROM information_schema.columns
+                 WHERE table_schema = 'reticle' AND table_name = '{view}'"
+            ))
+            .parse()
+            .unwrap();
+        assert_eq!(all as usize, here[0].len() + 2, "{view}");
+    }
+}
+
 #[test]
 fn a_box_without_network_goes_on_and_catches_up_by_itself() {
     let server = S3Server::start();
