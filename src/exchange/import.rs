@@ -11,7 +11,7 @@
 //! cannot be read is an error of its own, and the next one is read.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -222,20 +222,20 @@ fn kind_of(path: &Path) -> Result<Kind, ReadError> {
     if !is_json(path) {
         return Ok(Kind::Image);
     }
-    // Both are JSON. A list is GeoJSON's; so is what says that it is features.
+    // Both are JSON. A list is GeoJSON's (and QuPath's); so is what says its type.
     #[derive(serde::Deserialize)]
     struct Head {
         #[serde(default, rename = "type")]
         kind: Option<String>,
     }
     let file = std::fs::File::open(path).map_err(|error| ReadError::new(path, error))?;
-    let head: Result<Head, _> = serde_json::from_reader(io::BufReader::new(file));
-    match head {
-        Ok(Head { kind: None }) => Ok(Kind::Coco),
-        Ok(_) => Ok(Kind::GeoJson),
-        Err(error) if error.is_data() => Ok(Kind::GeoJson),
-        Err(error) => Err(ReadError::new(path, error)),
+    let mut file = io::BufReader::new(file);
+    let start = file.fill_buf().map_err(|error| ReadError::new(path, error))?;
+    if start.trim_ascii_start().first() == Some(&b'[') {
+        return Ok(Kind::GeoJson);
     }
+    let head: Head = serde_json::from_reader(file).map_err(|error| ReadError::new(path, error))?;
+    Ok(if head.kind.is_some() { Kind::GeoJson } else { Kind::Coco })
 }
 
 /// Reads every label image of a source, one after the other.

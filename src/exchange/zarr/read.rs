@@ -266,3 +266,166 @@ fn attributes(path: &Path) -> Result<Option<Value>, ReadError> {
     }
     Err(ReadError::new(path, "is no Zarr group or array: it has no zarr.json"))
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+mod tests {
+    use std::fs;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::super::super::layout::SeriesKeys;
+    use super::super::super::testing;
+    use super::super::{ShardShape, ShardWriter, metadata};
+    use super::*;
+    use crate::domain::facts::{ModelFacts, Series};
+
+    fn put(folder: &Path, key: &str, bytes: &[u8]) {
+        let path = folder.join(key);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+
+    /// One series with the label images of each model at its even positions.
+    fn write(folder: &Path, images: &[LabelImage], models: &[ModelFacts]) {
+        let series = Series {
+            width: images[0].width(),
+            height: images[0].height(),
+            part_frames: 3,
+            ..testing::series(2 * images.len() as u64, 4)
+        };
+        let keys = SeriesKeys::exported(&series);
+        put(folder, &keys.group(), &metadata::image_group("plate", &series, None));
+        put(folder, &keys.labels(), &metadata::labels_group(models));
+        let shape = ShardShape {
+            frames: 3,
+            width: series.width,
+            height: series.height,
+            bytes_per_pixel: 4,
+        };
+        for model in models {
+            put(folder, &keys.label_group(model), &metadata::label_group(&series, model, None));
+            put(folder, &keys.label_array(model), &metadata::label_array(&series));
+            for part in 0..series.frames.div_ceil(3) {
+                let path = folder.join(keys.label_shard(model, part));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                let mut shard = ShardWriter::create(&path, shape).unwrap();
+                for position in (0..3).filter(|position| (part * 3 + position) % 2 == 0) {
+                    if let Some(image) = images.get(((part * 3 + position) / 2) as usize) {
+                        shard.push_labels(position as u32, image.labels()).unwrap();
+                    }
+                }
+                shard.finish().unwrap();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_label_images_come_back_and_what_was_not_written_is_none(
+            image in testing::any_labels(),
+        ) {
+            let empty = LabelImage::empty(image.width(), image.height());
+            let images = [image, empty];
+            let folder = tempfile::tempdir().unwrap();
+            write(folder.path(), &images, &[testing::model("cells")]);
+            let array = LabelArray::open(&folder.path().join("series-4.ome.zarr")).unwrap();
+            prop_assert_eq!(array.series(), Some(4));
+            prop_assert_eq!(array.positions(), 0..4);
+            for position in array.positions() {
+                let expected = position.is_multiple_of(2).then(|| &images[position as usize / 2]);
+                prop_assert_eq!(array.labels(position).unwrap().as_ref(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn more_objects_than_16_bits_can_number_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = testing::many_objects();
+        write(folder.path(), std::slice::from_ref(&image), &[testing::model("cells")]);
+        let array = LabelArray::open(&folder.path().join("series-4.ome.zarr")).unwrap();
+        assert_eq!(array.labels(0).unwrap(), Some(image));
+    }
+
+    #[test]
+    fn of_several_label_images_one_has_to_be_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = [testing::model("cells"), testing::model("nuclei")];
+        write(folder.path(), &[LabelImage::empty(3, 2)], &models);
+        let path = folder.path().join("series-4.ome.zarr");
+        let error = LabelArray::open(&path).err().unwrap().to_string();
+        assert!(error.contains("several label images") && error.contains("nuclei-"), "{error}");
+        assert!(LabelArray::open(&path.join("labels").join(models[0].key())).is_ok());
+    }
+
+    /// An array of two frames of 3 × 2 as another program would write it: one chunk a frame, no
+    /// compression, and only the first one is there.
+    fn bare(folder: &Path, data_type: &str, shape: &[u64], first: &[u8]) {
+        let mut chunk = shape.to_vec();
+        chunk[0] = 1;
+        let node = json!({
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": shape,
+            "data_type": data_type,
+            "chunk_grid": { "name": "regular", "configuration": { "chunk_shape": chunk } },
+            "chunk_key_encoding": { "name": "default" },
+            "fill_value": 0,
+            "codecs": [{ "name": "bytes", "configuration": { "endian": "big" } }],
+        });
+        put(folder, "zarr.json", node.to_string().as_bytes());
+        put(folder, &format!("c/0{}", "/0".repeat(shape.len() - 1)), first);
+    }
+
+    #[test]
+    fn bare_arrays_of_any_whole_numbers_are_read() {
+        for (data_type, bytes) in [("uint8", 1), ("int16", 2), ("uint32", 4), ("int64", 8)] {
+            let folder = tempfile::tempdir().unwrap();
+            let first: Vec<u8> =
+                (0..6_u64).flat_map(|label| label.to_be_bytes()[8 - bytes..].to_vec()).collect();
+            bare(folder.path(), data_type, &[2, 1, 2, 3], &first);
+            let array = LabelArray::open(folder.path()).unwrap();
+            assert_eq!((array.size(), array.positions(), array.series()), ((3, 2), 0..2, None));
+            let labels = array.labels(0).unwrap().unwrap();
+            assert_eq!(labels.labels(), [0, 1, 2, 3, 4, 5], "{data_type}");
+            assert_eq!(array.labels(1).unwrap(), None, "{data_type}");
+        }
+    }
+
+    #[test]
+    fn what_are_no_label_images_is_said() {
+        let opened = |data_type: &str, shape: &[u64], first: &[u8]| {
+            let folder = tempfile::tempdir().unwrap();
+            bare(folder.path(), data_type, shape, first);
+            LabelArray::open(folder.path()).and_then(|array| array.labels(0)).unwrap_err()
+        };
+        let floats = opened("float32", &[2, 2, 3], &[0; 24]).to_string();
+        assert!(floats.contains("labels are whole numbers"), "{floats}");
+        let negative = opened("int8", &[2, 2, 3], &[0, 255, 0, 0, 0, 0]).to_string();
+        assert!(negative.contains("position 0: a value is negative"), "{negative}");
+        let short = opened("uint8", &[2, 2, 3], &[0; 5]).to_string();
+        assert!(short.contains("position 0"), "{short}");
+        let channels = opened("uint8", &[2, 3, 2, 3], &[0; 18]).to_string();
+        assert!(channels.contains("several channels"), "{channels}");
+        let large = opened("uint8", &[2, 1 << 20, 1 << 20], &[]).to_string();
+        assert!(large.contains("are the most"), "{large}");
+        let nothing = LabelArray::open(Path::new("/nowhere")).err().unwrap().to_string();
+        assert!(nothing.contains("it has no zarr.json"), "{nothing}");
+    }
+
+    #[test]
+    fn paths_in_metadata_do_not_lead_out_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = json!([{ "datasets": [{ "path": "../../secret" }] }]);
+        let group = json!({
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": { "ome": { "multiscales": dataset, "image-label": {} } },
+        });
+        put(folder.path(), "zarr.json", group.to_string().as_bytes());
+        let error = LabelArray::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("is not inside it"), "{error}");
+    }
+}
