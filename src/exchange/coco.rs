@@ -227,7 +227,7 @@ fn found(
                 rle::draw(counts, label, size, &mut labels)
             }
             Segmentation::Polygons(polygons) => {
-                let corners = |flat: &Vec<f64>| {
+                let corners = |flat: &[f64]| {
                     flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()
                 };
                 let polygons: Vec<_> = polygons.iter().map(|flat| vec![corners(flat)]).collect();

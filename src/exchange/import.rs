@@ -183,7 +183,7 @@ pub fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, ReadError> {
             entries.push(entry.map_err(failed)?.path());
         }
         entries.sort_by(|a, b| imagefile::natural_order(a, b));
-        let is_labels = |path: &PathBuf| {
+        let is_labels = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name_of_origin(&name).ends_with(ome_tiff::LABELS)
         };
@@ -222,7 +222,8 @@ fn kind_of(path: &Path) -> Result<Kind, ReadError> {
     if !is_json(path) {
         return Ok(Kind::Image);
     }
-    // Both are JSON. A list is GeoJSON's (and QuPath's); so is what says its type.
+    // Both are JSON. A list is GeoJSON's (and QuPath's); so is what says that it is features.
+    // Older COCO documents have a type, too: "instances".
     #[derive(serde::Deserialize)]
     struct Head {
         #[serde(default, rename = "type")]
@@ -235,7 +236,8 @@ fn kind_of(path: &Path) -> Result<Kind, ReadError> {
         return Ok(Kind::GeoJson);
     }
     let head: Head = serde_json::from_reader(file).map_err(|error| ReadError::new(path, error))?;
-    Ok(if head.kind.is_some() { Kind::GeoJson } else { Kind::Coco })
+    let is_geojson = matches!(head.kind.as_deref(), Some("FeatureCollection" | "Feature"));
+    Ok(if is_geojson { Kind::GeoJson } else { Kind::Coco })
 }
 
 /// Reads every label image of a source, one after the other.
@@ -372,7 +374,7 @@ mod tests {
         fs::write(at("t2_labels.ome.tif"), b"").unwrap();
         fs::write(at("t2.ome.tif"), b"").unwrap();
         fs::write(at("notes.txt"), b"").unwrap();
-        fs::write(at("coco.json"), b"{\"images\": []}").unwrap();
+        fs::write(at("coco.json"), b"{\"type\": \"instances\"}").unwrap();
         fs::write(at("qupath.json"), b"[]").unwrap();
         fs::write(at("t2.geojson"), b"").unwrap();
         fs::create_dir(at("series-0.ome.zarr")).unwrap();

@@ -215,7 +215,7 @@ fn corners(steps: &[(usize, usize)], stride: usize, region: &Region) -> Ring {
         .collect()
 }
 
-fn area(ring: &Ring) -> f64 {
+fn area(ring: &[(f64, f64)]) -> f64 {
     let next = ring.iter().cycle().skip(1);
     ring.iter().zip(next).map(|((x1, y1), (x2, y2))| x1 * y2 - x2 * y1).sum::<f64>() / 2.0
 }
@@ -249,7 +249,7 @@ mod tests {
         fn each_part_has_one_outer_ring_and_no_ring_touches_itself(labels in any_labels()) {
             for region in regions(&labels) {
                 let polygons = trace(&labels, &region);
-                let covered: f64 = polygons.iter().flatten().map(area).sum();
+                let covered: f64 = polygons.iter().flatten().map(|ring| area(ring)).sum();
                 prop_assert_eq!(covered, region.area as f64);
                 for polygon in polygons {
                     prop_assert!(area(&polygon[0]) > 0.0);

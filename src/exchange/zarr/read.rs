@@ -335,7 +335,8 @@ mod tests {
             prop_assert_eq!(array.positions(), 0..4);
             for position in array.positions() {
                 let expected = position.is_multiple_of(2).then(|| &images[position as usize / 2]);
-                prop_assert_eq!(array.labels(position).unwrap().as_ref(), expected);
+                let found = array.labels(position).unwrap();
+                prop_assert_eq!(found.as_ref(), expected);
             }
         }
     }
