@@ -66,7 +66,7 @@ impl Recorded {
         jobs.push(Job::Close { session: session.id, at: clock.now() });
 
         let frames = FrameRetention { min_free_bytes: 0, ..FrameRetention::default() };
-        let options = Options { folder: folder.path().to_owned(), frames };
+        let options = Options { folder: folder.path().to_owned(), max_bytes: 0, frames };
         let (store, _recovery) = Store::open(&options, clock).unwrap();
         let (sender, receiver) = queue::bounded("jobs", 64, WhenFull::Wait);
         let writer = store

@@ -39,7 +39,7 @@ const LONGEST_MS: u64 = 250;
 fn options(folder: &Path) -> Options {
     // Room for 40 files, so that each child evicts as it goes.
     let frames = FrameRetention { max_bytes: 40 * 37_000, min_free_bytes: 0, ..Default::default() };
-    Options { folder: folder.to_owned(), frames }
+    Options { folder: folder.to_owned(), max_bytes: 0, frames }
 }
 
 fn frame(clock: &Clock, sequence: u64) -> Frame {
@@ -128,7 +128,10 @@ fn child_that_is_killed() {
         let line = match outcome {
             Outcome::Kept { frame } => format!("kept {frame}"),
             Outcome::Saved(record) => format!("saved {}", record.frame()),
-            Outcome::Evicted { .. } | Outcome::NotKept { .. } => return,
+            Outcome::Evicted { .. }
+            | Outcome::NotKept { .. }
+            | Outcome::Held { .. }
+            | Outcome::Resumed => return,
             Outcome::Failed { error, .. } => format!("failed {error}"),
         };
         // One write a line: a line is told whole or not at all.

@@ -231,7 +231,7 @@ type Table = Vec<BTreeMap<String, String>>;
 fn view_here(lab: &Lab, view: &str, keys: &str) -> Table {
     let db = lab.database();
     let mut statement = db.prepare(&format!("SELECT * FROM {view} ORDER BY {keys}")).unwrap();
-    let names: Vec<String> = statement.column_names().iter().map(|name| (*name).into()).collect();
+    let names: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let cell = |value: rusqlite::types::Value| match value {
         rusqlite::types::Value::Null => String::new(),
         rusqlite::types::Value::Integer(number) => number.to_string(),

@@ -218,7 +218,7 @@ fn the_oldest_segmented_frames_make_room_first() {
     assert_eq!(told, totals.evicted);
     assert_eq!(files(folder.path()) as u64, totals.kept_files);
     // When nothing else is left, the backlog goes too.
-    bench.writer.retention.max_bytes = PIXEL_BYTES + 4096;
+    bench.writer.options.frames.max_bytes = PIXEL_BYTES + 4096;
     bench.take(20, 0);
     assert!(bench.reader().pixels(skipped.frame.id).unwrap().is_none());
     bench.close();
@@ -233,7 +233,7 @@ fn the_rule_says_which_frames_have_a_file() {
     let mut bench = Bench::open(&options);
     (0..7).for_each(|n| drop(bench.take(n, 2)));
     assert_eq!(bench.reader().totals().unwrap().kept_files, 3);
-    bench.writer.retention.keep = Keep::None;
+    bench.writer.options.frames.keep = Keep::None;
     let last = bench.take(9, 2);
     let last = bench.reader().frame(last.frame.id).unwrap().unwrap();
     assert_eq!((last.file, last.no_file), (None, Some(NoFile::Rule)));
@@ -247,7 +247,7 @@ fn with_too_little_free_room_the_result_is_saved_without_pixels() {
     let mut options = fixture::options(folder.path());
     let mut bench = Bench::open(&options);
     bench.take(0, 2);
-    bench.writer.retention.min_free_bytes = u64::MAX / 2;
+    bench.writer.options.frames.min_free_bytes = u64::MAX / 2;
     let answer = bench.take(1, 2);
     let stored = bench.reader().frame(answer.frame.id).unwrap().unwrap();
     assert_eq!((stored.file, stored.no_file), (None, Some(NoFile::MinFree)));
@@ -453,7 +453,7 @@ fn what_a_frame_of_1024_with_280_objects_costs() {
         bench.work(jobs);
     }
     let grouped = ms(&start, &bench.clock, 12.0);
-    bench.writer.retention.keep = Keep::None;
+    bench.writer.options.frames.keep = Keep::None;
     let again: Vec<_> = (24..36)
         .map(|n| fixture::segmentation(&fixture::frame(&bench.clock, n, 1024, 1024), 280))
         .collect();
