@@ -6,10 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use zarrs::array::{
-    Array, ArrayShardedExt, ArrayShardedReadableExt, ArrayShardedReadableExtCache, ArraySubset,
-    ChunkGrid, ElementOwned, data_type,
-};
+use zarrs::array::{Array, ElementOwned, data_type};
 use zarrs::filesystem::FilesystemStore;
 
 use super::super::ReadError;
@@ -21,7 +18,6 @@ use crate::imagefile::MAX_PIXELS;
 pub struct LabelArray {
     path: PathBuf,
     array: Array<FilesystemStore>,
-    shards: ArrayShardedReadableExtCache,
     /// Which axis is time; `None` where there is a single image.
     time: Option<usize>,
     series: Option<u32>,
@@ -61,8 +57,7 @@ impl LabelArray {
             let why = format!("has {pixels} pixels a frame; {MAX_PIXELS} are the most");
             return Err(ReadError::new(&group.array, why));
         }
-        let shards = ArrayShardedReadableExtCache::new(&array);
-        Ok(Self { path: path.to_owned(), array, shards, time, series: group.series })
+        Ok(Self { path: path.to_owned(), array, time, series: group.series })
     }
 
     /// Number of the series, where the files say so.
@@ -87,38 +82,44 @@ impl LabelArray {
     /// # Errors
     /// When the data is damaged, or its values are no labels.
     pub fn labels(&self, position: u64) -> Result<Option<LabelImage>, ReadError> {
-        let failed = |why: &dyn ToString| {
-            ReadError::new(&self.path, format!("position {position}: {}", why.to_string()))
-        };
-        let subset = self.subset(position);
         let of = self.array.data_type();
         let labels = if *of == data_type::uint8() {
-            self.values::<u8>(&subset)
+            self.written::<u8>(position)
         } else if *of == data_type::uint16() {
-            self.values::<u16>(&subset)
+            self.written::<u16>(position)
         } else if *of == data_type::uint32() {
-            self.values::<u32>(&subset)
+            self.written::<u32>(position)
         } else if *of == data_type::uint64() {
-            self.values::<u64>(&subset)
+            self.written::<u64>(position)
         } else if *of == data_type::int8() {
-            self.values::<i8>(&subset)
+            self.written::<i8>(position)
         } else if *of == data_type::int16() {
-            self.values::<i16>(&subset)
+            self.written::<i16>(position)
         } else if *of == data_type::int32() {
-            self.values::<i32>(&subset)
+            self.written::<i32>(position)
         } else if *of == data_type::int64() {
-            self.values::<i64>(&subset)
+            self.written::<i64>(position)
         } else {
             Err(format!("its values are {of}; labels are whole numbers"))
         };
-        let labels = labels.map_err(|why| failed(&why))?;
-        if labels.iter().all(|label| *label == 0) && !self.is_written(&subset) {
-            return Ok(None);
-        }
         let (width, height) = self.size();
-        super::super::import::label_image(width, height, labels)
-            .map(Some)
-            .map_err(|error| failed(&error))
+        labels
+            .and_then(|labels| {
+                labels
+                    .map(|labels| super::super::import::label_image(width, height, labels))
+                    .transpose()
+            })
+            .map_err(|why| ReadError::new(&self.path, format!("position {position}: {why}")))
+    }
+
+    fn written<T: ElementOwned>(&self, position: u64) -> Result<Option<Vec<u32>>, String>
+    where
+        u32: TryFrom<T>,
+    {
+        let subset = self.subset(position);
+        let labels = values::<T>(&self.array, &subset)?;
+        let is_background = labels.iter().all(|label| *label == 0);
+        Ok((!is_background || self.is_written::<T>(&subset)).then_some(labels))
     }
 
     fn subset(&self, position: u64) -> Vec<Range<u64>> {
@@ -131,42 +132,38 @@ impl LabelArray {
             .collect()
     }
 
-    fn values<T: ElementOwned>(&self, subset: &[Range<u64>]) -> Result<Vec<u32>, String>
+    /// Whether anything was written for what reads as background: the same is read once more as
+    /// if what is missing were 1. (`zarrs` 0.23 could be asked for the place of an inner chunk,
+    /// but does not tell that one is missing.) What cannot be told counts as written.
+    fn is_written<T: ElementOwned>(&self, subset: &[Range<u64>]) -> bool
     where
         u32: TryFrom<T>,
     {
-        let values: Vec<T> =
-            self.array.retrieve_array_subset(&subset).map_err(|error| error.to_string())?;
-        values
-            .into_iter()
-            .map(u32::try_from)
-            .collect::<Result<_, _>>()
-            .map_err(|_outside| "a value is negative or above 4,294,967,295".to_owned())
+        let probe = || {
+            let mut metadata = serde_json::to_value(self.array.metadata()).ok()?;
+            metadata["fill_value"] = Value::from(1);
+            let metadata = serde_json::from_value(metadata).ok()?;
+            let probe = Array::new_with_metadata(self.array.storage(), "/", metadata).ok()?;
+            values::<T>(&probe, subset).ok()
+        };
+        probe().is_none_or(|values| values.contains(&0))
     }
+}
 
-    /// Whether any chunk is there for it. What cannot be told counts as written.
-    fn is_written(&self, subset: &[Range<u64>]) -> bool {
-        let sharded = self.array.is_exclusively_sharded();
-        let inner;
-        let grid: &ChunkGrid = if sharded {
-            inner = self.array.subchunk_grid();
-            &inner
-        } else {
-            self.array.chunk_grid()
-        };
-        let Ok(Some(chunks)) = grid.chunks_in_array_subset(&ArraySubset::from(subset.to_vec()))
-        else {
-            return true;
-        };
-        chunks.indices().into_iter().any(|chunk| {
-            if sharded {
-                let at = self.array.subchunk_byte_range(&self.shards, &chunk);
-                at.is_err() || at.is_ok_and(|at| at.is_some())
-            } else {
-                self.array.retrieve_encoded_chunk(&chunk).map_or(true, |bytes| bytes.is_some())
-            }
-        })
-    }
+/// The values of one frame as labels.
+fn values<T: ElementOwned>(
+    array: &Array<FilesystemStore>,
+    subset: &[Range<u64>],
+) -> Result<Vec<u32>, String>
+where
+    u32: TryFrom<T>,
+{
+    let values: Vec<T> = array.retrieve_array_subset(&subset).map_err(|error| error.to_string())?;
+    values
+        .into_iter()
+        .map(u32::try_from)
+        .collect::<Result<_, _>>()
+        .map_err(|_outside| "a value is negative or above 4,294,967,295".to_owned())
 }
 
 /// Where a label array is, and what is said of it.
