@@ -192,17 +192,17 @@ impl<'a> Control<'a> {
     /// What somebody asked by the command line.
     fn grant_wishes(&self) {
         let folder = &self.settings.store.folder;
-        if Wish::Retry.take(folder) {
-            tracing::info!("asked to try again what was refused");
-            self.sync.retry();
-        }
-        if Wish::Again.take(folder) {
-            tracing::info!("asked to deliver everything again");
-            self.sync.again();
-        }
-        if Wish::Deliver.take(folder) {
-            tracing::info!("asked to deliver everything that waits");
-            self.sync.deliver_all();
+        let wishes: [(Wish, &str, fn(&sync::Handle)); 3] = [
+            (Wish::Retry, "try again what was refused", sync::Handle::retry),
+            (Wish::Again, "deliver everything again", sync::Handle::again),
+            (Wish::Deliver, "deliver what waits", sync::Handle::deliver_all),
+        ];
+        for (wish, what, grant) in wishes {
+            if wish.is_asked(folder) {
+                tracing::info!(what, "asked by the command line");
+                grant(&self.sync);
+                wish.granted(folder);
+            }
         }
     }
 

@@ -108,11 +108,11 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         });
     }
     import.bar.finish_and_clear();
-    if let Some(error) = stopped {
-        return Err(error);
-    }
-    report(&args, &import)?;
-    Ok(if import.done.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures })
+    let reported = stopped.map_or_else(|| report(&args, &import), Err);
+    let failed = !import.done.failed.is_empty();
+    import.store.close();
+    reported?;
+    Ok(if failed { Outcome::WithFailures } else { Outcome::Fine })
 }
 
 /// What the results are saved under: the same files give the same model.

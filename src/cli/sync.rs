@@ -78,10 +78,12 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             Ok(Outcome::Fine)
         }
         Verb::Drain => {
-            let deliveries = drain(&settings)?;
+            let (deliveries, running) = drain(&settings)?;
             print_deliveries(&deliveries, args.json)?;
+            // A running daemon has taken more meanwhile, which waits for its own time.
             let left = |delivery: &Delivery| {
-                delivery.waiting + delivery.quarantined + delivery.refused > 0
+                let waiting = if running { 0 } else { delivery.waiting };
+                waiting + delivery.quarantined + delivery.refused > 0
             };
             let any = deliveries.iter().any(left);
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
@@ -108,33 +110,48 @@ fn destinations(settings: &Settings) -> anyhow::Result<Destinations> {
     Ok(Destinations::open(&settings.sync, &name, &settings.store, Clock::system())?)
 }
 
-fn drain(settings: &Settings) -> anyhow::Result<Vec<Delivery>> {
+/// How far the destinations are afterwards, and whether a daemon did it.
+fn drain(settings: &Settings) -> anyhow::Result<(Vec<Delivery>, bool)> {
     let reader = Reader::open(&settings.store.folder)?;
     let bar = progress_bar();
-    let deliveries = match Store::open(&settings.store, Clock::system()) {
-        Ok((store, _)) => sync::drain(&destinations(settings)?, store, |now| show(&bar, now))?,
+    let done = match Store::open(&settings.store, Clock::system()) {
+        Ok((store, _)) => {
+            (sync::drain(&destinations(settings)?, store, |now| show(&bar, now))?, false)
+        }
         Err(StoreError::Locked { .. }) => {
-            Wish::Deliver.ask(&settings.store.folder)?;
-            wait_for_daemon(&reader, &bar)?
+            let folder = &settings.store.folder;
+            Wish::Deliver.ask(folder)?;
+            wait_for_daemon(|| Wish::Deliver.is_asked(folder), &reader, &bar)?;
+            (reader.deliveries()?, true)
         }
         Err(error) => return Err(error.into()),
     };
     bar.finish_and_clear();
-    Ok(deliveries)
+    Ok(done)
 }
 
-/// Returns when nothing waits any more, or nothing has moved for a while.
-fn wait_for_daemon(reader: &Reader, bar: &ProgressBar) -> anyhow::Result<Vec<Delivery>> {
+/// Returns when the daemon has delivered what waited when it was asked, or when nothing has
+/// moved for a while. What it takes meanwhile waits for its own time.
+fn wait_for_daemon(
+    asked: impl Fn() -> bool,
+    reader: &Reader,
+    bar: &ProgressBar,
+) -> anyhow::Result<()> {
     let (mut last, mut still) = (None, 0);
     loop {
-        let deliveries = reader.deliveries()?;
-        show(bar, &deliveries);
-        let waiting = deliveries.iter().map(|delivery| delivery.waiting).sum::<u64>();
-        still = if last == Some(waiting) { still + 1 } else { 0 };
-        if waiting == 0 || still >= PATIENCE {
-            return Ok(deliveries);
+        let hurried = reader.hurried()?;
+        show(bar, &reader.deliveries()?);
+        still = if last == Some(hurried) { still + 1 } else { 0 };
+        if !asked() && hurried == 0 {
+            return Ok(());
         }
-        last = Some(waiting);
+        if still >= PATIENCE {
+            anyhow::bail!(
+                "the daemon gets on with nothing for {} s; see `reticle sync status`",
+                (LOOK * PATIENCE).as_secs()
+            );
+        }
+        last = Some(hurried);
         // Nobody asks to stop: a signal ends this process, and the daemon goes on.
         Shutdown::new().wait(LOOK);
     }
@@ -153,6 +170,7 @@ fn retry(settings: &Settings, everything: bool, json: bool) -> anyhow::Result<Ou
             if let Answer::Retried(items) = store.ask(ask)? {
                 tracing::debug!(items, "given another chance");
             }
+            store.close();
         }
         Err(StoreError::Locked { .. }) => wish.ask(&settings.store.folder)?,
         Err(error) => return Err(error.into()),

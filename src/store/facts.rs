@@ -384,6 +384,18 @@ impl Reader {
         })
     }
 
+    /// Deliveries that somebody asked for at once ([`Ask::Hurry`](super::Ask::Hurry)) and that
+    /// are not made yet.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn hurried(&self) -> Result<u64, StoreError> {
+        self.with("read the outbox", |db| {
+            db.prepare_cached("SELECT count(*) FROM outbox WHERE hurry AND state = 'waiting'")?
+                .query_row([], |row| unsigned(row, 0))
+        })
+    }
+
     /// Deliveries that were never taken.
     ///
     /// # Errors

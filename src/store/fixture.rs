@@ -140,11 +140,11 @@ impl Bench {
         bench
     }
 
-    /// As [`Bench::open`], with an archive that is to have the pixels too, and a database.
-    pub(crate) fn delivering(options: &super::Options) -> Self {
+    /// As [`Bench::open`], with destinations.
+    pub(crate) fn delivering(options: &super::Options, deliveries: super::Deliveries) -> Self {
         let clock = Clock::system();
         let (mut store, recovery) = super::Store::open(options, clock.clone()).unwrap();
-        store.deliver_to(deliveries()).unwrap();
+        store.deliver_to(deliveries).unwrap();
         let session = session(&clock);
         let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
         let open = super::Job::Open(bench.session.clone());
@@ -240,6 +240,11 @@ pub(crate) fn deliveries() -> super::Deliveries {
         pixels: super::Keep::All,
         central: Some("postgresql://lab/db".into()),
     }
+}
+
+/// The same, but without pixels for the archive.
+pub(crate) fn without_pixels() -> super::Deliveries {
+    super::Deliveries { pixels: super::Keep::None, ..deliveries() }
 }
 
 /// Options for a folder, with everything kept.

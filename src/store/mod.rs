@@ -92,6 +92,8 @@ impl Store {
         let connection = schema::open_and_migrate(&database)?;
         let (recovery, kept_bytes) =
             recovery::recover(folder, &database, &connection, &clock, unclean)?;
+        let deliveries = outbox::known(&connection)
+            .map_err(schema::damaged_or("read the destinations", &database))?;
         let writer = writer::Writer {
             folder: folder.clone(),
             database,
@@ -99,7 +101,7 @@ impl Store {
             lock,
             clock,
             options: options.clone(),
-            deliveries: Deliveries::default(),
+            deliveries,
             held: None,
             kept_bytes,
             leftovers: Vec::new(),
@@ -138,6 +140,11 @@ impl Store {
                 why: format!("the store answered {other:?}; report this as a defect"),
             }),
         }
+    }
+
+    /// Closes the store in order.
+    pub fn close(self) {
+        self.0.close(&mut |outcome| tracing::debug!(?outcome, "while closing"));
     }
 
     /// Asks the outbox, and returns when the answer is committed.

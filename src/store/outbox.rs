@@ -179,6 +179,8 @@ pub enum Ask {
     Claim(Claim),
     /// What became of one.
     Report(Report),
+    /// Deliver what waits now as it is, full parts or not, without waiting for anything.
+    Hurry,
     /// Quarantined and refused ones get another chance, and nobody waits any longer.
     Retry,
     /// As [`Ask::Retry`], and everything that was delivered is delivered again.
@@ -292,6 +294,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
     match ask {
         Ask::Claim(claim) => take(db, claim, now).map(Answer::Claimed),
         Ask::Report(report) => note(db, report, now).map(|()| Answer::Written),
+        Ask::Hurry => hurry(db).map(|()| Answer::Written),
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
         Ask::ArchiveDate { session, date } => {
@@ -321,9 +324,14 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
                            WHERE other.destination = outbox.destination
                              AND other.session = outbox.session AND other.state = 'waiting'
                              AND other.kind <> 'session' AND other.attempts = 0)
+                       OR (outbox.hurry AND NOT EXISTS (
+                           SELECT 1 FROM outbox AS other
+                           WHERE other.destination = outbox.destination
+                             AND other.session = outbox.session AND other.state = 'waiting'
+                             AND other.kind <> 'session' AND other.hurry))
                        OR (NOT :drain AND (outbox.since_boot <> :boot
                                            OR outbox.since_mono_ns <= :describe))
-                   WHEN :drain OR outbox.destination = 'central' THEN 1
+                   WHEN :drain OR outbox.hurry OR outbox.destination = 'central' THEN 1
                    WHEN session.ended_wall_ns IS NOT NULL
                      OR session.pk < (SELECT max(pk) FROM session) THEN 1
                    WHEN series.frames >= (outbox.part + 1) * series.part_frames THEN
@@ -475,9 +483,12 @@ fn done(
         boot,
         now.wall_ns
     ])?;
-    let (destination, kind, session): (Destination, Kind, i64) = db
-        .prepare_cached("SELECT destination, kind, session FROM outbox WHERE pk = ?1")?
-        .query_row([item], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let (destination, kind, session, hurry): (Destination, Kind, i64, bool) = db
+        .prepare_cached("SELECT destination, kind, session, hurry FROM outbox WHERE pk = ?1")?
+        .query_row([item], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    if hurry {
+        db.prepare_cached("UPDATE outbox SET hurry = 0 WHERE pk = ?1")?.execute([item])?;
+    }
     if kind == Kind::Pixels {
         // From here on these files may be evicted.
         db.prepare_cached(
@@ -491,7 +502,23 @@ fn done(
     if destination == Destination::Archive && kind != Kind::Session {
         // The session's description names every object.
         want_at(db, destination, Want { kind: Kind::Session, session, part: None, key: 1 }, now)?;
+        if hurry {
+            db.prepare_cached(
+                "UPDATE outbox SET hurry = 1
+                 WHERE destination = ?1 AND kind = 'session' AND session = ?2",
+            )?
+            .execute(params![destination, session])?;
+        }
     }
+    Ok(())
+}
+
+fn hurry(db: &Connection) -> rusqlite::Result<()> {
+    db.execute(
+        "UPDATE outbox SET hurry = 1, due_boot = NULL, due_mono_ns = NULL
+         WHERE state = 'waiting'",
+        [],
+    )?;
     Ok(())
 }
 
@@ -547,6 +574,22 @@ fn archive_date(db: &Connection, session: SessionId, date: &str) -> rusqlite::Re
         .query_row([session.as_bytes()], |row| row.get::<_, Option<String>>(0))
         .optional()?;
     Ok(chosen.flatten().unwrap_or_else(|| date.to_owned()))
+}
+
+/// The destinations that the last daemon delivered to: what is added without one is noted for
+/// them, too. An archive gets pixels only of what a daemon takes.
+pub(super) fn known(db: &Connection) -> rusqlite::Result<Deliveries> {
+    let place = |destination: Destination| {
+        db.query_row("SELECT place FROM destination WHERE name = ?1", [destination], |row| {
+            row.get::<_, String>(0)
+        })
+        .optional()
+    };
+    Ok(Deliveries {
+        archive: place(Destination::Archive)?,
+        pixels: super::options::Keep::None,
+        central: place(Destination::Central)?,
+    })
 }
 
 /// Makes the outbox want all that is in the store: for a destination that was not configured

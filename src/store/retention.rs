@@ -115,6 +115,11 @@ impl Writer {
             })
             .unwrap_or_default();
         let reason = match why {
+            NoFile::WriteFailed => format!(
+                "the disk of {} is full, and no frame file may go ({waiting} wait for the \
+                 archive): free some room",
+                self.folder.display()
+            ),
             NoFile::MinFree => format!(
                 "the disk of {} has less than store.frames.min_free_bytes left, and no frame file \
                  may go ({waiting} wait for the archive): free some room",
@@ -191,7 +196,14 @@ impl Writer {
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<(), StoreError> {
         let part = (self.options.frames.max_bytes / EVICT_PART).max(1);
-        self.evict(part, NoFile::EvictedMinFree, outcomes).map(drop)
+        if self.evict(part, NoFile::EvictedMinFree, outcomes)? == 0 {
+            // No file is left to go: what the log takes twice, and the reserve, are the last.
+            let database = self.database.clone();
+            schema::fold_log(self.connection()?)
+                .map_err(schema::damaged_or("fold the log of a full disk", &database))?;
+            give_up_reserve(&self.folder);
+        }
+        Ok(())
     }
 
     /// The next file in the order goes, if any may.

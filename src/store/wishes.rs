@@ -37,9 +37,16 @@ impl Wish {
         File::create(&path).map(drop).map_err(StoreError::file("ask the daemon by", &path))
     }
 
-    /// Whether somebody asked since this was last looked at; for the daemon.
-    pub fn take(self, folder: &Path) -> bool {
-        fs::remove_file(self.file(folder)).is_ok()
+    /// Whether it waits to be granted.
+    pub fn is_asked(self, folder: &Path) -> bool {
+        self.file(folder).exists()
+    }
+
+    /// For the daemon, once it has granted it.
+    pub fn granted(self, folder: &Path) {
+        if let Err(error) = fs::remove_file(self.file(folder)) {
+            tracing::debug!(%error, "a wish stays, and will be granted again");
+        }
     }
 }
 
@@ -48,13 +55,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_is_taken_once() {
+    fn a_wish_waits_until_it_is_granted() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(!Wish::Deliver.take(folder.path()));
+        assert!(!Wish::Deliver.is_asked(folder.path()));
         Wish::Deliver.ask(folder.path()).unwrap();
         Wish::Deliver.ask(folder.path()).unwrap();
-        assert!(!Wish::Retry.take(folder.path()));
-        assert!(Wish::Deliver.take(folder.path()));
-        assert!(!Wish::Deliver.take(folder.path()));
+        assert!(!Wish::Retry.is_asked(folder.path()));
+        assert!(Wish::Deliver.is_asked(folder.path()));
+        Wish::Deliver.granted(folder.path());
+        assert!(!Wish::Deliver.is_asked(folder.path()));
     }
 }

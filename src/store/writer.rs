@@ -131,6 +131,17 @@ enum Prepared {
     },
 }
 
+impl Prepared {
+    /// Bytes of the frame file that it wrote, or would have.
+    fn file_bytes(&self) -> u64 {
+        match self {
+            Self::Keep { frame, .. } => frames::expected_bytes(frame),
+            Self::Commit { segmentation, .. } => frames::expected_bytes(&segmentation.frame),
+            _ => 0,
+        }
+    }
+}
+
 /// What a job's rows came to.
 enum Added {
     Rows,
@@ -180,7 +191,10 @@ impl Writer {
                 self.look_for_room(outcomes);
             }
             Err(error) => {
-                if error.remedy() == Remedy::Retry && !error.is_disk_full() {
+                if error.is_disk_full() {
+                    let largest = prepared.iter().map(Prepared::file_bytes).max();
+                    self.hold(largest.unwrap_or_default(), NoFile::WriteFailed, outcomes);
+                } else if error.remedy() == Remedy::Retry {
                     self.connection = None;
                 }
                 for job in prepared {

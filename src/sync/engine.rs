@@ -52,8 +52,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 /// What is wished of the loops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Wish {
-    /// Counts the wishes to deliver everything now.
-    pub(super) deliver_all: u64,
+    /// Counts the times that somebody wanted to see something happen now.
+    pub(super) wakes: u64,
     /// Stop, at once.
     pub(super) stop: bool,
 }
@@ -67,19 +67,21 @@ pub struct Handle {
 
 impl Handle {
     /// Deliver everything that waits now, full parts or not, without waiting for anything.
+    /// Returns when that is noted.
     pub fn deliver_all(&self) {
-        self.wish.send_modify(|wish| wish.deliver_all += 1);
+        self.outbox.order(Ask::Hurry);
+        self.wish.send_modify(|wish| wish.wakes += 1);
     }
 
     /// Give another chance to what was not taken, then [`Handle::deliver_all`].
     pub fn retry(&self) {
-        self.outbox.tell(Ask::Retry);
+        self.outbox.order(Ask::Retry);
         self.deliver_all();
     }
 
     /// Deliver everything again, whether it was taken or not.
     pub fn again(&self) {
-        self.outbox.tell(Ask::Again);
+        self.outbox.order(Ask::Again);
         self.deliver_all();
     }
 }
@@ -147,6 +149,7 @@ async fn serve(
             wishes: wishes.clone(),
             max_delay: destinations.max_delay,
             only_drain: false,
+            unreported: None,
             trouble: 0,
             told: None,
         };
@@ -181,6 +184,9 @@ pub(super) struct Serving {
     pub(super) max_delay: Duration,
     /// Deliver everything once, then end; and end after [`TRIES`] failures in a row.
     pub(super) only_drain: bool,
+    /// What became of the last delivery, where the store could not take note of it: the disk
+    /// may be full.
+    pub(super) unreported: Option<Report>,
     /// Failures in a row.
     pub(super) trouble: u32,
     /// The failure that was logged last, so that one that lasts is not logged again.
@@ -192,24 +198,15 @@ const TRIES: u32 = 5;
 
 impl Serving {
     pub(super) async fn run(mut self) {
-        let mut asked = self.wishes.borrow().deliver_all;
-        let mut drain = self.only_drain;
         loop {
             if self.wishes.borrow().stop {
                 return;
             }
-            let wished = self.wishes.borrow().deliver_all;
-            if wished != asked {
-                asked = wished;
-                drain = true;
-            }
-            let wait = match self.claim(drain).await {
-                Ok(Some(item)) => self.one(&item).await,
+            let woken = self.wishes.borrow().wakes;
+            let wait = match self.next().await {
+                Ok(Some(wait)) => wait,
                 Ok(None) if self.only_drain => return,
-                Ok(None) => {
-                    drain = false;
-                    LOOK
-                }
+                Ok(None) => LOOK,
                 Err(NoAnswer::Closed) => return,
                 Err(NoAnswer::Store(error)) => {
                     // The store reports it; it may come back.
@@ -222,44 +219,41 @@ impl Serving {
                 return;
             }
             if !wait.is_zero() {
-                let news = self.wishes.wait_for(|wish| wish.stop || wish.deliver_all != asked);
+                let news = self.wishes.wait_for(|wish| wish.stop || wish.wakes != woken);
                 // Whichever comes first; what it was is looked at above.
                 tokio::time::timeout(wait, news).await.ok();
             }
         }
     }
 
-    async fn claim(&self, drain: bool) -> Result<Option<Item>, NoAnswer> {
+    /// Makes the most urgent delivery, and says how long to wait before the next; `None` when
+    /// there is none to make now.
+    async fn next(&mut self) -> Result<Option<Duration>, NoAnswer> {
+        if let Some(report) = self.unreported.clone() {
+            self.outbox.ask(Ask::Report(report)).await?;
+            self.unreported = None;
+        }
         let claim = Claim {
             destination: self.delivering.destination(),
             limit: 1,
             lease: LEASE,
             max_delay: self.max_delay,
-            drain,
+            drain: self.only_drain,
         };
-        match self.outbox.ask(Ask::Claim(claim)).await? {
-            Answer::Claimed(mut items) => Ok(items.pop()),
-            _ => Ok(None),
-        }
-    }
-
-    /// Makes one delivery, reports it, and says how long to wait before the next.
-    async fn one(&mut self, item: &Item) -> Duration {
+        let Answer::Claimed(items) = self.outbox.ask(Ask::Claim(claim)).await? else {
+            return Ok(None);
+        };
+        let Some(item) = items.first() else { return Ok(None) };
         let mut stop = self.wishes.clone();
         let delivered = tokio::select! {
             delivered = self.delivering.deliver(item) => delivered,
-            _ = stop.wait_for(|wish| wish.stop) => return Duration::ZERO,
+            _ = stop.wait_for(|wish| wish.stop) => return Ok(Some(Duration::ZERO)),
         };
         let (report, wait) = self.judge(item, delivered);
-        match self.outbox.ask(Ask::Report(report)).await {
-            Ok(_) | Err(NoAnswer::Closed) => wait,
-            Err(NoAnswer::Store(error)) => {
-                // It will be made again, under the same key.
-                tracing::debug!(%error, "a receipt could not be written down");
-                self.trouble += 1;
-                self.pause(FIRST_WAIT).max(wait)
-            }
-        }
+        self.unreported = Some(report.clone());
+        self.outbox.ask(Ask::Report(report)).await?;
+        self.unreported = None;
+        Ok(Some(wait))
     }
 
     fn judge(&mut self, item: &Item, delivered: Result<Report, Undelivered>) -> (Report, Duration) {
@@ -324,6 +318,7 @@ pub(super) async fn drain(
             wishes: wishes.clone(),
             max_delay: Duration::ZERO,
             only_drain: true,
+            unreported: None,
             trouble: 0,
             told: None,
         };

@@ -40,6 +40,14 @@ impl Outbox {
         .map_err(|_| NoAnswer::Closed)?
     }
 
+    /// Asks from a thread that may block, and returns when it is committed or cannot be.
+    pub(super) fn order(&self, ask: Ask) {
+        let (reply, answer) = sync_channel(1);
+        self.0.send(Job::Ask { ask, reply });
+        // An error is the store's own to report.
+        answer.recv().ok();
+    }
+
     /// Asks without waiting for the answer or the commit.
     pub(super) fn tell(&self, ask: Ask) {
         let (reply, _) = sync_channel(1);

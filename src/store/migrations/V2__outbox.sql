@@ -83,6 +83,8 @@ CREATE TABLE outbox (
     done_rows       INTEGER NOT NULL DEFAULT 0,
     state           TEXT NOT NULL DEFAULT 'waiting'
                         CHECK (state IN ('waiting', 'done', 'quarantined')),
+    -- Somebody asked for it now, whether its part is full or not.
+    hurry           INTEGER NOT NULL DEFAULT 0 CHECK (hurry IN (0, 1)),
     -- When the oldest row without receipt came, and the newest.
     since_mono_ns   INTEGER NOT NULL,
     since_boot      INTEGER NOT NULL REFERENCES boot (pk),

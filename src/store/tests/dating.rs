@@ -12,7 +12,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[test]
 fn what_a_wrong_clock_dated_is_dated_again_and_delivered_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     // A box that starts in 1970, and learns after an hour what time it is.
     bench.use_clock(Clock::manual(0));
     let start = bench.clock.now();
@@ -54,7 +54,7 @@ fn what_a_wrong_clock_dated_is_dated_again_and_delivered_again() {
 #[test]
 fn a_clock_that_was_right_from_the_start_dates_nothing_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     let now = bench.clock.now();
     bench.work(vec![Job::Clock { now, trusted: true }]);
     let answer = bench.take(0, 4);

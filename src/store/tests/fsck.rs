@@ -76,12 +76,12 @@ fn i1_a_damaged_page_is_found() {
 #[test]
 fn i2_another_schema_is_told_and_not_misread() {
     let (folder, _) = store();
-    vandalise(folder.path(), "UPDATE refinery_schema_history SET version = 77");
+    vandalise(folder.path(), "UPDATE refinery_schema_history SET version = version + 74");
     let error = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 77, .. }), "{error}");
     vandalise(folder.path(), "DELETE FROM refinery_schema_history");
     let report = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap();
-    assert!(report.notes[0].what.contains("the next start brings it to 1"), "{report:#?}");
+    assert!(report.notes[0].what.contains("the next start brings it to 3"), "{report:#?}");
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn i13_a_sum_that_is_not_that_of_the_results_is_found() {
 /// A store whose archive has everything.
 fn delivered() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     bench.take(0, 4);
     for item in bench.claim(Destination::Archive) {
         bench.deliver(&item);

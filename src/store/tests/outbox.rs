@@ -18,7 +18,7 @@ fn delivery(bench: &Bench, destination: Destination) -> Delivery {
 #[test]
 fn a_committed_result_is_wanted_by_each_destination_most_urgent_first() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     let answer = bench.take(0, 4);
     let archive = bench.claim(Destination::Archive);
     // The session's description waits for what it describes.
@@ -45,7 +45,7 @@ fn a_committed_result_is_wanted_by_each_destination_most_urgent_first() {
 #[test]
 fn what_is_committed_during_a_delivery_is_delivered_by_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     bench.take(0, 4);
     let first = bench.claim(Destination::Central);
     bench.take(1, 4);
@@ -66,20 +66,20 @@ fn what_is_committed_during_a_delivery_is_delivered_by_the_next() {
 fn a_claimed_delivery_is_nobody_elses_until_its_owner_is_gone() {
     let folder = tempfile::tempdir().unwrap();
     let options = fixture::options(folder.path());
-    let mut bench = Bench::delivering(&options);
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
     bench.take(0, 4);
     assert_eq!(bench.claim(Destination::Central).len(), 3);
     assert_eq!(bench.claim(Destination::Central), []);
     bench.close();
     // Another owner of the folder.
-    let mut bench = Bench::delivering(&options);
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
     assert_eq!(bench.claim(Destination::Central).len(), 4, "and the new session");
 }
 
 #[test]
 fn a_failed_delivery_waits_and_a_retry_waits_no_longer() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     bench.take(0, 4);
     let items = bench.claim(Destination::Central);
     let reason = "no route to host".to_owned();
@@ -97,7 +97,7 @@ fn a_failed_delivery_waits_and_a_retry_waits_no_longer() {
 #[test]
 fn what_can_never_be_taken_blocks_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     let bad = bench.take(0, 4);
     bench.take(1, 4);
     let items = bench.claim(Destination::Archive);
@@ -158,7 +158,7 @@ fn a_destination_that_is_new_or_elsewhere_gets_everything() {
 #[test]
 fn an_upload_in_parts_is_given_back_with_the_next_claim() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     bench.take(0, 4);
     let item = bench.claim(Destination::Archive).remove(0);
     let progress = Some("{\"upload\":1}".to_owned());
@@ -172,15 +172,14 @@ fn an_upload_in_parts_is_given_back_with_the_next_claim() {
 #[test]
 fn files_go_in_the_written_order_and_what_is_promised_never() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     let safe = bench.take(0, 4);
     let pixels = |items: Vec<Item>| items.into_iter().find(|item| item.kind == Kind::Pixels);
     let item = pixels(bench.claim(Destination::Archive)).unwrap();
     bench.deliver(&item);
     let promised = bench.take(1, 4);
     // From here on the archive does not want pixels.
-    let none = Deliveries { pixels: Keep::None, ..fixture::deliveries() };
-    bench.writer.deliver_to(none).unwrap();
+    bench.writer.deliver_to(fixture::without_pixels()).unwrap();
     let backlog = bench.take(2, 0);
     let segmented = bench.take(3, 4);
     let order = [&safe, &segmented, &backlog];
@@ -204,7 +203,7 @@ fn without_room_frames_are_held_until_a_receipt_makes_some() {
     let mut options = fixture::options(folder.path());
     // Room for a few frames of 64 × 64 at 16 bits, each about 9 kB.
     options.frames.max_bytes = 40_000;
-    let mut bench = Bench::delivering(&options);
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
     let mut sequence = 0;
     while !bench.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Held { .. })) {
         bench.take(sequence, 4);
@@ -217,6 +216,7 @@ fn without_room_frames_are_held_until_a_receipt_makes_some() {
     });
     assert!(held.unwrap().contains("wait for the archive"));
     assert!(!bench.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Evicted { .. })));
+    // Nothing is taken while frames are held, so the part is not full: it is delivered as it is.
     let items = bench.claim(Destination::Archive);
     let pixels = items.iter().find(|item| item.kind == Kind::Pixels).unwrap().clone();
     assert!(!bench.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Resumed)));
@@ -231,7 +231,7 @@ fn without_room_frames_are_held_until_a_receipt_makes_some() {
 #[test]
 fn the_day_of_the_archive_is_chosen_once() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bench = Bench::delivering(&fixture::options(folder.path()));
+    let mut bench = Bench::delivering(&fixture::options(folder.path()), fixture::deliveries());
     let session = bench.session.id;
     for date in ["2026-11-23", "2031-01-01"] {
         let ask = Ask::ArchiveDate { session, date: date.into() };
@@ -246,7 +246,7 @@ fn the_day_of_the_archive_is_chosen_once() {
 fn imported_labels_are_a_result_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let options = fixture::options(folder.path());
-    let mut bench = Bench::delivering(&options);
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
     let answer = bench.take(0, 4);
     let session = bench.session.id;
     bench.close();
