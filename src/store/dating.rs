@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{aggregates, outbox, rows};
+use super::{aggregates, places, rows};
 use crate::base::clock::Stamp;
 
 /// What the clock says now. At the start of a boot that it cannot be trusted in, the boot is
@@ -33,7 +33,7 @@ pub(super) fn clock(db: &Connection, now: &Stamp, trusted: bool) -> rusqlite::Re
     let offset = now.wall_ns.saturating_sub(now.mono_ns.cast_signed());
     db.execute("UPDATE boot SET offset_ns = ?2 WHERE pk = ?1", params![boot, offset])?;
     aggregates::sum_minutes_again(db, boot)?;
-    outbox::want_boot_again(db, boot, now)?;
+    places::want_boot_again(db, boot, now)?;
     let frames: i64 =
         db.query_row("SELECT count(*) FROM frame WHERE captured_boot = ?1", [boot], |row| {
             row.get(0)

@@ -36,6 +36,7 @@ mod job;
 mod lock;
 mod options;
 mod outbox;
+mod places;
 mod readers;
 mod recovery;
 mod retention;
@@ -92,7 +93,7 @@ impl Store {
         let connection = schema::open_and_migrate(&database)?;
         let (recovery, kept_bytes) =
             recovery::recover(folder, &database, &connection, &clock, unclean)?;
-        let deliveries = outbox::known(&connection)
+        let deliveries = places::known(&connection)
             .map_err(schema::damaged_or("read the destinations", &database))?;
         let writer = writer::Writer {
             folder: folder.clone(),

@@ -71,6 +71,9 @@ impl Writer {
         incoming: u64,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<Option<NoFile>, StoreError> {
+        if !self.has_reserve(outcomes)? {
+            return Ok(Some(NoFile::MinFree));
+        }
         let max_bytes = self.options.frames.max_bytes;
         let over = (self.kept_bytes + incoming).saturating_sub(max_bytes);
         if over > 0 {
@@ -99,6 +102,20 @@ impl Writer {
             }
         }
         Ok(None)
+    }
+
+    /// Makes the reserve again where it was given up, with files making room for it: without it
+    /// nothing could be evicted from a disk that is full to the last byte. False where no room
+    /// can be made.
+    fn has_reserve(&mut self, outcomes: &mut impl FnMut(Outcome)) -> Result<bool, StoreError> {
+        match self.restore_reserve() {
+            Err(error) if error.is_disk_full() => {
+                self.evict(RESERVE_BYTES, NoFile::EvictedMinFree, outcomes)?;
+                Ok(!self.restore_reserve().is_err_and(|error| error.is_disk_full()))
+            }
+            // A file system that cannot set room aside: said at the start.
+            _ => Ok(true),
+        }
     }
 
     /// Nothing may go, and a file of `incoming` bytes does not fit: frames are no longer taken.
@@ -197,11 +214,12 @@ impl Writer {
     ) -> Result<(), StoreError> {
         let part = (self.options.frames.max_bytes / EVICT_PART).max(1);
         if self.evict(part, NoFile::EvictedMinFree, outcomes)? == 0 {
-            // No file is left to go: what the log takes twice, and the reserve, are the last.
+            // No file is left to go. The log is, once it is in the database, for which the reserve
+            // has the room.
+            give_up_reserve(&self.folder);
             let database = self.database.clone();
             schema::fold_log(self.connection()?)
                 .map_err(schema::damaged_or("fold the log of a full disk", &database))?;
-            give_up_reserve(&self.folder);
         }
         Ok(())
     }

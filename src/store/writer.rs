@@ -42,6 +42,7 @@ use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{self, Answer, Ask, Deliveries};
+use super::places;
 use super::rows::{self, NewResult, Pixels};
 use super::schema;
 use crate::base::clock::{Clock, Stamp};
@@ -209,7 +210,7 @@ impl Writer {
         let (now, database) = (self.clock.now(), self.database.clone());
         let run = |db: &mut Connection| -> rusqlite::Result<()> {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            outbox::reconcile(&transaction, &deliveries, &now)?;
+            places::reconcile(&transaction, &deliveries, &now)?;
             transaction.commit()
         };
         run(self.connection()?)

@@ -167,7 +167,7 @@ fn a_kill_between_any_two_steps_loses_nothing_that_was_acknowledged() {
 fn a_kill_in_the_middle_of_a_recovery_is_recovered_too() {
     let mut reached = BTreeSet::new();
     // Each first death leaves something else: half a file, an orphan, an eviction to complete.
-    for first in ["file written", "rows inserted:3", "eviction committed", "committed"] {
+    for first in ["file written", "frame inserted:2", "eviction committed", "committed"] {
         for second in &POINTS[12..] {
             let folder = tempfile::tempdir().unwrap();
             let (acks, killed) = run_child(folder.path(), "life", first);
