@@ -417,7 +417,7 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
     let proxy = FaultProxy::start(server.port());
     let sync = s3(&proxy.endpoint(), "all");
     let lab = Lab::new(&sync);
-    // About 30 frames of 128 × 128 at 16 bits.
+    // About 30 frames of 128 × 128 at 16 bits, which is less than a part.
     let text = std::fs::read_to_string(lab.config()).unwrap();
     let text = text.replace("[store.frames]\n", "[store.frames]\nmax_bytes = 1000000\n");
     std::fs::write(lab.config(), text).unwrap();
@@ -444,6 +444,39 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
         let frames = daemon.json("/api/v1/totals")["frames"].as_u64()?;
         (!held && frames > recorded).then_some(())
     });
+    // What was delivered to make room was evicted; frames are added to the same part later.
+    wait_for("files to have made room", || {
+        let status = daemon.json("/api/v1/status");
+        (status["counters"]["evicted"].as_u64()? > 0).then_some(())
+    });
     assert!(daemon.stop().success());
+    let status = lab.json(&["sync", "drain"], 0);
+    assert_eq!(status["destinations"][0]["quarantined"], 0, "{status}");
+    assert_eq!(lab.json(&["sync", "verify"], 0)["differences"], serde_json::json!([]));
     lab.is_sound();
+    pixels_are_archived(&lab, &server);
+}
+
+/// Every frame that was to be archived has its pixels there, whether they are still here or not.
+fn pixels_are_archived(lab: &Lab, server: &S3Server) {
+    use reticle::exchange::zarr::{ShardReader, ShardShape};
+    let shards: Vec<_> =
+        files(&server.bucket()).into_keys().filter(|name| name.contains(".zarr/0/c/")).collect();
+    let frames: Vec<(u32, Vec<u8>)> = lab
+        .database()
+        .prepare("SELECT position, sha256 FROM frame WHERE archived > 0 ORDER BY position")
+        .unwrap()
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let shape = ShardShape { frames: 64, width: 128, height: 128, bytes_per_pixel: 2 };
+    for (position, sha256) in frames {
+        let end = format!(".zarr/0/c/{}/0/0", position / 64);
+        let shard = shards.iter().find(|name| name.ends_with(&end)).unwrap();
+        let mut shard = ShardReader::open(&server.bucket().join(shard), shape).unwrap();
+        let pixels = shard.read(position % 64).unwrap();
+        let pixels = pixels.unwrap_or_else(|| panic!("frame {position} is not there"));
+        assert_eq!(Sha256::digest(pixels).as_slice(), sha256, "frame {position}");
+    }
 }

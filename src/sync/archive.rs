@@ -21,7 +21,7 @@ use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
 use crate::exchange::output::{Output, WriteError, Written};
 use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Table};
-use crate::exchange::zarr::{self, ShardShape, ShardWriter};
+use crate::exchange::zarr::{self, ShardReader, ShardShape, ShardWriter};
 use crate::store::{
     Answer, Ask, Destination, Item, Kind, PartRef, Reader, Receipt, Report, StoredReceipt,
 };
@@ -85,7 +85,9 @@ impl Archiving {
     pub(super) async fn deliver(&self, item: &Item) -> Result<Report, Undelivered> {
         let session = self.session(item).await?;
         let Some(part) = item.part else { return self.describe(item, session).await };
-        let built = self.build(item, session, part).await?;
+        let subject = self.subject(session, part).await?;
+        let there = self.already_there(item, &subject).await?;
+        let built = self.build(item, subject, there).await?;
         let mut receipts = Vec::with_capacity(built.objects.len());
         for object in &built.objects {
             let receipt = self.send(item, object).await?;
@@ -148,13 +150,9 @@ impl Archiving {
         Receipt { place: self.archive.name(), key, bytes, sha256, etag, checksum, rows }
     }
 
-    async fn build(
-        &self,
-        item: &Item,
-        session: SessionFacts,
-        part: PartRef,
-    ) -> Result<Part, Undelivered> {
-        let (this, item) = (self.clone(), item.clone());
+    /// Reads what a part is of, and makes the spool.
+    async fn subject(&self, session: SessionFacts, part: PartRef) -> Result<Subject, Undelivered> {
+        let this = self.clone();
         blocking(move || {
             let series = this
                 .reader
@@ -170,8 +168,49 @@ impl Archiving {
             std::fs::create_dir_all(&spool).map_err(|error| {
                 SyncError::retry(format!("make the folder {}", spool.display()), error)
             })?;
-            let subject = Subject { session, series, part: part.part, model };
-            let file = |what: &str| spool.join(format!("{}-{what}", item.pk));
+            Ok(Subject { session, series, part: part.part, model })
+        })
+        .await
+    }
+
+    fn spooled(&self, item: &Item, what: &str) -> PathBuf {
+        self.data_folder.join(SPOOL).join(format!("{}-{what}", item.pk))
+    }
+
+    /// The shard that the archive has of this part, where it has the only copy of some of its
+    /// pixels: the part was delivered before it was full, because there was no room here.
+    async fn already_there(
+        &self,
+        item: &Item,
+        subject: &Subject,
+    ) -> Result<Option<PathBuf>, Undelivered> {
+        if item.kind != Kind::Pixels {
+            return Ok(None);
+        }
+        let (reader, series) = (self.reader.clone(), subject.series.clone());
+        let positions = subject.positions();
+        let evicted = blocking(move || {
+            let frames = reader.archived_frames_of(&series, positions)?;
+            Ok(frames.iter().any(|frame| !frame.has_pixels))
+        })
+        .await?;
+        if !evicted {
+            return Ok(None);
+        }
+        let key = SeriesKeys::archived(&subject.series).image_shard(subject.part);
+        let file = self.spooled(item, "there");
+        Ok(self.archive.fetch(&key, &file).await?.map(|_| file))
+    }
+
+    async fn build(
+        &self,
+        item: &Item,
+        subject: Subject,
+        there: Option<PathBuf>,
+    ) -> Result<Part, Undelivered> {
+        let (this, item) = (self.clone(), item.clone());
+        blocking(move || {
+            let file = |what: &str| this.spooled(&item, what);
             let refused = this.reader.refused_of(&item)?;
             match item.kind {
                 Kind::Frames => this.frames(&item, &subject, &refused, &file("frames")),
@@ -179,7 +218,13 @@ impl Archiving {
                     let files = [file("labels"), file("objects")];
                     this.results(&item, &subject, &refused, files)
                 }
-                Kind::Pixels => this.pixels(&item, &subject, &refused, &file("pixels")),
+                Kind::Pixels => {
+                    let built = this.pixels(&item, &subject, &refused, &file("pixels"), &there);
+                    if let Some(there) = there {
+                        std::fs::remove_file(there).ok();
+                    }
+                    built
+                }
                 Kind::Session => Err(gone("its part")),
             }
         })
@@ -252,42 +297,57 @@ impl Archiving {
         Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
     }
 
-    /// The pixels that the archive is to have.
+    /// The pixels that the archive is to have: from here, or what it has already.
     fn pixels(
         &self,
         item: &Item,
         subject: &Subject,
         refused: &[i64],
         file: &Path,
+        there: &Option<PathBuf>,
     ) -> Result<Part, Undelivered> {
         let frames = self.reader.archived_frames_of(&subject.series, subject.positions())?;
         let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
         let key = SeriesKeys::archived(&subject.series).image_shard(subject.part);
-        if frames.iter().any(|frame| !frame.has_pixels) {
-            // Evicted because the archive had them: written again, the shard would lose them.
-            let receipts = self.reader.receipts(Destination::Archive, subject.session.id)?;
-            if receipts.iter().any(|receipt| receipt.key == key) {
-                return Err(SyncError::give_up(
-                    format!("archive {key} again"),
-                    "some of its frames are only in the archive by now, so it is not overwritten; \
-                     nothing needs to be done",
-                )
-                .into());
+        let shape = subject.shard(subject.series.bytes_per_pixel);
+        let not_again = |why: String| {
+            let why = format!("{why}; it is left as it is");
+            Undelivered::from(SyncError::give_up(format!("add frames to {key}"), why))
+        };
+        let mut there = match there {
+            Some(there) => {
+                let opened = ShardReader::open(there, shape);
+                Some(opened.map_err(|error| not_again(error.to_string()))?)
             }
-        }
-        let mut shard = ShardWriter::create(file, subject.shard(subject.series.bytes_per_pixel))
-            .map_err(unwritten)?;
+            None => None,
+        };
+        let mut shard = ShardWriter::create(file, shape).map_err(unwritten)?;
         let mut rows = 0;
-        let here = |pk: i64| !refused.contains(&pk);
-        for frame in frames.iter().filter(|frame| frame.has_pixels && here(frame.pk)) {
-            let stored = self.reader.pixels(frame.id).map_err(Undelivered::reading(frame.pk))?;
-            let Some(stored) = stored else {
-                let reason = format!("the pixels of frame {} are gone: run reticle fsck", frame.id);
-                return Err(Undelivered::One { subject: frame.pk, reason });
+        for frame in frames.iter().filter(|frame| !refused.contains(&frame.pk)) {
+            let position = subject.in_part(frame.position);
+            let pixels = match (&mut there, frame.has_pixels) {
+                (_, true) => {
+                    let stored =
+                        self.reader.pixels(frame.id).map_err(Undelivered::reading(frame.pk))?;
+                    let Some(stored) = stored else {
+                        let id = frame.id;
+                        let reason = format!("the pixels of frame {id} are gone: run reticle fsck");
+                        return Err(Undelivered::One { subject: frame.pk, reason });
+                    };
+                    stored.pixels.to_le_bytes()
+                }
+                (Some(there), false) => {
+                    let kept =
+                        there.read(position).map_err(|error| not_again(error.to_string()))?;
+                    let kept = kept.filter(|kept| Sha256::digest(kept).as_slice() == frame.sha256);
+                    kept.ok_or_else(|| {
+                        not_again(format!("its frame {} is not the recorded one", frame.id))
+                    })?
+                }
+                // Another archive than the one that it was evicted for.
+                (None, false) => continue,
             };
-            shard
-                .push(subject.in_part(frame.position), &stored.pixels.to_le_bytes())
-                .map_err(unwritten)?;
+            shard.push(position, &pixels).map_err(unwritten)?;
             rows += 1;
         }
         let written = shard.finish().map_err(unwritten)?.written;

@@ -12,4 +12,4 @@ pub(super) use metadata::{document, image_type};
 pub use metadata::{image_array, image_group, label_array, label_group, labels_group};
 pub use read::LabelArray;
 pub(super) use read::is_node;
-pub use shard::{ShardInfo, ShardShape, ShardWriter};
+pub use shard::{ShardInfo, ShardReader, ShardShape, ShardWriter};

@@ -13,11 +13,13 @@
 //! the order in which threads are done; ours are in the order of positions, so that the same
 //! frames give the same bytes. Reading goes through `zarrs`, in tests through zarr-python, too.
 
-use std::io::Write as _;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use zstd::bulk::Compressor;
 
+use super::super::ReadError;
 use super::super::output::{Output, WriteError, Written};
 
 /// zstd's own default: on microscope frames higher levels gain a few percent for much time.
@@ -133,6 +135,62 @@ impl ShardWriter {
     }
 }
 
+/// A shard that was written here or read from an archive, frame by frame.
+pub struct ShardReader {
+    file: File,
+    shape: ShardShape,
+    index: Vec<[u64; 2]>,
+}
+
+impl ShardReader {
+    /// Reads the index, and checks it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is no shard of this shape.
+    pub fn open(path: &Path, shape: ShardShape) -> Result<Self, ReadError> {
+        let failed = |why: &dyn ToString| ReadError::new(path, why.to_string());
+        let mut file = File::open(path).map_err(|error| failed(&error))?;
+        let length = i64::from(shape.frames) * 16 + 4;
+        let mut index = Vec::new();
+        file.seek(SeekFrom::End(-length))
+            .and_then(|_| file.read_to_end(&mut index))
+            .map_err(|error| failed(&error))?;
+        let (numbers, checksum) = index.split_at(index.len().saturating_sub(4));
+        if crc32c::crc32c(numbers).to_le_bytes() != checksum {
+            return Err(failed(&"the checksum of its index is wrong"));
+        }
+        let numbers: Vec<u64> =
+            numbers.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect();
+        let index = numbers.as_chunks::<2>().0.to_vec();
+        Ok(Self { file, shape, index })
+    }
+
+    /// The frame's pixels, little-endian; `None` where it is not in the shard.
+    ///
+    /// # Errors
+    /// When the file is damaged.
+    pub fn read(&mut self, position_in_part: u32) -> std::io::Result<Option<Vec<u8>>> {
+        let place = self.index.get(position_in_part as usize).copied().unwrap_or(MISSING);
+        if place == MISSING {
+            return Ok(None);
+        }
+        let [offset, length] = place;
+        let ShardShape { width, height, bytes_per_pixel, .. } = self.shape;
+        let expected = width as usize * height as usize * usize::from(bytes_per_pixel);
+        let bound = zstd::zstd_safe::compress_bound(expected);
+        let length = usize::try_from(length).ok().filter(|length| *length <= bound);
+        let length = length.ok_or_else(|| std::io::Error::other("its index is damaged"))?;
+        let mut packed = vec![0; length];
+        self.file.seek(SeekFrom::Start(offset))?;
+        self.file.read_exact(&mut packed)?;
+        let pixels = zstd::bulk::decompress(&packed, expected)?;
+        if pixels.len() != expected {
+            return Err(std::io::Error::other("it holds frames of another size"));
+        }
+        Ok(Some(pixels))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -179,6 +237,29 @@ mod tests {
     fn pixels(series: &Series, position: u64) -> Vec<u8> {
         let bytes = series.width * series.height * u32::from(series.bytes_per_pixel);
         (0..bytes).map(|at| (at + 50 * position as u32 + 1) as u8).collect()
+    }
+
+    #[test]
+    fn a_shard_is_read_back_frame_by_frame_and_its_damage_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let series = Series { bytes_per_pixel: 2, ..testing::series(5, 0) };
+        write(folder.path(), &series, &[0, 3]);
+        let Series { part_frames: frames, width, height, bytes_per_pixel, .. } = series;
+        let shape = ShardShape { frames, width, height, bytes_per_pixel };
+        let keys = SeriesKeys::exported(&series);
+        let path = |part| folder.path().join(keys.image_shard(part));
+        let mut first = ShardReader::open(&path(0), shape).unwrap();
+        assert_eq!(first.read(0).unwrap(), Some(pixels(&series, 0)));
+        assert_eq!(first.read(1).unwrap(), None);
+        assert_eq!(first.read(7).unwrap(), None);
+        let mut second = ShardReader::open(&path(1), shape).unwrap();
+        assert_eq!(second.read(1).unwrap(), Some(pixels(&series, 3)));
+        let mut bytes = std::fs::read(path(1)).unwrap();
+        let last = bytes.len() - 20;
+        bytes[last] ^= 1;
+        durable::write(&path(1), &bytes).unwrap();
+        let error = ShardReader::open(&path(1), shape).err().unwrap().to_string();
+        assert!(error.contains("checksum of its index"), "{error}");
     }
 
     #[test]

@@ -92,6 +92,17 @@ impl FolderArchive {
         .await
     }
 
+    pub(super) async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Found>, SyncError> {
+        let what = format!("read {key} from {}", self.name());
+        let (path, to) = (self.root.join(key), to.to_owned());
+        blocking(what, move |what| match std::fs::copy(&path, &to) {
+            Ok(_) => hash_from_medium(&to).map(Some).map_err(|error| failed(what, &to, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(what, &path, &error)),
+        })
+        .await
+    }
+
     pub(super) async fn list(
         &self,
         prefix: &str,

@@ -224,6 +224,23 @@ impl Archive {
         }
     }
 
+    /// Copies an object into a file; `None` where there is none.
+    ///
+    /// # Errors
+    /// The archive cannot be reached or read, or the file not written.
+    pub async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Found>, SyncError> {
+        check_key(key)?;
+        match self {
+            Self::Folder(archive) => archive.fetch(key, to).await,
+            Self::S3(archive) => {
+                let made = tokio::fs::File::create(to).await;
+                let what = || format!("make the file {}", to.display());
+                let mut file = made.map_err(|error| SyncError::retry(what(), error))?;
+                archive.read(key, Some(&mut file)).await
+            }
+        }
+    }
+
     /// Tells `each` of all objects whose keys begin with `prefix`, in no order to rely on.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use super::body::{self, Source, Unanswered};
@@ -157,6 +158,15 @@ impl S3Archive {
     }
 
     pub(super) async fn read_back(&self, key: &str) -> Result<Option<Found>, SyncError> {
+        self.read(key, None).await
+    }
+
+    /// Reads an object to its end, into a file where one is given.
+    pub(super) async fn read(
+        &self,
+        key: &str,
+        mut into: Option<&mut tokio::fs::File>,
+    ) -> Result<Option<Found>, SyncError> {
         let what = format!("read {key} from {}", self.name);
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).send();
         let mut body = match self.ask(&what, request).await {
@@ -175,6 +185,12 @@ impl S3Archive {
             let chunk = chunk.map_err(|error| SyncError::retry(&what, words(&error)))?;
             sha256.update(&chunk);
             bytes += chunk.len() as u64;
+            if let Some(file) = &mut into {
+                file.write_all(&chunk).await.map_err(|error| SyncError::retry(&what, error))?;
+            }
+        }
+        if let Some(file) = into {
+            file.flush().await.map_err(|error| SyncError::retry(&what, error))?;
         }
         Ok(Some(Found { bytes, sha256: sha256.finalize().into() }))
     }
