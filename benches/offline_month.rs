@@ -295,7 +295,7 @@ fn labels(seed: u64) -> (Arc<LabelImage>, Arc<Vec<Object>>) {
         let (radius, wave, turn) = (
             random.random_range(15.0..35.0_f64),
             random.random_range(1.0..4.0),
-            random.random_range(0.0..6.28),
+            random.random_range(0.0..std::f64::consts::TAU),
         );
         let mut area = 0;
         for y in row - 45..row + 45 {

@@ -192,17 +192,14 @@ impl<'a> Control<'a> {
     /// What somebody asked by the command line.
     fn grant_wishes(&self) {
         let folder = &self.settings.store.folder;
-        let wishes: [(Wish, &str, fn(&sync::Handle)); 3] = [
-            (Wish::Retry, "try again what was refused", sync::Handle::retry),
-            (Wish::Again, "deliver everything again", sync::Handle::again),
-            (Wish::Deliver, "deliver what waits", sync::Handle::deliver_all),
-        ];
-        for (wish, what, grant) in wishes {
-            if wish.is_asked(folder) {
-                tracing::info!(what, "asked by the command line");
-                grant(&self.sync);
-                wish.granted(folder);
+        for wish in Wish::ALL.into_iter().filter(|wish| wish.is_asked(folder)) {
+            tracing::info!(?wish, "asked by the command line");
+            match wish {
+                Wish::Retry => self.sync.retry(),
+                Wish::Again => self.sync.again(),
+                Wish::Deliver => self.sync.deliver_all(),
             }
+            wish.granted(folder);
         }
     }
 

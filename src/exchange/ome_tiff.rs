@@ -145,7 +145,7 @@ mod tests {
         let frame = testing::frame(0);
         // Named by others: the frame is known from what is inside.
         let path = folder.path().join("renamed.tif");
-        std::fs::write(&path, &encode_labels(&frame, labels).unwrap()).unwrap();
+        std::fs::write(&path, encode_labels(&frame, labels).unwrap()).unwrap();
         assert_eq!(Clue::of_file(&path).frame, Some(frame.id));
         imagefile::read_labels(&path).unwrap()
     }
@@ -171,7 +171,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tif");
         let labels = LabelImage::empty(6, 4);
-        std::fs::write(&path, &encode_labels(&testing::frame(0), &labels).unwrap()).unwrap();
+        std::fs::write(&path, encode_labels(&testing::frame(0), &labels).unwrap()).unwrap();
         let mut pages = imagefile::open(&path, imagefile::Limits::default()).unwrap();
         assert_eq!(pages.next().unwrap().unwrap().pixel_size_um, Some(0.65));
     }

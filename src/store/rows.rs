@@ -299,23 +299,30 @@ pub(super) fn segmentation(
     Ok(true)
 }
 
-/// The session and the size of a recorded frame.
-pub(super) fn recorded(
-    db: &Connection,
-    id: FrameId,
-) -> rusqlite::Result<Option<(i64, SessionId, i64, u64, (u32, u32))>> {
+/// A frame that is recorded.
+pub(super) struct Recorded {
+    pub(super) pk: i64,
+    pub(super) session: SessionId,
+    pub(super) session_pk: i64,
+    pub(super) sequence: u64,
+    /// Width and height in pixels.
+    pub(super) size: (u32, u32),
+}
+
+/// What is needed of a recorded frame to give it another result; `None` if it is not recorded.
+pub(super) fn recorded(db: &Connection, id: FrameId) -> rusqlite::Result<Option<Recorded>> {
     db.prepare_cached(
         "SELECT frame.pk, session.id, session.pk, frame.sequence, frame.width, frame.height
          FROM frame JOIN session ON session.pk = frame.session WHERE frame.id = ?1",
     )?
     .query_row([id.as_bytes()], |row| {
-        Ok((
-            row.get(0)?,
-            SessionId::from_bytes(row.get(1)?),
-            row.get(2)?,
-            row.get::<_, i64>(3)?.cast_unsigned(),
-            (row.get(4)?, row.get(5)?),
-        ))
+        Ok(Recorded {
+            pk: row.get(0)?,
+            session: SessionId::from_bytes(row.get(1)?),
+            session_pk: row.get(2)?,
+            sequence: row.get::<_, i64>(3)?.cast_unsigned(),
+            size: (row.get(4)?, row.get(5)?),
+        })
     })
     .optional()
 }

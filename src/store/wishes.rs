@@ -20,6 +20,9 @@ pub enum Wish {
 }
 
 impl Wish {
+    /// All of them, in the order to grant them in.
+    pub const ALL: [Self; 3] = [Self::Retry, Self::Again, Self::Deliver];
+
     fn file(self, folder: &Path) -> PathBuf {
         folder.join(match self {
             Self::Deliver => "wish.deliver",

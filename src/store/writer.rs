@@ -605,18 +605,17 @@ fn import(
         let (what, frame) = ("import the labels", imported.frame);
         Trouble::Job(StoreError::Unfit { what, frame, why })
     };
-    let Some((frame, session, session_pk, sequence, size)) = rows::recorded(db, imported.frame)?
-    else {
+    let Some(frame) = rows::recorded(db, imported.frame)? else {
         return Err(unfit("the frame is not in this store; import into the store it is in".into()));
     };
     let labels = &imported.labels;
-    if (labels.width(), labels.height()) != size {
+    if (labels.width(), labels.height()) != frame.size {
         return Err(unfit(format!(
             "they are {}×{} pixels but the frame {}×{}; import labels of the frame's own size",
             labels.width(),
             labels.height(),
-            size.0,
-            size.1
+            frame.size.0,
+            frame.size.1
         )));
     }
     let result = NewResult {
@@ -627,8 +626,8 @@ fn import(
         focus: imported.focus,
         timings: Timings::default(),
     };
-    rows::segmentation(db, session_pk, frame, &result, when)?;
-    Ok(Record::committed(imported.frame, session, sequence, labels.count()))
+    rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
+    Ok(Record::committed(imported.frame, frame.session, frame.sequence, labels.count()))
 }
 
 /// The label image as bytes, if the result is one that the invariants allow.

@@ -34,10 +34,10 @@ impl Outbox {
             if let Sent::Closed(_) = jobs.send(Job::Ask { ask, reply }) {
                 return Err(NoAnswer::Closed);
             }
-            Ok(answer.recv().map_err(|_| NoAnswer::Closed)??)
+            Ok(answer.recv().map_err(|_gone| NoAnswer::Closed)??)
         })
         .await
-        .map_err(|_| NoAnswer::Closed)?
+        .map_err(|_panicked| NoAnswer::Closed)?
     }
 
     /// Asks from a thread that may block, and returns when it is committed or cannot be.
