@@ -12,6 +12,7 @@
 #![expect(clippy::print_stdout, reason = "it is what a benchmark is for")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails should end")]
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -74,12 +75,24 @@ fn main() {
     let reader = store::Reader::open(&options.folder).unwrap();
     let newest = reader.newest_frames(1).unwrap().remove(0).id;
     let questions: [(&str, &dyn Fn()); 6] = [
-        ("totals", &|| drop(reader.totals().unwrap())),
-        ("sessions", &|| drop(reader.sessions().unwrap())),
-        ("newest 50 frames", &|| drop(reader.newest_frames(50).unwrap())),
-        ("objects of a frame", &|| drop(reader.objects(newest).unwrap())),
-        ("labels of a frame", &|| drop(reader.labels(newest).unwrap())),
-        ("deliveries", &|| drop(reader.deliveries().unwrap())),
+        ("totals", &|| {
+            black_box(reader.totals().unwrap());
+        }),
+        ("sessions", &|| {
+            black_box(reader.sessions().unwrap());
+        }),
+        ("newest 50 frames", &|| {
+            black_box(reader.newest_frames(50).unwrap());
+        }),
+        ("objects of a frame", &|| {
+            black_box(reader.objects(newest).unwrap());
+        }),
+        ("labels of a frame", &|| {
+            black_box(reader.labels(newest).unwrap());
+        }),
+        ("deliveries", &|| {
+            black_box(reader.deliveries().unwrap());
+        }),
     ];
     for (name, ask) in questions {
         let mut times: Vec<f64> =

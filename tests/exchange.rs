@@ -157,7 +157,7 @@ fn empty(frame: &Frame) -> Arc<LabelImage> {
 fn cells(width: u32, height: u32, shift: u32) -> LabelImage {
     let label = |x: u32, y: u32| match (x, y) {
         (x, y) if (x, y) == (width - 1, height - 1) => 4,
-        (x, y) if y >= 14 && y < 20 && x + 12 == y + 20 + shift => 3,
+        (x, y) if (14..20).contains(&y) && x + 12 == y + 20 + shift => 3,
         (7..=8, 6..=7) => 0,
         (4..=11, 3..=11) => 1,
         (12..=20, 3..=11) => 2,
