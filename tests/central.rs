@@ -1,6 +1,8 @@
 //! Delivery into a real PostgreSQL: what is there afterwards, what a replay changes (nothing),
 //! and what each failure is told to mean.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 mod common;
 
 use std::path::Path;
