@@ -25,6 +25,10 @@ use crate::base::ids::SessionId;
 /// being committed go with it.
 const SETTLED: Duration = Duration::from_secs(5);
 
+/// Rows gather for this long before the database gets them: otherwise the part that is being
+/// filled would be delivered row by row, and older ones would never have their turn.
+const GATHERED: Duration = Duration::from_secs(1);
+
 /// A session's description follows its parts after this long, once for all of them.
 const DESCRIBE_AFTER: Duration = Duration::from_secs(30);
 
@@ -332,7 +336,9 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
                              AND other.kind <> 'session' AND other.hurry))
                        OR (NOT :drain AND (outbox.since_boot <> :boot
                                            OR outbox.since_mono_ns <= :describe))
-                   WHEN :drain OR outbox.hurry OR outbox.destination = 'central' THEN 1
+                   WHEN :drain OR outbox.hurry THEN 1
+                   WHEN outbox.destination = 'central' THEN
+                       outbox.since_boot <> :boot OR outbox.since_mono_ns <= :gathered
                    WHEN session.ended_wall_ns IS NOT NULL
                      OR session.pk < (SELECT max(pk) FROM session) THEN 1
                    WHEN series.frames >= (outbox.part + 1) * series.part_frames THEN
@@ -352,6 +358,7 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
                 ":boot": boot,
                 ":now": mono,
                 ":describe": ago(DESCRIBE_AFTER),
+                ":gathered": ago(GATHERED),
                 ":settled": ago(SETTLED),
                 ":late": ago(claim.max_delay),
                 ":drain": claim.drain,
