@@ -116,11 +116,11 @@ test('results that wait for the network say how many, how old, and why', () => {
     waiting: 1234,
     quarantined: 0,
     oldest: '2026-01-02T01:04:13Z',
-    reason: 'no route to host',
+    reason: 'put a/key into s3://lab/box-1: the server cannot be reached: no route to host',
   };
   const [remark] = see({ sync: [waits] }).remarks;
   assert.match(remark!.title, /1,234 wait for the archive, the oldest for 2 h/);
-  assert.match(remark!.lines[0]!, /Nothing is lost.*s3:\/\/lab\/box-1.*No route to host/s);
+  assert.match(remark!.lines[0]!, /Nothing is lost; s3:\/\/lab\/box-1 .*again: the server cannot be reached: no route to host\./);
   // On their way, as they should be: not worth a word.
   assert.deepEqual(see({ sync: [{ ...waits, reason: null }] }).remarks, []);
   const [refused] = see({ sync: [{ ...waits, reason: null, quarantined: 2 }] }).remarks;

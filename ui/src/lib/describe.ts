@@ -259,13 +259,20 @@ function deliveries(status: Status): Notice[] {
       const age = oldest === null ? '' : `, the oldest for ${duration(since(status.now, oldest))}`;
       remarks.push({
         title: `${count(waiting)} wait for the ${name}${age}`,
-        lines: [`Nothing is lost; ${place} is tried again and again. ${sentence(reason)}`],
+        lines: [`Nothing is lost; ${place} is tried again and again: ${brief(reason)}.`],
         tone: 'soon',
         shape: 'ring',
       });
     }
   }
   return remarks;
+}
+
+/** Of `put this into that: the cause: its cause: …` the causes, as far as a glance goes. */
+function brief(reason: string): string {
+  const [, ...causes] = reason.split(': ');
+  const words = causes.length === 0 ? reason : causes.join(': ');
+  return words.length <= 90 ? words : `${words.slice(0, 90).trimEnd()}…`;
 }
 
 function remarksOn(status: Status, seen: Seen): Notice[] {
@@ -275,7 +282,8 @@ function remarksOn(status: Status, seen: Seen): Notice[] {
   if (focusWord(median(seen.focus.slice(-5)))?.tone === 'soon') {
     remark('Out of focus', 'Check the focus; these frames are marked with a low score.');
   }
-  if (seen.skippedPerSecond > 0.2) {
+  // While there is no room nothing is recorded, skipped or not; that is said already.
+  if (seen.skippedPerSecond > 0.2 && status.hold === null) {
     remark(
       'Segmentation is behind',
       `${status.segment_fps.toFixed(1)} of ${status.capture_fps.toFixed(1)} frames a second; ` +
