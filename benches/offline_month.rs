@@ -68,7 +68,10 @@ fn main() {
 }
 
 fn month(frames: u64, budget: u64) {
-    let folder = tempfile::Builder::new().prefix("reticle-month-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("reticle-month-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
     let options = store::Options {
         folder: folder.path().join("data"),
         max_bytes: budget,

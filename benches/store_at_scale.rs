@@ -42,7 +42,10 @@ const COMPARED: usize = 2000;
 fn main() {
     let frames: u64 = std::env::var("RETICLE_SCALE_FRAMES")
         .map_or(20_000, |text| text.parse().expect("RETICLE_SCALE_FRAMES is a number"));
-    let folder = tempfile::Builder::new().prefix("reticle-scale-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("reticle-scale-")
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .unwrap();
     let clock = Clock::system();
     let options = store::Options {
         folder: folder.path().join("data"),

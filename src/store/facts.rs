@@ -348,24 +348,28 @@ impl Reader {
     pub fn deliveries(&self) -> Result<Vec<Delivery>, StoreError> {
         self.with("read the outbox", |db| {
             db.prepare_cached(
-                "SELECT destination.name, destination.place,
-                        (SELECT count(*) FROM outbox
-                          WHERE destination = destination.name AND state = 'waiting'),
-                        (SELECT coalesce(sum(max(wanted_rows - done_rows, kind = 'session')), 0)
-                           FROM outbox
-                          WHERE destination = destination.name AND state = 'waiting'),
-                        (SELECT count(*) FROM outbox
-                          WHERE destination = destination.name AND state = 'quarantined'),
+                "WITH open AS (
+                     SELECT destination,
+                            sum(state = 'waiting') AS waiting,
+                            sum(iif(state = 'waiting',
+                                    max(wanted_rows - done_rows, kind = 'session'), 0)) AS rows,
+                            sum(state = 'quarantined') AS quarantined,
+                            min(iif(state = 'waiting',
+                                    coalesce(since_mono_ns + boot.offset_ns, since_wall_ns),
+                                    NULL)) AS oldest
+                     FROM outbox JOIN boot ON boot.pk = since_boot
+                     WHERE state <> 'done' GROUP BY destination)
+                 SELECT destination.name, destination.place, coalesce(open.waiting, 0),
+                        coalesce(open.rows, 0), coalesce(open.quarantined, 0),
                         (SELECT count(*) FROM refused WHERE destination = destination.name),
-                        (SELECT count(*) FROM outbox
-                          WHERE destination = destination.name AND state = 'done'),
-                        (SELECT min(coalesce(since_mono_ns + boot.offset_ns, since_wall_ns))
-                           FROM outbox JOIN boot ON boot.pk = since_boot
-                          WHERE destination = destination.name AND state = 'waiting'),
+                        (SELECT count(*) FROM outbox WHERE destination = destination.name)
+                            - coalesce(open.waiting, 0) - coalesce(open.quarantined, 0),
+                        open.oldest,
                         (SELECT reason FROM outbox
                           WHERE destination = destination.name AND state = 'waiting'
                             AND reason IS NOT NULL ORDER BY attempts DESC LIMIT 1)
-                 FROM destination ORDER BY destination.name",
+                 FROM destination LEFT JOIN open ON open.destination = destination.name
+                 ORDER BY destination.name",
             )?
             .query_map([], |row| {
                 Ok(Delivery {

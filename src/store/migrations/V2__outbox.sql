@@ -110,6 +110,8 @@ CREATE UNIQUE INDEX outbox_by_subject ON outbox (
     destination, kind, session, coalesce(series, 0), coalesce(part, -1), coalesce(model, 0)
 );
 CREATE INDEX outbox_open ON outbox (destination, kind, pk) WHERE state <> 'done';
+CREATE INDEX outbox_failing ON outbox (destination, attempts)
+WHERE state = 'waiting' AND reason IS NOT NULL;
 
 -- Where each destination is. Another place has nothing yet: all is wanted again.
 CREATE TABLE destination (
