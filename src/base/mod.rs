@@ -6,6 +6,7 @@ pub mod clock;
 pub(crate) mod crash;
 pub mod durable;
 pub mod ids;
+pub mod memory;
 pub mod quantile;
 pub mod queue;
 pub mod shutdown;

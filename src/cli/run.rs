@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Outcome;
 use crate::base::clock::Clock;
+use crate::base::memory;
 use crate::base::shutdown::Shutdown;
 use crate::capture::SourceSpec;
 use crate::{app, config, telemetry};
@@ -57,6 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if let Some(model) = args.model {
         settings.segment.model = model;
     }
+    memory::share_heaps();
     telemetry::init(&settings.log)?;
     app::run(&settings, &Clock::system(), &Shutdown::new())?;
     Ok(Outcome::Fine)

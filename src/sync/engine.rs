@@ -40,6 +40,10 @@ const TELL: Duration = Duration::from_secs(2);
 /// process holds the data folder; the next one clears all leases.
 const LEASE: Duration = Duration::from_secs(3600);
 
+/// Threads for what blocks: each loop asks the outbox or builds a part, and one reads the status.
+/// More would only each keep memory of their own.
+const BLOCKING: usize = 4;
+
 /// The first wait after a failure.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
@@ -122,6 +126,7 @@ pub fn spawn(
     let handle = Handle { wish: Arc::new(wish), outbox: outbox.clone() };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .max_blocking_threads(BLOCKING)
         .thread_name("sync-work")
         .enable_all()
         .build()?;
