@@ -52,9 +52,10 @@ impl FolderLock {
     }
 
     fn write_owner(&mut self, owner: &str) -> std::io::Result<()> {
-        self.file.set_len(0)?;
+        // Cut after it is written: emptied first, a kill in between would pass for a close in order.
         self.file.rewind()?;
         self.file.write_all(owner.as_bytes())?;
+        self.file.set_len(owner.len() as u64)?;
         self.file.sync_all()
     }
 }
