@@ -1,21 +1,22 @@
 //! `reticle export`: one session in a form that other programs read. Works beside a running
 //! daemon. What each form holds is in `docs/guide/formats.md`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::Outcome;
+use super::out::progress_bar;
+use super::{Outcome, out};
 use crate::base::durable;
 use crate::domain::facts::{FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
 use crate::domain::frame::Pixels;
 use crate::domain::label_image::LabelImage;
 use crate::exchange::coco::CocoWriter;
-use crate::exchange::layout::{self, SeriesKeys};
+use crate::exchange::layout::SeriesKeys;
 use crate::exchange::output::Output;
 use crate::exchange::tables::{CsvTable, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
 use crate::exchange::zarr::{self, ShardShape, ShardWriter};
@@ -147,11 +148,11 @@ impl Export<'_> {
     fn ome_zarr(&mut self) -> anyhow::Result<()> {
         for series in self.series.clone() {
             let keys = SeriesKeys::exported(&series);
-            for part in 0..parts(&series) {
+            for part in 0..series.parts() {
                 self.image_shard(&series, &keys, part)?;
             }
             for model in self.models.clone() {
-                for part in 0..parts(&series) {
+                for part in 0..series.parts() {
                     self.label_shard(&series, &model, &keys, part)?;
                 }
             }
@@ -381,7 +382,7 @@ impl Export<'_> {
             Ok(read) => Ok(Some(read)),
             Err(error) if error.remedy() == Remedy::GiveUp => {
                 let why = error.to_string();
-                self.bar.suspend(|| eprintln!("reticle: {why}"));
+                self.bar.suspend(|| out::tell(format_args!("reticle: {why}")));
                 self.done.failed.push(why);
                 Ok(None)
             }
@@ -410,13 +411,10 @@ fn batches(series: &Series) -> impl Iterator<Item = Range<u64>> + use<> {
     (0..frames).step_by(BATCH as usize).map(move |start| start..(start + BATCH).min(frames))
 }
 
-fn parts(series: &Series) -> u64 {
-    series.frames.checked_sub(1).map_or(0, |last| layout::part(last, series.part_frames) + 1)
-}
-
+/// Positions of a part at which there were frames when the export began.
 fn part_range(series: &Series, part: u64) -> Range<u64> {
-    let start = part * u64::from(series.part_frames);
-    start..(start + u64::from(series.part_frames)).min(series.frames)
+    let Range { start, end } = series.part_positions(part);
+    start..end.min(series.frames)
 }
 
 /// Options of the store that the command line names, else the configuration's.
@@ -491,17 +489,8 @@ fn prepare(out: &Path, force: bool) -> anyhow::Result<()> {
     durable::create_dir(out).with_context(|| format!("cannot make {}", out.display()))
 }
 
-/// On stderr; none when it is no terminal.
-pub(super) fn progress_bar(steps: u64, template: &str) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template(template);
-    ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-}
-
 fn report(args: &Args, export: &Export<'_>) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let Done { pixels, results, objects, failed } = &export.done;
     if args.json {
         let document = json!({
@@ -551,7 +540,7 @@ mod tests {
     fn parts_and_batches_cover_each_position_once() {
         for frames in [0, 1, 3, 4, 2_500] {
             let series = series(frames);
-            let in_parts = (0..parts(&series)).flat_map(|part| part_range(&series, part));
+            let in_parts = (0..series.parts()).flat_map(|part| part_range(&series, part));
             assert!(in_parts.eq(0..frames), "{frames}");
             assert!(batches(&series).flatten().eq(0..frames), "{frames}");
         }

@@ -3,13 +3,13 @@
 //! With `--json` the report is one object: `folder`, `running`, `quick`, `checked` (counts),
 //! `broken` and `notes` (each `invariant`, `place`, `what`), `broken_counts`.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, out};
+use super::Outcome;
+use super::out::{self, progress_bar};
 use crate::config;
 use crate::store::{self, Depth, Finding, FsckReport};
 
@@ -40,7 +40,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         None => config::load(args.config.as_deref())?.store.folder,
     };
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
-    let bar = progress_bar();
+    let bar = progress_bar(0, "{bar:40} {pos}/{len} frames and results, {eta} left");
     let report = store::fsck(&folder, depth, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
@@ -56,14 +56,6 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     .context("cannot write to standard output")?;
     Ok(if report.is_clean() { Outcome::Fine } else { Outcome::WithFailures })
-}
-
-fn progress_bar() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} frames and results, {eta} left");
-    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn print(out: &mut impl Write, report: &FsckReport) -> std::io::Result<()> {

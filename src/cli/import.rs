@@ -9,8 +9,9 @@ use anyhow::bail;
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::Outcome;
-use super::export::{find_session, progress_bar, store_options};
+use super::export::{find_session, store_options};
+use super::out::progress_bar;
+use super::{Outcome, out};
 use crate::base::clock::Clock;
 use crate::base::ids::FrameId;
 use crate::domain::facts::{FrameFacts, ModelFacts, Series, SessionFacts};
@@ -174,7 +175,7 @@ impl Import {
     }
 
     fn fail(&mut self, why: String) {
-        self.bar.suspend(|| eprintln!("reticle: {why}"));
+        self.bar.suspend(|| out::tell(format_args!("reticle: {why}")));
         self.done.failed.push(why);
     }
 
@@ -327,7 +328,7 @@ impl Frames {
 }
 
 fn report(args: &Args, import: &Import) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
+    let mut out = out::stdout();
     let Done { imported, objects, without_pixels, failed } = &import.done;
     let key = ModelFacts { pk: 0, model: import.model.clone() }.key();
     if args.json {

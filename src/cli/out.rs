@@ -5,11 +5,22 @@
 //! still has files to write and the exit code tells how they fared.
 
 use std::fmt::Display;
-use std::io::{self, StdoutLock, Write};
+use std::io::{self, IsTerminal, StdoutLock, Write};
+
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// Standard output, for as long as somebody reads it.
 pub(super) fn stdout() -> WhileRead<StdoutLock<'static>> {
     WhileRead { to: io::stdout().lock(), is_read: true }
+}
+
+/// A bar of so many steps on standard error; none when that is no terminal.
+pub(super) fn progress_bar(steps: u64, template: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Says something on standard error, if anybody listens.

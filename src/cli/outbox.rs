@@ -5,9 +5,8 @@
 //! (each `destination`, `kind`, `frame`, `reason`, `at`).
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use super::sync::{print_deliveries, settings};
+use super::sync::{About, print_deliveries};
 use super::{Outcome, out};
 use crate::store::Reader;
 
@@ -16,15 +15,8 @@ use crate::store::Reader;
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
-    /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Data folder [default: as configured]
-    #[arg(long, value_name = "DIR", global = true)]
-    data: Option<PathBuf>,
-    /// Print the answer as JSON
-    #[arg(long, global = true)]
-    json: bool,
+    #[command(flatten)]
+    about: About,
 }
 
 #[derive(clap::Subcommand)]
@@ -42,11 +34,10 @@ enum Verb {
 /// # Errors
 /// When the store cannot be read.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let settings = settings(args.config.as_deref(), args.data)?;
-    let reader = Reader::open(&settings.store.folder)?;
+    let reader = Reader::open(&args.about.settings()?.store.folder)?;
     match args.verb {
-        Verb::List => print_deliveries(&reader.deliveries()?, args.json)?,
-        Verb::Quarantine => quarantine(&reader, args.json)?,
+        Verb::List => print_deliveries(&reader.deliveries()?, args.about.json)?,
+        Verb::Quarantine => quarantine(&reader, args.about.json)?,
     }
     Ok(Outcome::Fine)
 }

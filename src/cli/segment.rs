@@ -1,17 +1,18 @@
 //! `reticle segment`: images in, label images and tables out.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
-use super::{Outcome, out};
+use super::Outcome;
+use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
@@ -96,7 +97,8 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     for why in &passed_over {
         out::tell(format_args!("reticle: {why}"));
     }
-    let progress = progress_bar(images.len());
+    let template = "{bar:32} {pos}/{len} images, {eta} left";
+    let progress = progress_bar(images.len() as u64, template);
     let next = AtomicUsize::new(0);
     let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
     let mut collected = Collected { failed: passed_over, ..Collected::default() };
@@ -320,16 +322,6 @@ fn plan(paths: Vec<PathBuf>) -> Planned {
 
 fn display_all(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-/// On stderr; none when it is no terminal.
-fn progress_bar(images: usize) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
-    }
-    let style = ProgressStyle::with_template("{bar:32} {pos}/{len} images, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(images as u64).with_style(style)
 }
 
 #[cfg(test)]

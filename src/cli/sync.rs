@@ -11,9 +11,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::{Outcome, out};
+use super::Outcome;
+use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
 use crate::base::shutdown::Shutdown;
 use crate::config::{self, Settings};
@@ -31,6 +32,13 @@ const PATIENCE: u32 = 240;
 pub struct Args {
     #[command(subcommand)]
     verb: Verb,
+    #[command(flatten)]
+    about: About,
+}
+
+/// Which box is asked, and how the answer is printed.
+#[derive(clap::Args)]
+pub(super) struct About {
     /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
@@ -39,7 +47,18 @@ pub struct Args {
     data: Option<PathBuf>,
     /// Print the answer as JSON
     #[arg(long, global = true)]
-    json: bool,
+    pub(super) json: bool,
+}
+
+impl About {
+    /// The configuration, with the data folder of the command line.
+    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
+        let mut settings = config::load(self.config.as_deref())?;
+        if let Some(folder) = &self.data {
+            settings.store.folder.clone_from(folder);
+        }
+        Ok(settings)
+    }
 }
 
 #[derive(clap::Subcommand)]
@@ -70,16 +89,17 @@ enum Verb {
 /// # Errors
 /// When the store or a destination cannot be read.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let settings = settings(args.config.as_deref(), args.data)?;
+    let settings = args.about.settings()?;
+    let json = args.about.json;
     match args.verb {
         Verb::Status => {
             let deliveries = Reader::open(&settings.store.folder)?.deliveries()?;
-            print_deliveries(&deliveries, args.json)?;
+            print_deliveries(&deliveries, json)?;
             Ok(Outcome::Fine)
         }
         Verb::Drain => {
             let (deliveries, running) = drain(&settings)?;
-            print_deliveries(&deliveries, args.json)?;
+            print_deliveries(&deliveries, json)?;
             // A running daemon has taken more meanwhile, which waits for its own time.
             let left = |delivery: &Delivery| {
                 let waiting = if running { 0 } else { delivery.waiting };
@@ -88,21 +108,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             let any = deliveries.iter().any(left);
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
         }
-        Verb::Retry { everything } => retry(&settings, everything, args.json),
-        Verb::Verify => verify(&settings, args.json),
+        Verb::Retry { everything } => retry(&settings, everything, json),
+        Verb::Verify => verify(&settings, json),
     }
-}
-
-/// The configuration, with the data folder of the command line.
-pub(super) fn settings(
-    config: Option<&std::path::Path>,
-    data: Option<PathBuf>,
-) -> anyhow::Result<Settings> {
-    let mut settings = config::load(config)?;
-    if let Some(folder) = data {
-        settings.store.folder = folder;
-    }
-    Ok(settings)
 }
 
 fn destinations(settings: &Settings) -> anyhow::Result<Destinations> {
@@ -113,7 +121,7 @@ fn destinations(settings: &Settings) -> anyhow::Result<Destinations> {
 /// How far the destinations are afterwards, and whether a daemon did it.
 fn drain(settings: &Settings) -> anyhow::Result<(Vec<Delivery>, bool)> {
     let reader = Reader::open(&settings.store.folder)?;
-    let bar = progress_bar();
+    let bar = spinner();
     let done = match Store::open(&settings.store, Clock::system()) {
         Ok((store, _)) => {
             (sync::drain(&destinations(settings)?, store, |now| show(&bar, now))?, false)
@@ -188,15 +196,10 @@ fn retry(settings: &Settings, everything: bool, json: bool) -> anyhow::Result<Ou
 fn verify(settings: &Settings, json: bool) -> anyhow::Result<Outcome> {
     let reader = Reader::open(&settings.store.folder)?;
     let destinations = destinations(settings)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .context("cannot start")?;
-    let bar = progress_bar();
-    let verified = runtime.block_on(sync::verify(&destinations, &reader, |done, sessions| {
+    let bar = spinner();
+    let verified = sync::verify(&destinations, &reader, |done, sessions| {
         bar.set_message(format!("session {} of {sessions}", done + 1));
-    }))?;
+    })?;
     bar.finish_and_clear();
     let mut out = out::stdout();
     if json {
@@ -270,13 +273,8 @@ fn show(bar: &ProgressBar, deliveries: &[Delivery]) {
     bar.set_message(format!("{waiting} parts wait"));
 }
 
-/// On a terminal only.
-fn progress_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
-    let bar = ProgressBar::new_spinner();
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
+fn spinner() -> ProgressBar {
+    let bar = progress_bar(0, "{spinner} {msg}  {elapsed}");
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use sha2::{Digest, Sha256};
 
-use super::{Outcome, out};
+use super::Outcome;
+use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::shutdown::Shutdown;
@@ -266,13 +266,8 @@ fn train_network(
     clock: &Clock,
 ) -> anyhow::Result<Vec<u8>> {
     let is_terminal = std::io::stderr().is_terminal();
-    let bar = if is_terminal {
-        let style =
-            ProgressStyle::with_template("{bar:32} step {pos}/{len}, loss {msg}, {eta} left")?;
-        ProgressBar::new(recipe.steps as u64).with_style(style)
-    } else {
-        ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden())
-    };
+    let template = "{bar:32} step {pos}/{len}, loss {msg}, {eta} left";
+    let bar = progress_bar(recipe.steps as u64, template);
     let began = clock.now();
     let mut mean = None;
     let net = train(recipe, pairs, start, &Shutdown::new(), |Progress { step, loss }| {

@@ -1,6 +1,7 @@
 //! What is known of recorded frames and results, as it leaves the box: to archives, to the
 //! central database, into files that people ask for. Plain data, read from the store.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -91,6 +92,19 @@ pub struct Series {
     pub part_frames: u32,
     /// Frames recorded.
     pub frames: u64,
+}
+
+impl Series {
+    /// Number of its parts, the last of which may not be full.
+    pub fn parts(&self) -> u64 {
+        self.frames.div_ceil(self.part_frames.into())
+    }
+
+    /// Positions of a part, whether there are frames at all of them or not.
+    pub fn part_positions(&self, part: u64) -> Range<u64> {
+        let frames = u64::from(self.part_frames);
+        part * frames..(part + 1) * frames
+    }
 }
 
 /// One recorded frame.

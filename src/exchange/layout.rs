@@ -25,11 +25,6 @@ use std::fmt::Write as _;
 use crate::base::ids::SessionId;
 use crate::domain::facts::{ModelFacts, Series, SessionFacts};
 
-/// Number of the part that holds the frame at `position` of a series.
-pub fn part(position: u64, part_frames: u32) -> u64 {
-    position / u64::from(part_frames.max(1))
-}
-
 /// What a session holds, as [`super::manifest::Manifest`].
 pub fn manifest(session: SessionId) -> String {
     format!("{}/manifest.json", session_folder(session))
@@ -185,11 +180,6 @@ mod tests {
     fn a_box_may_be_called_anything() {
         assert_eq!(escaped("Scope_2.b-1"), "Scope_2.b-1");
         assert_eq!(escaped("Röntgen / 2=a%"), "R%C3%B6ntgen%20%2F%202%3Da%25");
-    }
-
-    #[test]
-    fn a_part_begins_with_every_frame_that_its_length_divides() {
-        assert_eq!([0, 99, 100, 250].map(|position| part(position, 100)), [0, 0, 1, 2]);
     }
 
     #[test]

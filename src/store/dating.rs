@@ -5,7 +5,7 @@
 //! and with monotonic time. Once the clock can be trusted, the difference of the two dates the
 //! whole boot: one number in its row of `boot`. What was recorded stays where it is.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{aggregates, places, rows};
 use crate::base::clock::Stamp;
@@ -20,14 +20,12 @@ pub(super) fn clock(db: &Connection, now: &Stamp, trusted: bool) -> rusqlite::Re
         db.execute("UPDATE boot SET untrusted = 1 WHERE pk = ?1 AND offset_ns IS NULL", [boot])?;
         return Ok(());
     }
-    let was_wrong: Option<bool> = db
-        .query_row(
-            "SELECT untrusted = 1 AND offset_ns IS NULL FROM boot WHERE pk = ?1",
-            [boot],
-            |row| row.get(0),
-        )
-        .optional()?;
-    if was_wrong != Some(true) {
+    let was_wrong: bool = db.query_row(
+        "SELECT untrusted = 1 AND offset_ns IS NULL FROM boot WHERE pk = ?1",
+        [boot],
+        |row| row.get(0),
+    )?;
+    if !was_wrong {
         return Ok(());
     }
     let offset = now.wall_ns.saturating_sub(now.mono_ns.cast_signed());

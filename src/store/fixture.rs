@@ -133,11 +133,7 @@ impl Bench {
     pub(crate) fn open(options: &super::Options) -> Self {
         let clock = Clock::system();
         let (store, recovery) = super::Store::open(options, clock.clone()).unwrap();
-        let session = session(&clock);
-        let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
-        let open = super::Job::Open(bench.session.clone());
-        bench.work(vec![open]);
-        bench
+        Self::begin(store, recovery, clock)
     }
 
     /// As [`Bench::open`], with destinations.
@@ -145,6 +141,10 @@ impl Bench {
         let clock = Clock::system();
         let (mut store, recovery) = super::Store::open(options, clock.clone()).unwrap();
         store.deliver_to(deliveries).unwrap();
+        Self::begin(store, recovery, clock)
+    }
+
+    fn begin(store: super::Store, recovery: super::Recovery, clock: Clock) -> Self {
         let session = session(&clock);
         let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
         let open = super::Job::Open(bench.session.clone());

@@ -475,10 +475,13 @@ fn done(
         ])?;
     }
     crate::base::crash::point("receipts written");
+    let (destination, kind, session, hurry): (Destination, Kind, i64, bool) = db
+        .prepare_cached("SELECT destination, kind, session, hurry FROM outbox WHERE pk = ?1")?
+        .query_row([item], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     db.prepare_cached(
         "UPDATE outbox SET done = max(done, ?2), done_rows = ?3, attempts = 0, reason = NULL,
                            due_boot = NULL, due_mono_ns = NULL, lease_boot = NULL,
-                           lease_mono_ns = NULL, progress = NULL,
+                           lease_mono_ns = NULL, progress = NULL, hurry = 0,
                            since_mono_ns = ?4, since_boot = ?5, since_wall_ns = ?6,
                            state = iif(wanted <= max(done, ?2), 'done', 'waiting')
          WHERE pk = ?1",
@@ -491,12 +494,6 @@ fn done(
         boot,
         now.wall_ns
     ])?;
-    let (destination, kind, session, hurry): (Destination, Kind, i64, bool) = db
-        .prepare_cached("SELECT destination, kind, session, hurry FROM outbox WHERE pk = ?1")?
-        .query_row([item], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-    if hurry {
-        db.prepare_cached("UPDATE outbox SET hurry = 0 WHERE pk = ?1")?.execute([item])?;
-    }
     if kind == Kind::Pixels {
         // From here on these files may be evicted.
         db.prepare_cached(

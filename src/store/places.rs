@@ -56,7 +56,10 @@ pub(super) fn reconcile(
         }
     }
     // Who held these is gone: the data folder has one owner, and that is now us.
-    db.execute("UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL", [])?;
+    db.execute(
+        "UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL WHERE lease_boot IS NOT NULL",
+        [],
+    )?;
     // While a destination was left out, nothing was noted for it.
     let named: Vec<&str> = deliveries.places().map(|(destination, _)| destination.word()).collect();
     for destination in Destination::ALL {

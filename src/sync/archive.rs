@@ -66,8 +66,7 @@ struct Subject {
 
 impl Subject {
     fn positions(&self) -> std::ops::Range<u64> {
-        let frames = u64::from(self.series.part_frames);
-        self.part * frames..(self.part + 1) * frames
+        self.series.part_positions(self.part)
     }
 
     fn in_part(&self, position: u64) -> u32 {

@@ -120,8 +120,7 @@ impl Centralising {
                 .into_iter()
                 .find(|series| series.pk == part.series)
                 .ok_or_else(|| gone("its series"))?;
-            let frames = u64::from(series.part_frames);
-            let positions = part.part * frames..(part.part + 1) * frames;
+            let positions = series.part_positions(part.part);
             let refused = reader.refused_of(&item)?;
             let wanted = |pk: i64| pk > item.done && !refused.contains(&pk);
             match part.model {

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::archive::Archiving;
 use super::destinations::Destinations;
-use super::engine::{self, Wish};
+use super::engine;
 use super::error::SyncError;
 use super::outbox::Outbox;
 use crate::base::queue::{self, WhenFull};
@@ -37,15 +35,10 @@ pub fn drain(
     let writer = store
         .spawn_writer(receiver, |outcome| tracing::debug!(?outcome, "store"))
         .map_err(|error| SyncError::retry(WHAT, error))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(|error| SyncError::retry(WHAT, error))?;
+    let runtime = engine::runtime().map_err(|error| SyncError::retry(WHAT, error))?;
     runtime.block_on(async {
         let outbox = Outbox::new(jobs);
-        let (_wish, wishes) = watch::channel(Wish::default());
-        let mut draining = std::pin::pin!(engine::drain(destinations, &reader, &outbox, wishes));
+        let mut draining = std::pin::pin!(engine::drain(destinations, &reader, &outbox));
         while tokio::time::timeout(TELL, draining.as_mut()).await.is_err() {
             if let Ok(deliveries) = reader.deliveries() {
                 tell(&deliveries);

@@ -18,6 +18,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rand::Rng as _;
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -55,11 +56,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// What is wished of the loops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wish {
+struct Wish {
     /// Counts the times that somebody wanted to see something happen now.
-    pub(super) wakes: u64,
+    wakes: u64,
     /// Stop, at once.
-    pub(super) stop: bool,
+    stop: bool,
 }
 
 /// Wakes the loops. Cheap to clone.
@@ -111,6 +112,16 @@ impl Syncing {
     }
 }
 
+/// What deliveries run on, whoever makes them.
+pub(super) fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(BLOCKING)
+        .thread_name("sync-work")
+        .enable_all()
+        .build()
+}
+
 /// Starts the thread `sync`. `tell` is told how far the destinations are, every two seconds.
 ///
 /// # Errors
@@ -124,12 +135,7 @@ pub fn spawn(
     let outbox = Outbox::new(jobs);
     let (wish, wishes) = watch::channel(Wish::default());
     let handle = Handle { wish: Arc::new(wish), outbox: outbox.clone() };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .max_blocking_threads(BLOCKING)
-        .thread_name("sync-work")
-        .enable_all()
-        .build()?;
+    let runtime = runtime()?;
     Archiving::clean_spool(&destinations.data_folder);
     let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
         runtime.block_on(serve(destinations, reader, outbox, wishes, tell));
@@ -146,20 +152,7 @@ async fn serve(
     wishes: watch::Receiver<Wish>,
     mut tell: impl FnMut(&[Delivery]),
 ) {
-    let mut loops = JoinSet::new();
-    for delivering in destinations.delivering(&reader, &outbox) {
-        let serving = Serving {
-            delivering,
-            outbox: outbox.clone(),
-            wishes: wishes.clone(),
-            max_delay: destinations.max_delay,
-            only_drain: false,
-            unreported: None,
-            trouble: 0,
-            told: None,
-        };
-        loops.spawn(serving.run());
-    }
+    let mut loops = loops(&destinations, &reader, &outbox, &wishes, false);
     drop(outbox);
     let mut stopping = wishes;
     loop {
@@ -182,27 +175,27 @@ async fn serve(
 }
 
 /// The loop of one destination.
-pub(super) struct Serving {
-    pub(super) delivering: Delivering,
-    pub(super) outbox: Outbox,
-    pub(super) wishes: watch::Receiver<Wish>,
-    pub(super) max_delay: Duration,
+struct Serving {
+    delivering: Delivering,
+    outbox: Outbox,
+    wishes: watch::Receiver<Wish>,
+    max_delay: Duration,
     /// Deliver everything once, then end; and end after [`TRIES`] failures in a row.
-    pub(super) only_drain: bool,
+    only_drain: bool,
     /// What became of the last delivery, where the store could not take note of it: the disk
     /// may be full.
-    pub(super) unreported: Option<Report>,
+    unreported: Option<Report>,
     /// Failures in a row.
-    pub(super) trouble: u32,
+    trouble: u32,
     /// The failure that was logged last, so that one that lasts is not logged again.
-    pub(super) told: Option<String>,
+    told: Option<String>,
 }
 
 /// Failures in a row after which a drain ends.
 const TRIES: u32 = 5;
 
 impl Serving {
-    pub(super) async fn run(mut self) {
+    async fn run(mut self) {
         loop {
             if self.wishes.borrow().stop {
                 return;
@@ -307,27 +300,32 @@ impl Serving {
     }
 }
 
-/// Delivers everything that waits into each destination, and returns when all is done or when
-/// nothing gets on.
-pub(super) async fn drain(
+/// Starts a loop for each destination.
+fn loops(
     destinations: &Destinations,
     reader: &Reader,
     outbox: &Outbox,
-    wishes: watch::Receiver<Wish>,
-) {
-    let mut loops = JoinSet::new();
-    for delivering in destinations.delivering(reader, outbox) {
-        let serving = Serving {
-            delivering,
-            outbox: outbox.clone(),
-            wishes: wishes.clone(),
-            max_delay: Duration::ZERO,
-            only_drain: true,
-            unreported: None,
-            trouble: 0,
-            told: None,
-        };
-        loops.spawn(serving.run());
-    }
-    while loops.join_next().await.is_some() {}
+    wishes: &watch::Receiver<Wish>,
+    only_drain: bool,
+) -> JoinSet<()> {
+    let serving = |delivering| Serving {
+        delivering,
+        outbox: outbox.clone(),
+        wishes: wishes.clone(),
+        max_delay: destinations.max_delay,
+        only_drain,
+        unreported: None,
+        trouble: 0,
+        told: None,
+    };
+    let delivering = destinations.delivering(reader, outbox).into_iter();
+    delivering.map(|delivering| serving(delivering).run()).collect()
+}
+
+/// Delivers everything that waits into each destination, and returns when all is done or when
+/// nothing gets on.
+pub(super) async fn drain(destinations: &Destinations, reader: &Reader, outbox: &Outbox) {
+    // Held to the end: nobody wishes anything else meanwhile.
+    let (_wish, wishes) = watch::channel(Wish::default());
+    loops(destinations, reader, outbox, &wishes, true).join_all().await;
 }

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::central::{Central, SessionDigest};
 use super::destinations::Destinations;
+use super::engine;
 use super::error::SyncError;
 use super::objects::Archive;
 use crate::base::ids::SessionId;
 use crate::domain::facts::{BoxName, SessionFacts};
 use crate::exchange::layout;
 use crate::store::{Destination, Reader, StoreError};
+
+const WHAT: &str = "compare with the store";
 
 /// Something that is not as the store has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -47,7 +50,16 @@ pub struct Verified {
 ///
 /// # Errors
 /// When the store or a destination cannot be read.
-pub async fn verify(
+pub fn verify(
+    destinations: &Destinations,
+    reader: &Reader,
+    tell: impl FnMut(u64, u64),
+) -> Result<Verified, SyncError> {
+    let runtime = engine::runtime().map_err(|error| SyncError::retry(WHAT, error))?;
+    runtime.block_on(compare(destinations, reader, tell))
+}
+
+async fn compare(
     destinations: &Destinations,
     reader: &Reader,
     mut tell: impl FnMut(u64, u64),
@@ -148,9 +160,8 @@ fn digest(reader: &Reader, session: SessionId) -> Result<(SessionDigest, u64), S
     let mut digest = SessionDigest::default();
     let mut rows = 0;
     for series in reader.series(session)? {
-        let part = u64::from(series.part_frames);
-        for start in (0..series.frames).step_by(series.part_frames as usize) {
-            for frame in reader.frames_of(&series, start..start + part)? {
+        for part in 0..series.parts() {
+            for frame in reader.frames_of(&series, series.part_positions(part))? {
                 if !refused.frames.contains(&frame.pk) {
                     digest.frame(frame.id, &frame.sha256);
                     rows += 1;
@@ -159,8 +170,8 @@ fn digest(reader: &Reader, session: SessionId) -> Result<(SessionDigest, u64), S
         }
         for model in reader.models_of(session)? {
             let key = model.key();
-            for start in (0..series.frames).step_by(series.part_frames as usize) {
-                for result in reader.results_of(&series, &model, start..start + part)? {
+            for part in 0..series.parts() {
+                for result in reader.results_of(&series, &model, series.part_positions(part))? {
                     if !refused.results.contains(&result.pk) {
                         let objects = u64::from(result.objects);
                         digest.result(result.frame.id, &key, &result.labels_sha256, objects);
@@ -174,5 +185,5 @@ fn digest(reader: &Reader, session: SessionId) -> Result<(SessionDigest, u64), S
 }
 
 fn unread(error: StoreError) -> SyncError {
-    SyncError::retry("compare with the store", error)
+    SyncError::retry(WHAT, error)
 }
