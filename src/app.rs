@@ -32,11 +32,12 @@ use crate::capture::run::{Gate, Notice};
 use crate::capture::{self, Opener, SourceSpec};
 use crate::config::Settings;
 use crate::domain::frame::Frame;
+use crate::domain::status::StatusBoard;
 use crate::learn::evaluate::Comparison;
 use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Outcome, Store};
 use crate::sync;
-use crate::web::{self, LiveFeed, LiveFrame, StatusBoard};
+use crate::web::{self, LiveFeed, LiveFrame};
 
 mod control;
 mod monitor;

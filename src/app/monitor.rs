@@ -11,10 +11,10 @@ use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
-use crate::domain::status::{Newest, RunState, SaveState, SourceState, SyncState};
+use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use crate::store::{Delivery, Outcome};
 use crate::telemetry;
-use crate::web::{LiveFrame, StatusBoard};
+use crate::web::LiveFrame;
 
 /// Frames over which capture-to-saved times are told.
 const SAVE_TIMES: usize = 200;

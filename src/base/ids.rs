@@ -59,3 +59,7 @@ id!(
     /// Names one acquisition: a plate or slide imaged in one go.
     SessionId
 );
+id!(
+    /// Names one thing that happened, for ever.
+    EventId
+);

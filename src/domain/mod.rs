@@ -1,8 +1,11 @@
 //! The lab's words as plain data: frame, label image, object, segmentation, session,
-//! record, facts, status. No I/O, no threads, no async.
+//! record, facts, event, alarm, health, status. No I/O, no threads, no async.
 
+pub mod alarm;
+pub mod event;
 pub mod facts;
 pub mod frame;
+pub mod health;
 pub mod label_image;
 pub mod object;
 pub mod record;

@@ -1,6 +1,10 @@
 //! What the appliance is doing, as the page, the API and the logs tell it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::alarm::Alarm;
 use super::frame::Place;
+use super::health::Health;
 use crate::base::ids::{FrameId, SessionId};
 
 /// What a person asked for.
@@ -197,4 +201,29 @@ pub struct Status {
     pub last_refusal: Option<String>,
     /// Resident memory of the daemon, bytes.
     pub resident_bytes: u64,
+    /// What needs a look or a hand now.
+    pub alarms: Vec<Alarm>,
+    /// What the box itself is like.
+    pub health: Health,
+}
+
+/// The daemon's status: one writer (`app`), many readers. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct StatusBoard(Arc<Mutex<Status>>);
+
+impl StatusBoard {
+    /// A board with the default status.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Changes the status; readers see all of the change or none of it.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The status as it is now.
+    pub fn read(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

@@ -1,37 +1,15 @@
-//! Where the daemon leaves what people want to see: its status and its newest frame.
+//! Where the daemon leaves its newest frame for people to see.
 //!
-//! Both hold one value; a new one replaces the old one, and writing never waits for a reader.
+//! A new one replaces the old one, and writing never waits for a reader.
 //! A frame is encoded when the first viewer asks for it, once for all viewers.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use axum::body::Bytes;
 use tokio::sync::{OnceCell, watch};
 
 use super::wire;
 use crate::domain::segmentation::Segmentation;
-use crate::domain::status::Status;
-
-/// The daemon's status: one writer (`app`), many readers. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct StatusBoard(Arc<Mutex<Status>>);
-
-impl StatusBoard {
-    /// A board with the default status.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Changes the status; readers see all of the change or none of it.
-    pub fn update(&self, change: impl FnOnce(&mut Status)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// The status as it is now.
-    pub fn read(&self) -> Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
 
 /// A frame with its segmentation, as the live view shows it.
 #[derive(Clone, Debug)]

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use crate::base::clock::Clock;
 use crate::base::queue;
 use crate::base::shutdown::Shutdown;
-use crate::domain::status::Command;
+use crate::domain::status::{Command, StatusBoard};
 use crate::store;
 
 mod assets;
@@ -47,7 +47,7 @@ mod testing;
 mod tests;
 mod wire;
 
-pub use feed::{LiveFeed, LiveFrame, StatusBoard};
+pub use feed::{LiveFeed, LiveFrame};
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;

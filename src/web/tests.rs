@@ -10,13 +10,13 @@ use serde_json::Value;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-use super::{LiveFeed, Options, Ports, StatusBoard, WebError, bind, serve, testing};
+use super::{LiveFeed, Options, Ports, WebError, bind, serve, testing};
 use crate::base::clock::Clock;
 use crate::base::ids::FrameId;
 use crate::base::queue::{self, Receiver, WhenFull};
 use crate::base::shutdown::Shutdown;
 use crate::domain::session::Session;
-use crate::domain::status::{Command, SaveState, SourceState};
+use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
 
 struct Server {

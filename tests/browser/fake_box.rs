@@ -17,9 +17,9 @@ use reticle::domain::label_image::LabelImage;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
-use reticle::domain::status::{Command, RunState, SaveState, SourceState};
+use reticle::domain::status::{Command, RunState, SaveState, SourceState, StatusBoard};
 use reticle::store::{self, Job, Store};
-use reticle::web::{self, LiveFeed, LiveFrame, Ports, StatusBoard};
+use reticle::web::{self, LiveFeed, LiveFrame, Ports};
 
 const FPS: f64 = 10.0;
 
