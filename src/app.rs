@@ -29,7 +29,7 @@ use crate::base::clock::Clock;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use crate::base::shutdown::Shutdown;
 use crate::capture::run::{Gate, Notice};
-use crate::capture::{self, Opener, SourceSpec};
+use crate::capture::{self, Exposure, Opener, SourceSpec};
 use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::domain::status::StatusBoard;
@@ -76,6 +76,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let monitor = Monitor::new(board.clone(), clock.clone());
     monitor.starts(&settings.source.spec.to_string(), &segmenter.model().name);
     let gate = Gate::new(false);
+    let exposure = Exposure::default();
     let session = CurrentSession::default();
     let (to_store, jobs) = queue::bounded("store", STORE_QUEUE, WhenFull::Wait);
     let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
@@ -115,6 +116,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             gate: gate.clone(),
+            exposure: exposure.clone(),
             session: session.clone(),
             monitor: monitor.clone(),
             waits: segment_policy(settings) == WhenFull::Wait,
@@ -184,6 +186,7 @@ struct Capture {
     clock: Clock,
     shutdown: Shutdown,
     gate: Gate,
+    exposure: Exposure,
     session: CurrentSession,
     monitor: Monitor,
     /// Whether the source can wait for room.
@@ -194,9 +197,14 @@ impl Capture {
     /// Runs the source again for every start, until shutdown.
     fn run(self, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
         while self.gate.wait_until_open(&self.shutdown) {
-            capture::run::run(&self.opener, self.shutdown.clone(), self.gate.clone(), |notice| {
-                self.hand_on(notice, to_segment, to_store)
-            });
+            let exposure = self.exposure.clone();
+            capture::run::run(
+                &self.opener,
+                self.shutdown.clone(),
+                self.gate.clone(),
+                exposure,
+                |notice| self.hand_on(notice, to_segment, to_store),
+            );
             self.gate.close();
         }
     }

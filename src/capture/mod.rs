@@ -20,12 +20,14 @@ use crate::domain::frame::Frame;
 use crate::imagefile::Limits;
 
 pub mod cameras;
+mod exposure;
 pub mod folder;
 pub mod pixel_format;
 pub mod run;
 pub mod v4l;
 mod virtual_scope;
 
+pub use exposure::Exposure;
 use pixel_format::PixelFormat;
 pub use virtual_scope::VirtualScope;
 
@@ -213,6 +215,15 @@ pub trait Source: Send {
     /// Capture was paused: lets go of what would grow stale. The following [`Source::next`]
     /// goes on, without a jump in the sequence.
     fn rest(&mut self) {}
+
+    /// Takes frames with another exposure from now on, and gives the one that it is, in
+    /// microseconds.
+    ///
+    /// # Errors
+    /// For a person: why it cannot be had.
+    fn set_exposure(&mut self, us: u32) -> Result<u32, String> {
+        Err(format!("this source has no exposure that could be set to {us} µs"))
+    }
 }
 
 /// Opens one source, as often as it is lost.

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Event, Opener, Source, SourceError};
+use super::{Event, Exposure, Opener, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::shutdown::Shutdown;
 use crate::domain::frame::Frame;
@@ -156,8 +156,14 @@ impl Gate {
 ///
 /// A source that is unusable when it is opened for the first time ends the loop; later it
 /// counts as lost, because what was plugged in meanwhile can be plugged out again.
-pub fn run(opener: &Opener, shutdown: Shutdown, gate: Gate, notify: impl FnMut(Notice)) {
-    Loop::new(opener.clock.clone(), shutdown, gate, BackOff::default(), notify)
+pub fn run(
+    opener: &Opener,
+    shutdown: Shutdown,
+    gate: Gate,
+    exposure: Exposure,
+    notify: impl FnMut(Notice),
+) {
+    Loop::new(opener.clock.clone(), shutdown, gate, exposure, BackOff::default(), notify)
         .run(|| opener.open());
 }
 
@@ -176,6 +182,7 @@ struct Loop<N> {
     clock: Clock,
     shutdown: Shutdown,
     gate: Gate,
+    exposure: Exposure,
     back_off: BackOff,
     notify: N,
     /// Whether the source was ever opened.
@@ -197,11 +204,19 @@ enum Ending {
 }
 
 impl<N: FnMut(Notice)> Loop<N> {
-    fn new(clock: Clock, shutdown: Shutdown, gate: Gate, back_off: BackOff, notify: N) -> Self {
+    fn new(
+        clock: Clock,
+        shutdown: Shutdown,
+        gate: Gate,
+        exposure: Exposure,
+        back_off: BackOff,
+        notify: N,
+    ) -> Self {
         Self {
             clock,
             shutdown,
             gate,
+            exposure,
             back_off,
             notify,
             was_open: false,
@@ -255,6 +270,7 @@ impl<N: FnMut(Notice)> Loop<N> {
 
     /// One life of a source, from open to lost.
     fn live(&mut self, mut source: Box<dyn Source>) -> Ending {
+        self.exposure.restore(&mut *source);
         let opened = self.clock.now();
         let paused_at_open = self.paused;
         let mut numbers = Numbers::default();
@@ -262,6 +278,7 @@ impl<N: FnMut(Notice)> Loop<N> {
             if !self.pass_gate(Some(&mut *source)) {
                 return Ending::Stop;
             }
+            self.exposure.serve(&mut *source);
             match source.next(PATIENCE) {
                 Ok(Event::Frame(frame)) => self.pass_on(frame, &mut numbers),
                 Ok(Event::Nothing) => {}
@@ -339,10 +356,14 @@ impl<N: FnMut(Notice)> Loop<N> {
     fn pass_gate(&mut self, mut source: Option<&mut dyn Source>) -> bool {
         if !self.gate.is_open() {
             let closed = self.clock.now();
-            if let Some(source) = source.take() {
+            if let Some(source) = source.as_deref_mut() {
                 source.rest();
             }
-            while !self.shutdown.is_requested() && !self.gate.wait_open(PATIENCE) {}
+            while !self.shutdown.is_requested() && !self.gate.wait_open(PATIENCE) {
+                if let Some(source) = source.as_deref_mut() {
+                    self.exposure.serve(source);
+                }
+            }
             self.paused += self.clock.now().since(&closed);
             // A pause says nothing about how far apart frames are.
             self.last = self.last.filter(|_| self.loss.is_some());

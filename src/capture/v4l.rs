@@ -57,6 +57,8 @@ pub struct Camera {
     exposure_us: Option<u32>,
     pixel_size_um: Option<f64>,
     silence: Duration,
+    /// Time between two frames; zero where the camera does not tell.
+    interval: Duration,
     /// When the camera last gave a buffer, or was started.
     heard: Stamp,
     count: Count,
@@ -85,7 +87,6 @@ impl Camera {
         if let Some(gain) = options.gain {
             set_gain(path, &device, gain)?;
         }
-        let exposure = Duration::from_micros(exposure_us.unwrap_or(0).into());
         let mut camera = Self {
             path: path.to_owned(),
             heard: clock.now(),
@@ -95,7 +96,8 @@ impl Camera {
             layout,
             exposure_us,
             pixel_size_um: options.pixel_size_um,
-            silence: SILENCE.max(interval * 3 + exposure),
+            interval,
+            silence: patience_with(interval, exposure_us),
             count: Count::default(),
         };
         camera.start()?;
@@ -220,7 +222,22 @@ enum Damaged {
     Unfit(#[from] Unfit),
 }
 
+/// How long a camera may be silent before it counts as hung.
+fn patience_with(interval: Duration, exposure_us: Option<u32>) -> Duration {
+    SILENCE.max(interval * 3 + Duration::from_micros(exposure_us.unwrap_or(0).into()))
+}
+
 impl Source for Camera {
+    fn set_exposure(&mut self, us: u32) -> Result<u32, String> {
+        let set = set_exposure(&self.path, &self.device, Some(us));
+        // Refused or not, it may have been changed.
+        let now = set_exposure(&self.path, &self.device, None).ok().flatten();
+        self.exposure_us = now;
+        self.silence = patience_with(self.interval, now);
+        set.map_err(|error| error.to_string())?;
+        now.ok_or_else(|| format!("{} does not tell which exposure it took", self.path.display()))
+    }
+
     fn next(&mut self, patience: Duration) -> Result<Event, SourceError> {
         if self.stream.is_none() {
             // Whatever a camera answers that has run before, it may be replugged.

@@ -43,6 +43,17 @@ impl LiveFeed {
         self.0.send_replace(Some(Arc::new(Slot::new(frame))));
     }
 
+    /// The newest frame as a JPEG with its outlines burnt in, at most `longest` pixels along its
+    /// longer edge. `None` before the first frame, or for one that cannot be shown.
+    pub fn snapshot(&self, longest: u32) -> Option<Snapshot> {
+        let slot = self.newest()?;
+        let encoding = Encoding { longest, quality: SNAPSHOT_QUALITY };
+        let jpeg = wire::snapshot(&slot.frame, encoding)
+            .inspect_err(|error| tracing::error!(%error, "a frame cannot be shown"))
+            .ok()?;
+        Some(Snapshot { frame: Arc::clone(&slot.frame), jpeg })
+    }
+
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Slot>>> {
         self.0.subscribe()
     }
@@ -51,6 +62,17 @@ impl LiveFeed {
         self.0.borrow().clone()
     }
 }
+
+/// A picture of the newest frame.
+pub struct Snapshot {
+    /// What is on it.
+    pub frame: Arc<LiveFrame>,
+    /// The picture.
+    pub jpeg: Vec<u8>,
+}
+
+/// JPEG quality of a snapshot: that of the live image, unless configured.
+const SNAPSHOT_QUALITY: u8 = 85;
 
 /// How pictures are made for people.
 #[derive(Clone, Copy, Debug)]

@@ -47,7 +47,7 @@ mod testing;
 mod tests;
 mod wire;
 
-pub use feed::{LiveFeed, LiveFrame};
+pub use feed::{LiveFeed, LiveFrame, Snapshot};
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;

@@ -132,7 +132,8 @@ fn told(lives: Vec<Life>) -> Vec<String> {
             Notice::Ended => "ended".into(),
         });
     };
-    Loop::new(clock.clone(), shutdown.clone(), gate.clone(), at_once, notify).run(opener);
+    Loop::new(clock.clone(), shutdown.clone(), gate.clone(), Exposure::default(), at_once, notify)
+        .run(opener);
     assert!(lives.is_empty(), "opened less often than the script says");
     notices
 }
@@ -290,7 +291,7 @@ fn a_stop_while_the_source_is_lost_or_paused_ends_the_loop_without_delay() {
                 stop.request();
             }
         };
-        Loop::new(clock, shutdown.clone(), gate, slow, notify)
+        Loop::new(clock, shutdown.clone(), gate, Exposure::default(), slow, notify)
             .run(|| Err(SourceError::Lost("not there".into())));
         assert!(shutdown.is_requested());
     }

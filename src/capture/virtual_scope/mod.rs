@@ -118,7 +118,7 @@ impl VirtualScope {
         let pixel_um = options.pixel_size_um.unwrap_or(USUAL_PIXEL_UM);
         check("pixel_size_um", pixel_um, 0.1, 2.0, "µm")?;
         let exposure_us = options.exposure_us.unwrap_or(USUAL_EXPOSURE_US);
-        check("exposure_us", f64::from(exposure_us), 100.0, 10_000_000.0, "µs")?;
+        check_exposure(exposure_us)?;
         let gain_percent = options.gain.unwrap_or(USUAL_GAIN_PERCENT);
         check("gain", f64::from(gain_percent), 1.0, 10_000.0, "percent")?;
         let optics = Optics::new(
@@ -194,6 +194,14 @@ impl VirtualScope {
 }
 
 impl Source for VirtualScope {
+    fn set_exposure(&mut self, us: u32) -> Result<u32, String> {
+        check_exposure(us).map_err(|error| error.to_string())?;
+        self.exposure_us = us;
+        // The next frame was exposed ahead of its time.
+        self.exposed = None;
+        Ok(us)
+    }
+
     fn next(&mut self, patience: Duration) -> Result<Event, SourceError> {
         let now = self.clock.now();
         let pace = *self.pace.get_or_insert(Pace {
@@ -249,6 +257,10 @@ fn defocus_um(seed: u64, stop: &Stop) -> f32 {
     } else {
         0.45 * how_far + 0.15 * along
     }
+}
+
+fn check_exposure(us: u32) -> Result<(), SourceError> {
+    check("exposure_us", f64::from(us), 100.0, 10_000_000.0, "µs")
 }
 
 fn check(name: &str, value: f64, from: f64, to: f64, unit: &str) -> Result<(), SourceError> {

@@ -9,7 +9,7 @@ use reticle::base::clock::Clock;
 use reticle::base::queue::{self, Received, Receiver, WhenFull};
 use reticle::base::shutdown::Shutdown;
 use reticle::capture::run::{Gate, Notice, run};
-use reticle::capture::{Opener, Options, SourceSpec};
+use reticle::capture::{Exposure, Opener, Options, SourceSpec};
 use reticle::domain::frame::Frame;
 use reticle::imagefile::Limits;
 use v4l::control::{Control, Value};
@@ -46,7 +46,7 @@ impl Rig {
         let (stop, hold) = (shutdown.clone(), gate.clone());
         let opener = Opener::new(options, Limits::default(), clock.clone());
         let thread = std::thread::Builder::new().name("capture".into()).spawn(move || {
-            run(&opener, stop, hold, |notice| {
+            run(&opener, stop, hold, Exposure::default(), |notice| {
                 sender.send(notice);
             });
         })?;
