@@ -21,6 +21,7 @@ use crate::base::shutdown::Shutdown;
 use crate::capture;
 use crate::capture::run::Gate;
 use crate::config::Settings;
+use crate::domain::event::What;
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
 use crate::domain::status::{Command, RunState};
@@ -173,9 +174,12 @@ impl<'a> Control<'a> {
             }
             self.grant_wishes();
             self.monitor.tick();
+            self.write_events();
         }
         shutdown.request();
+        self.monitor.happened(What::Stopping {});
         self.obey(Command::Stop);
+        self.write_events();
         None
     }
 
@@ -186,6 +190,13 @@ impl<'a> Control<'a> {
             (RunState::Running, Command::Pause) => self.change(RunState::Paused),
             (RunState::Running | RunState::Paused, Command::Stop) => self.close_session(),
             _ => {}
+        }
+    }
+
+    /// What happened goes into the store, from where it is told to the lab.
+    fn write_events(&self) {
+        for event in self.monitor.take_events() {
+            self.to_store.send(Job::Event(event));
         }
     }
 

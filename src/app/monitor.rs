@@ -6,9 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::clock::{Clock, Stamp};
-use crate::base::ids::FrameId;
+use crate::base::ids::{EventId, FrameId};
 use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
+use crate::domain::event::{Event, What};
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
@@ -24,6 +25,9 @@ const RATE_SAMPLES: usize = 20;
 
 /// Frames whose commit is awaited; more than the store's queue can hold.
 const AWAITED: usize = 256;
+
+/// Events that wait for the next tick at most; a folder of broken images gives some at once.
+const EVENTS: usize = 4096;
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -42,6 +46,10 @@ struct Inner {
     /// Time, frames captured, frames segmented.
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
+    /// What happened, on its way into the store.
+    events: Vec<Event>,
+    /// Events that found no place there.
+    events_dropped: u64,
 }
 
 impl Monitor {
@@ -63,14 +71,52 @@ impl Monitor {
     }
 
     pub(super) fn run_state(&self, state: RunState) {
+        let before = self.board.read().run;
         self.board.update(|status| status.run = state);
+        match (before, state) {
+            (RunState::Running, RunState::Paused) => self.happened(What::Paused { paused: true }),
+            (RunState::Paused, RunState::Running) => self.happened(What::Paused { paused: false }),
+            _ => {}
+        }
+    }
+
+    /// Notes what happened, in the open session. The thread that owns the store's queue takes it
+    /// from here: whoever reports must not wait, least of all the store's own writer.
+    pub(super) fn happened(&self, what: What) {
+        let session = self.board.read().session;
+        let event = Event { id: EventId::new(), at: self.clock.now(), session, what };
+        self.with(|inner| {
+            if inner.events.len() < EVENTS {
+                inner.events.push(event);
+            } else {
+                inner.events_dropped += 1;
+            }
+        });
+    }
+
+    /// What happened since this was last asked, oldest first.
+    pub(super) fn take_events(&self) -> Vec<Event> {
+        let (events, dropped) = self.with(|inner| {
+            (std::mem::take(&mut inner.events), std::mem::take(&mut inner.events_dropped))
+        });
+        if dropped > 0 {
+            tracing::error!(dropped, "more happened at once than can be noted");
+        }
+        events
     }
 
     pub(super) fn session(&self, session: Option<&Session>) {
+        let closed = self.board.read().session_name.filter(|_| session.is_none());
+        if let Some(name) = closed {
+            self.happened(What::SessionClosed { name });
+        }
         self.board.update(|status| {
             status.session = session.map(|session| session.id);
             status.session_name = session.map(|session| session.name.clone());
         });
+        if let Some(session) = session {
+            self.happened(What::SessionOpened { name: session.name.clone() });
+        }
     }
 
     /// What capture reported.
@@ -87,11 +133,15 @@ impl Monitor {
             }
             Notice::Lost { reason, since } => {
                 tracing::warn!(reason, "the source is lost; trying to open it again");
+                if !matches!(self.board.read().source, SourceState::Lost { .. }) {
+                    self.happened(What::SourceLost { reason: reason.clone() });
+                }
                 self.source(SourceState::Lost { reason: reason.clone(), since: since.rfc3339() });
             }
             Notice::Back { gap } => {
                 let seconds = gap.to.since(&gap.from).as_secs_f64();
                 tracing::info!(seconds, missed = gap.missed, "the source is back");
+                self.happened(What::SourceBack { seconds, missed: gap.missed });
                 self.board.update(|status| {
                     status.source = SourceState::Ready;
                     status.counters.gaps += 1;
@@ -132,6 +182,7 @@ impl Monitor {
     /// An image or a frame that was passed over, and why.
     pub(super) fn refused(&self, what: &str, why: &str) {
         tracing::warn!(what, why, "refused an image");
+        self.happened(What::Refused { subject: what.to_owned(), reason: why.to_owned() });
         self.board.update(|status| {
             status.counters.refused += 1;
             // File errors name the file themselves.
@@ -234,6 +285,8 @@ impl Monitor {
             }
             Outcome::Evicted { frames, bytes, reason } => {
                 tracing::info!(frames, bytes, reason = reason.word(), "evicted frame files");
+                let (frames, bytes) = (*frames, *bytes);
+                self.happened(What::Evicted { frames, bytes, reason: reason.word().to_owned() });
                 self.board.update(|status| status.counters.evicted += frames);
             }
             Outcome::Held { reason } => {
