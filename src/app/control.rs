@@ -179,7 +179,9 @@ impl<'a> Control<'a> {
         shutdown.request();
         self.monitor.happened(What::Stopping {});
         self.obey(Command::Stop);
-        self.write_events();
+        while let Some(event) = self.monitor.next_event() {
+            self.to_store.send(Job::Event(event));
+        }
         None
     }
 
@@ -193,10 +195,14 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// What happened goes into the store, from where it is told to the lab.
+    /// What happened goes into the store, from where it is told to the lab. While the store is
+    /// stuck it waits with the monitor: this thread must go on saying that it is.
     fn write_events(&self) {
-        for event in self.monitor.take_events() {
-            self.to_store.send(Job::Event(event));
+        while let Some(event) = self.monitor.next_event() {
+            if let Err(Job::Event(event)) = self.to_store.offer(Job::Event(event)) {
+                self.monitor.put_back(event);
+                break;
+            }
         }
     }
 

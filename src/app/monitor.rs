@@ -47,9 +47,7 @@ struct Inner {
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
     /// What happened, on its way into the store.
-    events: Vec<Event>,
-    /// Events that found no place there.
-    events_dropped: u64,
+    events: VecDeque<Event>,
 }
 
 impl Monitor {
@@ -85,24 +83,26 @@ impl Monitor {
     pub(super) fn happened(&self, what: What) {
         let session = self.board.read().session;
         let event = Event { id: EventId::new(), at: self.clock.now(), session, what };
-        self.with(|inner| {
-            if inner.events.len() < EVENTS {
-                inner.events.push(event);
-            } else {
-                inner.events_dropped += 1;
+        let noted = self.with(|inner| {
+            let room = inner.events.len() < EVENTS;
+            if room {
+                inner.events.push_back(event.clone());
             }
+            room
         });
+        if !noted {
+            tracing::error!(?event, "more happens than can be noted; this stands in the log only");
+        }
     }
 
-    /// What happened since this was last asked, oldest first.
-    pub(super) fn take_events(&self) -> Vec<Event> {
-        let (events, dropped) = self.with(|inner| {
-            (std::mem::take(&mut inner.events), std::mem::take(&mut inner.events_dropped))
-        });
-        if dropped > 0 {
-            tracing::error!(dropped, "more happened at once than can be noted");
-        }
-        events
+    /// The oldest of what happened that is not in the store yet.
+    pub(super) fn next_event(&self) -> Option<Event> {
+        self.with(|inner| inner.events.pop_front())
+    }
+
+    /// One that the store had no room for; it is the next again.
+    pub(super) fn put_back(&self, event: Event) {
+        self.with(|inner| inner.events.push_front(event));
     }
 
     pub(super) fn session(&self, session: Option<&Session>) {

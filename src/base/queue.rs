@@ -122,6 +122,18 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Hands `item` over if there is room now, and gives it back if there is none or if the
+    /// receiver is gone. Never waits and displaces nothing.
+    pub fn offer(&self, item: T) -> Result<(), T> {
+        let mut state = self.0.lock();
+        if !state.receiver_alive || state.items.len() >= self.0.capacity {
+            return Err(item);
+        }
+        state.items.push_back(item);
+        self.0.changed.notify_all();
+        Ok(())
+    }
+
     /// Figures of this queue.
     pub fn gauge(&self) -> Gauge<T> {
         Gauge(Arc::clone(&self.0))
@@ -242,6 +254,17 @@ mod tests {
         let waiting = std::thread::spawn(move || sender.send(2));
         drop(receiver);
         assert_eq!(waiting.join().unwrap(), Sent::Closed(2));
+    }
+
+    #[test]
+    fn what_is_offered_to_a_full_queue_comes_back() {
+        let (sender, receiver) = bounded("test", 1, WhenFull::NewestWins);
+        assert_eq!(sender.offer(1), Ok(()));
+        assert_eq!(sender.offer(2), Err(2));
+        assert_eq!(receiver.recv(), Some(1));
+        assert_eq!(sender.offer(3), Ok(()));
+        drop(receiver);
+        assert_eq!(sender.offer(4), Err(4));
     }
 
     #[test]
