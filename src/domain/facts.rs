@@ -195,3 +195,35 @@ pub struct ResultFacts {
     /// SHA-256 of the label image, see `LabelImage::sha256`.
     pub labels_sha256: [u8; 32],
 }
+
+/// One well as it stands, by one model: the sums of its fields. Means and confluence have the
+/// meaning that they have in the views; none where nothing is there to be divided by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WellFacts {
+    /// Session it was imaged in.
+    pub session: SessionId,
+    /// By what.
+    pub model: Arc<ModelFacts>,
+    /// The plate, where known.
+    pub plate: Option<String>,
+    /// The well, as `C07`.
+    pub well: String,
+    /// Fields with a result.
+    pub fields: u64,
+    /// Frames with a result.
+    pub frames: u64,
+    /// Objects in them.
+    pub objects: u64,
+    /// Of the frames, those in focus.
+    pub frames_in_focus: u64,
+    /// Objects in these.
+    pub objects_in_focus: u64,
+    /// Mean area of the objects in focus, in pixels.
+    pub mean_area_px: Option<f64>,
+    /// Mean over the objects in focus of their mean grey value.
+    pub mean_intensity: Option<f64>,
+    /// Share of the pixels of frames in focus that objects cover, 0 to 1.
+    pub confluence: Option<f64>,
+    /// Mean focus score of all frames, 0 to 1; one that could not be told counts as 0.
+    pub mean_focus: Option<f64>,
+}

@@ -209,11 +209,7 @@ impl Reader {
     /// # Errors
     /// When the database cannot be read.
     pub fn model(&self, pk: i64) -> Result<Option<ModelFacts>, StoreError> {
-        self.with("read a model", |db| {
-            db.prepare_cached(&format!("{MODEL} WHERE pk = ?1"))?
-                .query_row([pk], model_facts)
-                .optional()
-        })
+        self.with("read a model", |db| model_of(db, pk).optional())
     }
 
     /// The answers of one model to the frames at these positions, in their order.
@@ -235,20 +231,14 @@ impl Reader {
                     .map(|frame| (frame.pk, Arc::new(frame)))
                     .collect();
             let model = Arc::new(model.clone());
-            let mut statement = read.prepare_cached(
-                "SELECT segmentation.pk, segmentation.frame, segmentation.objects,
-                        segmentation.focus, segmentation.normalise_us, segmentation.network_us,
-                        segmentation.instances_us, segmentation.measure_us,
-                        coalesce(segmentation.committed_mono_ns + boot.offset_ns,
-                                 segmentation.committed_wall_ns),
-                        segmentation.committed_wall_ns, segmentation.committed_mono_ns, boot.id,
-                        segmentation.labels_sha256
+            let mut statement = read.prepare_cached(&format!(
+                "SELECT {RESULT}, segmentation.frame
                  FROM frame JOIN segmentation ON segmentation.frame = frame.pk
-                 JOIN boot ON boot.pk = segmentation.committed_boot
+                 JOIN boot AS committed_in ON committed_in.pk = segmentation.committed_boot
                  WHERE frame.series = ?1 AND frame.position >= ?2 AND frame.position < ?3
                    AND segmentation.model = ?4
-                 ORDER BY frame.position",
-            )?;
+                 ORDER BY frame.position"
+            ))?;
             let rows = statement.query_map(
                 params![
                     series.pk,
@@ -258,24 +248,10 @@ impl Reader {
                 ],
                 |row| {
                     let frame = frames
-                        .get(&row.get(1)?)
+                        .get(&row.get(RESULT_COLUMNS)?)
                         .cloned()
                         .ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-                    Ok(ResultFacts {
-                        pk: row.get(0)?,
-                        frame,
-                        model: Arc::clone(&model),
-                        objects: row.get(2)?,
-                        focus: row.get::<_, Option<f32>>(3)?.unwrap_or(f32::NAN),
-                        timings: Timings {
-                            normalise_us: unsigned(row, 4)?,
-                            network_us: unsigned(row, 5)?,
-                            instances_us: unsigned(row, 6)?,
-                            measure_us: unsigned(row, 7)?,
-                        },
-                        committed: dated(row, 8)?,
-                        labels_sha256: row.get(12)?,
-                    })
+                    result_facts(row, 0, frame, Arc::clone(&model))
                 },
             )?;
             rows.collect()
@@ -511,41 +487,92 @@ fn frames_of(
     series: &Series,
     positions: Range<u64>,
 ) -> rusqlite::Result<Vec<FrameFacts>> {
-    db.prepare_cached(
-        "SELECT frame.pk, frame.id, frame.position, frame.sequence,
-                coalesce(frame.captured_mono_ns + boot.offset_ns, frame.captured_wall_ns),
-                frame.captured_wall_ns, frame.captured_mono_ns, boot.id, frame.exposure_us,
-                frame.bit_depth, frame.sha256, frame.pixel_size_um, frame.plate, frame.well,
-                frame.field, frame.origin, frame.segmented, frame.file IS NOT NULL
-         FROM frame JOIN boot ON boot.pk = frame.captured_boot
+    db.prepare_cached(&format!(
+        "SELECT {FRAME}
+         FROM frame JOIN boot AS captured_in ON captured_in.pk = frame.captured_boot
          WHERE frame.series = ?1 AND frame.position >= ?2 AND frame.position < ?3
-         ORDER BY frame.position",
-    )?
+         ORDER BY frame.position"
+    ))?
     .query_map(
         params![series.pk, positions.start.cast_signed(), positions.end.cast_signed()],
-        |row| {
-            Ok(FrameFacts {
-                pk: row.get(0)?,
-                id: FrameId::from_bytes(row.get(1)?),
-                session: series.session,
-                series: series.number,
-                position: unsigned(row, 2)?,
-                sequence: unsigned(row, 3)?,
-                captured: dated(row, 4)?,
-                exposure_us: row.get(8)?,
-                width: series.width,
-                height: series.height,
-                bit_depth: row.get(9)?,
-                sha256: row.get(10)?,
-                pixel_size_um: row.get(11)?,
-                place: Place { plate: row.get(12)?, well: row.get(13)?, field: row.get(14)? },
-                origin: row.get(15)?,
-                segmented: row.get(16)?,
-                has_pixels: row.get(17)?,
-            })
-        },
+        |row| frame_facts(row, 0, series.session, series.number, (series.width, series.height)),
     )?
     .collect()
+}
+
+/// Columns of a frame for [`frame_facts`]; its boot is called `captured_in`.
+pub(super) const FRAME: &str = "frame.pk, frame.id, frame.position, frame.sequence,
+        coalesce(frame.captured_mono_ns + captured_in.offset_ns, frame.captured_wall_ns),
+        frame.captured_wall_ns, frame.captured_mono_ns, captured_in.id, frame.exposure_us,
+        frame.bit_depth, frame.sha256, frame.pixel_size_um, frame.plate, frame.well,
+        frame.field, frame.origin, frame.segmented, frame.file IS NOT NULL";
+pub(super) const FRAME_COLUMNS: usize = 18;
+
+/// A frame from the columns of [`FRAME`], of a series with this number and size in pixels.
+pub(super) fn frame_facts(
+    row: &Row<'_>,
+    at: usize,
+    session: SessionId,
+    series: u32,
+    (width, height): (u32, u32),
+) -> rusqlite::Result<FrameFacts> {
+    Ok(FrameFacts {
+        pk: row.get(at)?,
+        id: FrameId::from_bytes(row.get(at + 1)?),
+        session,
+        series,
+        position: unsigned(row, at + 2)?,
+        sequence: unsigned(row, at + 3)?,
+        captured: dated(row, at + 4)?,
+        exposure_us: row.get(at + 8)?,
+        width,
+        height,
+        bit_depth: row.get(at + 9)?,
+        sha256: row.get(at + 10)?,
+        pixel_size_um: row.get(at + 11)?,
+        place: Place {
+            plate: row.get(at + 12)?,
+            well: row.get(at + 13)?,
+            field: row.get(at + 14)?,
+        },
+        origin: row.get(at + 15)?,
+        segmented: row.get(at + 16)?,
+        has_pixels: row.get(at + 17)?,
+    })
+}
+
+/// Columns of a result for [`result_facts`]; the boot of its commit is called `committed_in`.
+pub(super) const RESULT: &str = "segmentation.pk, segmentation.objects, segmentation.focus,
+        segmentation.normalise_us, segmentation.network_us, segmentation.instances_us,
+        segmentation.measure_us,
+        coalesce(segmentation.committed_mono_ns + committed_in.offset_ns,
+                 segmentation.committed_wall_ns),
+        segmentation.committed_wall_ns, segmentation.committed_mono_ns, committed_in.id,
+        segmentation.labels_sha256";
+pub(super) const RESULT_COLUMNS: usize = 12;
+
+/// A result from the columns of [`RESULT`].
+pub(super) fn result_facts(
+    row: &Row<'_>,
+    at: usize,
+    frame: Arc<FrameFacts>,
+    model: Arc<ModelFacts>,
+) -> rusqlite::Result<ResultFacts> {
+    Ok(ResultFacts {
+        pk: row.get(at)?,
+        frame,
+        model,
+        objects: row.get(at + 1)?,
+        focus: row.get::<_, Option<f32>>(at + 2)?.unwrap_or(f32::NAN),
+        timings: Timings {
+            normalise_us: unsigned(row, at + 3)?,
+            network_us: unsigned(row, at + 4)?,
+            instances_us: unsigned(row, at + 5)?,
+            measure_us: unsigned(row, at + 6)?,
+        },
+        committed: dated(row, at + 7)?,
+        labels_sha256: row.get(at + 11)?,
+    })
 }
 
 fn session_facts(row: &Row<'_>) -> rusqlite::Result<SessionFacts> {
@@ -580,7 +607,7 @@ fn optional_float(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<f64>> {
 }
 
 /// Four columns: best time, recorded time, monotonic time, boot.
-fn dated(row: &Row<'_>, at: usize) -> rusqlite::Result<Dated> {
+pub(super) fn dated(row: &Row<'_>, at: usize) -> rusqlite::Result<Dated> {
     Ok(Dated {
         at_ns: row.get(at)?,
         recorded_ns: row.get(at + 1)?,
@@ -590,6 +617,11 @@ fn dated(row: &Row<'_>, at: usize) -> rusqlite::Result<Dated> {
 }
 
 const MODEL: &str = "SELECT pk, name, sha256, parameters, software FROM model";
+
+/// A model by the store's own key.
+pub(super) fn model_of(db: &Connection, pk: i64) -> rusqlite::Result<ModelFacts> {
+    db.prepare_cached(&format!("{MODEL} WHERE pk = ?1"))?.query_row([pk], model_facts)
+}
 
 fn model_facts(row: &Row<'_>) -> rusqlite::Result<ModelFacts> {
     Ok(ModelFacts {

@@ -7,6 +7,7 @@ use super::error::StoreError;
 use super::outbox::{Answer, Ask};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
+use crate::domain::event::Event;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
@@ -53,6 +54,8 @@ pub enum Job {
         /// Whether wall time is right.
         trusted: bool,
     },
+    /// Something happened that the lab is told of.
+    Event(Event),
     /// Something about deliveries; answered after the commit.
     Ask {
         /// What.
@@ -183,7 +186,7 @@ pub enum Outcome {
     Saved(Record),
     /// It is not saved.
     Failed {
-        /// Which frame. `None` for the begin or end of a session and for a gap: these are few
+        /// Which frame. `None` for the begin or end of a session, a gap, an event: these are few
         /// and small, and the writer tries them again with whatever comes next.
         frame: Option<FrameId>,
         /// Why, and what to do; [`StoreError::remedy`] says whether to try again.

@@ -44,6 +44,8 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod told;
+mod wells;
 mod wishes;
 mod writer;
 
@@ -60,6 +62,7 @@ pub use outbox::{
 };
 pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
 pub use recovery::Recovery;
+pub use told::{StoredEvent, Stream, Told};
 pub use wishes::Wish;
 
 use crate::base::clock::Clock;
@@ -122,6 +125,15 @@ impl Store {
     /// When the database cannot be written.
     pub fn deliver_to(&mut self, deliveries: Deliveries) -> Result<(), StoreError> {
         self.0.deliver_to(deliveries)
+    }
+
+    /// Says which broker is told of events and results from here, before the writer is started.
+    /// One that is new, or in another place than before, is told what comes from now on.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn tell_to(&mut self, place: Option<&str>) -> Result<(), StoreError> {
+        self.0.tell_to(place)
     }
 
     /// Saves labels that came from elsewhere, and returns when they are committed.

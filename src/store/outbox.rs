@@ -18,6 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 use super::job::words;
 use super::places;
 use super::rows;
+use super::told::{self, Stream};
 use crate::base::clock::Stamp;
 use crate::base::ids::SessionId;
 
@@ -190,6 +191,13 @@ pub enum Ask {
     Retry,
     /// As [`Ask::Retry`], and everything that was delivered is delivered again.
     Again,
+    /// The broker has acknowledged all of a stream up to this key.
+    Told {
+        /// Which.
+        stream: Stream,
+        /// Key of the last event or result that it has.
+        upto: i64,
+    },
     /// The day under which a session is archived; the given one if none was chosen before.
     ArchiveDate {
         /// Which session.
@@ -302,6 +310,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Hurry => hurry(db).map(|()| Answer::Written),
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
+        Ask::Told { stream, upto } => told::told(db, *stream, *upto).map(|()| Answer::Written),
         Ask::ArchiveDate { session, date } => {
             archive_date(db, *session, date).map(Answer::ArchiveDate)
         }

@@ -1,6 +1,7 @@
 //! Reading: any number of read-only connections beside the one writer.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -130,7 +131,7 @@ pub struct Totals {
 const POOL: usize = 4;
 
 /// Most rows of one answer: a larger limit is cut to it, so that no request fills the memory.
-const MAX_ROWS: u32 = 10_000;
+pub(super) const MAX_ROWS: u32 = 10_000;
 
 /// Reads what is saved. Clones share a small pool of read-only connections; calls block on
 /// the disk, so async code wraps them in `spawn_blocking`.
@@ -142,6 +143,8 @@ struct Shared {
     folder: PathBuf,
     database: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// Greatest key of an event that could not be read and was logged.
+    unreadable: AtomicI64,
 }
 
 impl Reader {
@@ -161,6 +164,7 @@ impl Reader {
             folder: folder.to_owned(),
             database: schema::database_path(folder),
             idle: Mutex::new(Vec::new()),
+            unreadable: AtomicI64::new(0),
         }))
     }
 
@@ -355,6 +359,12 @@ impl Reader {
             .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
         })
+    }
+
+    /// Whether an event that cannot be read is met for the first time: it is logged once, not
+    /// at every look.
+    pub(super) fn is_first_look_at(&self, event: i64) -> bool {
+        self.0.unreadable.fetch_max(event, Ordering::Relaxed) < event
     }
 
     /// Runs `query` on a connection that nobody else uses meanwhile.

@@ -12,7 +12,7 @@
 //!    database was restored from a backup they are everything since, so they are not deleted.
 //! 7. Frame files that rows name and that are not there are counted and reported: that is
 //!    damage from outside (`reticle fsck` names each).
-//! 8. What was found is written into the store's logbook (table `event`).
+//! 8. What was found is written into the store's logbook (table `store_log`).
 
 use std::collections::HashSet;
 use std::fs;

@@ -336,7 +336,7 @@ pub(super) fn event(
 ) -> rusqlite::Result<()> {
     let boot = boot(db, now)?;
     db.execute(
-        "INSERT INTO event (wall_ns, mono_ns, boot, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
+        "INSERT INTO store_log (wall_ns, mono_ns, boot, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![now.wall_ns, now.mono_ns.cast_signed(), boot, kind, detail.to_string()],
     )?;
     Ok(())

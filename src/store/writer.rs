@@ -18,8 +18,8 @@
 //!
 //! A commit that failed is tried a second time at once, with room made or the database opened
 //! again. If that fails too, every job of the batch is reported as failed, and the next batch
-//! starts afresh: saving resumes by itself when the disk is back. Begins and ends of sessions
-//! and gaps are few and small; they are owed and tried again first.
+//! starts afresh: saving resumes by itself when the disk is back. Begins and ends of sessions,
+//! gaps and events are few and small; they are owed and tried again first.
 //!
 //! Frame files of a failed batch are removed after the *next* commit, not at once: after an
 //! I/O error at the fsync nobody knows whether the commit is on the disk, and a power cut could
@@ -45,10 +45,12 @@ use super::outbox::{self, Answer, Ask, Deliveries};
 use super::places;
 use super::rows::{self, NewResult, Pixels};
 use super::schema;
+use super::told;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId};
 use crate::base::queue::{Received, Receiver};
+use crate::domain::event::Event;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
@@ -66,7 +68,7 @@ const BATCH_BYTES: usize = 64 << 20;
 /// How often the writer looks after owed jobs and free room when there is nothing to do.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Begins, ends and gaps that wait for the disk at most. A day of a camera that is lost every
+/// Begins, ends, gaps and events that wait for the disk at most. A day of a camera that is lost every
 /// minute has fewer.
 const OWED_JOBS: usize = 4096;
 
@@ -99,6 +101,7 @@ pub(super) enum Ledger {
     Close { session: SessionId, at: Stamp },
     Gap(Gap),
     Clock { now: Stamp, trusted: bool },
+    Event(Event),
 }
 
 /// A job with its heavy work done: only rows are missing.
@@ -281,6 +284,7 @@ impl Writer {
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
             Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
             Job::Clock { now, trusted } => Prepared::Ledger(Ledger::Clock { now, trusted }),
+            Job::Event(event) => Prepared::Ledger(Ledger::Event(event)),
             Job::Ask { mut ask, reply } => {
                 if let Ask::Claim(claim) = &mut ask {
                     // A part that waits to be full would wait for ever: nothing is added to it.
@@ -532,7 +536,12 @@ fn weight(job: &Job) -> usize {
         Job::Keep { frame, .. } => frame.pixels.len() * frame.pixels.bytes_per_pixel(),
         Job::Commit { segmentation, .. } => 256 * segmentation.objects.len() + 4096,
         Job::Import(imported) => 256 * imported.objects.len() + 4096,
-        Job::Open(_) | Job::Close { .. } | Job::Gap(_) | Job::Clock { .. } | Job::Ask { .. } => 256,
+        Job::Open(_)
+        | Job::Close { .. }
+        | Job::Gap(_)
+        | Job::Clock { .. }
+        | Job::Event(_)
+        | Job::Ask { .. } => 256,
     }
 }
 
@@ -565,6 +574,7 @@ fn insert(
         }
         Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
         Prepared::Ledger(Ledger::Clock { now, trusted }) => dating::clock(db, now, *trusted)?,
+        Prepared::Ledger(Ledger::Event(event)) => told::record(db, event)?,
         Prepared::Keep { session, frame, pixels, .. } => {
             let name = frames::file_name(*session, frame.id);
             let file = matches!(pixels, Pixels::Filed { .. }).then_some(name.as_str());

@@ -7,14 +7,15 @@ use super::report::Depth;
 const ROUNDING: f64 = 1e-9;
 
 impl<P: FnMut(u64, u64)> Check<'_, P> {
-    /// I12 to I14.
+    /// I12 to I15.
     pub(super) fn leaving(&mut self) -> rusqlite::Result<()> {
         self.places()?;
         if self.depth == Depth::Full {
             self.sums("field_sum", &["session", "model", "plate", "well", "field"])?;
             self.sums("minute_sum", &["session", "model", "minute"])?;
         }
-        self.deliveries()
+        self.deliveries()?;
+        self.told()
     }
 
     /// I12.
@@ -133,6 +134,37 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
             14,
             "SELECT 'frame ' || hex(id), 'is to be archived with its pixels, which are gone'
              FROM frame WHERE archived = 1 AND file IS NULL",
+        )
+    }
+
+    /// I15.
+    fn told(&mut self) -> rusqlite::Result<()> {
+        self.each(
+            15,
+            "WITH given AS (
+                 SELECT 'events' AS stream,
+                        coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) AS last
+                 UNION ALL
+                 SELECT 'results', coalesce(max(pk), 0) FROM segmentation)
+             SELECT 'cursor of ' || stream, format('is at %d; there are keys up to %d', done, last)
+             FROM told JOIN given USING (stream) WHERE done > last",
+        )?;
+        self.each(
+            15,
+            "WITH untold AS (
+                 SELECT 'events' AS stream, done,
+                        coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) - done
+                            AS waiting,
+                        (SELECT count(*) FROM event WHERE pk > done) AS found
+                 FROM told WHERE stream = 'events'
+                 UNION ALL
+                 SELECT 'results', done,
+                        (SELECT coalesce(max(pk), 0) FROM segmentation) - done,
+                        (SELECT count(*) FROM segmentation WHERE pk > done)
+                 FROM told WHERE stream = 'results')
+             SELECT stream || ' after ' || done,
+                    format('%d are to be told; %d are there', waiting, found)
+             FROM untold WHERE waiting >= 0 AND waiting <> found",
         )
     }
 }

@@ -13,13 +13,14 @@ use std::process::{Command, Stdio};
 use super::super::fixture::{self, Bench, EDGE};
 use super::super::*;
 use super::clean;
-use crate::base::ids::{FrameId, SessionId};
+use crate::base::ids::{EventId, FrameId, SessionId};
+use crate::domain::event::{Event, What};
 
 const FOLDER: &str = "RETICLE_TEST_CRASH_FOLDER";
 const TASK: &str = "RETICLE_TEST_CRASH_TASK";
 
 /// Every point in the code, in the order of a keep, a commit, an eviction and a recovery.
-const POINTS: [&str; 16] = [
+const POINTS: [&str; 17] = [
     "file written",
     "file synced",
     "file renamed",
@@ -27,6 +28,7 @@ const POINTS: [&str; 16] = [
     "frame inserted",
     "segmentation inserted",
     "receipts written",
+    "cursor written",
     "rows inserted",
     "committed",
     "eviction written",
@@ -53,10 +55,17 @@ fn child() {
         bench.close();
         return;
     }
+    bench.writer.tell_to(Some("mqtt://broker")).unwrap();
     for n in 0..10 {
         let frame = fixture::frame(&bench.clock, n, EDGE, EDGE);
         let answer = fixture::segmentation(&frame, 3);
-        let mut jobs = vec![bench.keep(&frame)];
+        let event = Event {
+            id: EventId::new(),
+            at: bench.clock.now(),
+            session: Some(bench.session.id),
+            what: What::Paused { paused: true },
+        };
+        let mut jobs = vec![Job::Event(event), bench.keep(&frame)];
         if n % 3 != 0 {
             jobs.push(bench.commit(&answer));
         }
@@ -81,8 +90,54 @@ fn child() {
         for item in bench.claim(Destination::Archive) {
             bench.deliver(&item);
         }
+        tell(&mut bench);
     }
     bench.close();
+}
+
+/// Tells all that waits, as a broker would hear it, and then moves the cursors.
+fn tell(bench: &mut Bench) {
+    let reader = bench.reader();
+    let mut out = std::io::stdout();
+    let events = reader.untold_events(100).unwrap();
+    for event in &events {
+        writeln!(out, "ack told {} event", event.id).unwrap();
+    }
+    let results = reader.untold_results(100).unwrap();
+    for result in &results {
+        writeln!(out, "ack told {} result", result.frame.id).unwrap();
+    }
+    let last = [
+        (Stream::Events, events.last().map(|event| event.pk)),
+        (Stream::Results, results.last().map(|result| result.pk)),
+    ];
+    for (stream, upto) in last {
+        if let Some(upto) = upto {
+            bench.writer.ask(Ask::Told { stream, upto }).unwrap();
+        }
+    }
+}
+
+/// That nothing which is recorded was passed over: it was told, or will be.
+fn verify_told(reader: &Reader, acks: &[String], context: &str) {
+    let mut told: BTreeSet<String> = acks
+        .iter()
+        .filter_map(|ack| ack.strip_prefix("told ")?.split(' ').next())
+        .map(str::to_owned)
+        .collect();
+    // Killed before the broker was known: nobody was to be told.
+    if reader.told().unwrap().is_empty() {
+        assert!(told.is_empty(), "{context}");
+        return;
+    }
+    told.extend(reader.untold_events(100).unwrap().iter().map(|event| event.id.to_string()));
+    told.extend(reader.untold_results(100).unwrap().iter().map(|it| it.frame.id.to_string()));
+    for event in reader.events(None, 100).unwrap() {
+        assert!(told.contains(&event.id.to_string()), "{context}: {event:?}");
+    }
+    for saved in reader.saved_frames(None, 100).unwrap() {
+        assert!(told.contains(&saved.id.to_string()), "{context}: {saved:?}");
+    }
 }
 
 /// Runs the child to its end or to its death, and gives what it acknowledged.
@@ -116,7 +171,8 @@ fn verify(folder: &Path, acks: &[String], context: &str) {
     let bench = Bench::open(&small(folder));
     assert_eq!(bench.recovery.missing, 0, "{context}");
     let reader = bench.reader();
-    for ack in acks {
+    verify_told(&reader, acks, context);
+    for ack in acks.iter().filter(|ack| !ack.starts_with("told ")) {
         let [verb, id, sha256] = ack.split(' ').collect::<Vec<_>>()[..] else { panic!("{ack}") };
         let id: FrameId = id.parse().unwrap();
         if verb == "saved" {
@@ -150,7 +206,7 @@ fn verify(folder: &Path, acks: &[String], context: &str) {
 #[test]
 fn a_kill_between_any_two_steps_loses_nothing_that_was_acknowledged() {
     let mut reached = BTreeSet::new();
-    for point in &POINTS[..13] {
+    for point in &POINTS[..14] {
         for nth in ["", ":2", ":7"] {
             let folder = tempfile::tempdir().unwrap();
             let at = format!("{point}{nth}");
@@ -160,7 +216,7 @@ fn a_kill_between_any_two_steps_loses_nothing_that_was_acknowledged() {
             verify(folder.path(), &acks, &at);
         }
     }
-    assert_eq!(reached.len(), 13);
+    assert_eq!(reached.len(), 14);
 }
 
 #[test]
@@ -168,7 +224,7 @@ fn a_kill_in_the_middle_of_a_recovery_is_recovered_too() {
     let mut reached = BTreeSet::new();
     // Each first death leaves something else: half a file, an orphan, an eviction to complete.
     for first in ["file written", "frame inserted:2", "eviction committed", "committed"] {
-        for second in &POINTS[12..] {
+        for second in &POINTS[13..] {
             let folder = tempfile::tempdir().unwrap();
             let (acks, killed) = run_child(folder.path(), "life", first);
             assert!(killed, "{first}");
@@ -179,7 +235,7 @@ fn a_kill_in_the_middle_of_a_recovery_is_recovered_too() {
             verify(folder.path(), &acks, &format!("{first}, then {second}"));
         }
     }
-    assert_eq!(reached.len(), POINTS[12..].len(), "only reached {reached:?}");
+    assert_eq!(reached.len(), POINTS[13..].len(), "only reached {reached:?}");
 }
 
 #[test]

@@ -276,3 +276,28 @@ fn i14_what_nobody_would_deliver_is_found() {
         assert!(report.broken.iter().any(|found| found.what.contains(words)), "{report:#?}");
     }
 }
+
+#[test]
+fn i15_what_nobody_would_tell_is_found() {
+    for (damage, words) in [
+        ("UPDATE told SET done = 7 WHERE stream = 'results'", "is at 7; there are keys up to 1"),
+        ("DELETE FROM event WHERE pk = 2", "2 are to be told; 1 are there"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::open(&fixture::options(folder.path()));
+        bench.writer.tell_to(Some("mqtt://broker")).unwrap();
+        for _ in 0..2 {
+            let what = crate::domain::event::What::Stopping {};
+            let id = crate::base::ids::EventId::new();
+            let at = bench.clock.now();
+            let event = crate::domain::event::Event { id, at, session: None, what };
+            bench.work(vec![Job::Event(event)]);
+        }
+        bench.take(0, 4);
+        bench.close();
+        clean(folder.path());
+        vandalise(folder.path(), damage);
+        let found = broken(folder.path(), "I15");
+        assert!(found.contains(words), "{found}");
+    }
+}

@@ -6,6 +6,7 @@ mod crash;
 mod dating;
 mod fsck;
 mod outbox;
+mod told;
 
 use std::fs;
 use std::num::NonZeroU32;
