@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use reticle::base::clock::Clock;
+use reticle::domain::alarm::{Alarm, AlarmKind};
 use reticle::domain::status::{Command, RunState, SaveState, SourceState};
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -302,6 +303,68 @@ fn an_object_is_measured_where_it_is_tapped_and_the_view_follows_the_hand() {
     browser.press("0");
     browser.wait(&format!("Math.abs(window.__reticle.view.scale - {before}) < 1e-9"));
     assert_eq!(browser.problems(), [""; 0]);
+}
+
+#[test]
+fn the_box_page_tells_alarms_and_numbers_and_how_old_they_are() {
+    let (page_box, mut browser) = (FakeBox::start(), Browser::open(1280, 800));
+    page_box.run();
+    page_box.measure(Duration::ZERO);
+    browser.goto(&page_box.url("/"));
+    browser.wait_for_text("#run", "Live");
+    browser.wait_for_text("#box", "Box");
+    page_box.measure(Duration::ZERO);
+    browser.press("b");
+    browser.wait_for_text("#alarms", "None.");
+    browser.wait_for_text("#machine", "25 GiB free");
+    browser.wait_for_text("#machine", "limit 85 °C");
+    browser.wait_for_text("#machine", "not told by this machine");
+    browser.wait_for_text("#destinations", "nothing waits");
+    browser.shot("box");
+
+    let since = Clock::system().now().rfc3339();
+    let alarm = |kind, reason: &str| Alarm { kind, since: since.clone(), reason: reason.into() };
+    page_box.status.update(|status| {
+        status.alarms = vec![
+            alarm(AlarmKind::DiskLow, "2.0 GiB are free"),
+            alarm(AlarmKind::StageStuck, "segment has been at one frame for 31 s"),
+        ];
+        status.sync[0].waiting = 1200;
+        status.sync[0].reason = Some("publish: not authorised".into());
+    });
+    browser.wait_for_text("#box", "Act");
+    browser.wait_for_text(".alarm:first-child", "Act: A stage is stuck");
+    browser.wait_for_text(".alarm:first-child", "Segment has been at one frame for 31 s");
+    browser.wait_for_text(".alarm:nth-child(2)", "Look: Disk almost full");
+    browser.wait_for_text("#destinations", "1,200 wait");
+    browser.wait_for_text("#destinations", "not authorised");
+    browser.shot("box-alarms");
+    browser.press("Escape");
+    browser.wait("document.querySelector('.box-sheet') === null");
+    browser.wait_for_text(".remark", "A stage is stuck");
+
+    // Measured, and then not again: greyed, with its age, and never said to be fine.
+    page_box.status.update(|status| status.alarms.clear());
+    page_box.measure(Duration::from_secs(40));
+    browser.wait_for_text("#box", "Look");
+    browser.click("#box");
+    browser.wait_for_text("#box-stale", "Not measured for 4");
+    browser.wait_for_text("#machine .box-row.old", "ago");
+    browser.wait_for_text("#alarms", "None known");
+    for (width, height, name) in [(800, 480, "box-small"), (390, 844, "box-phone")] {
+        browser.resize(width, height);
+        browser.wait_for_text("#box-stale", "Not measured for");
+        let wide = browser.eval(
+            "[document.documentElement, document.querySelector('.box-sheet')].some((one) => one.scrollWidth > one.clientWidth)",
+        );
+        assert_eq!(wide, json!(false), "nothing sticks out on {name}");
+        browser.shot(name);
+    }
+
+    assert_eq!(browser.problems(), [""; 0]);
+    page_box.stop();
+    browser.wait_for_text("#box-gone", "No connection");
+    browser.wait("document.querySelector('#box').dataset.tone === 'dim'");
 }
 
 #[test]

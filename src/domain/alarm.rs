@@ -121,4 +121,25 @@ mod tests {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.word());
         }
     }
+    #[test]
+    fn every_alarm_has_its_section_in_the_runbook() {
+        let runbook = include_str!("../../docs/runbook.md");
+        for kind in AlarmKind::ALL {
+            let word = kind.word();
+            let heading = format!("\n## {word}\n");
+            let (_, rest) =
+                runbook.split_once(&heading).unwrap_or_else(|| panic!("no section {word}"));
+            let section = rest.split("\n## ").next().unwrap();
+            for part in [
+                "**What it means.**",
+                "**What is safe.**",
+                "**What to do.**",
+                "**How it ends.**",
+                &format!("reticle_alarm{{alarm=\"{word}\"}}"),
+                &format!("`a/{word}`"),
+            ] {
+                assert!(section.contains(part), "section {word} lacks {part}");
+            }
+        }
+    }
 }

@@ -7,17 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use reticle::base::clock::Clock;
+use reticle::base::clock::{self, Clock};
 use reticle::base::ids::SessionId;
 use reticle::base::queue::{self, Received, WhenFull};
 use reticle::base::shutdown::Shutdown;
 use reticle::capture::{self, Event};
 use reticle::domain::frame::Frame;
+use reticle::domain::health::{Health, StageHealth};
 use reticle::domain::label_image::LabelImage;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
-use reticle::domain::status::{Command, RunState, SaveState, SourceState, StatusBoard};
+use reticle::domain::status::{Command, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use reticle::store::{self, Job, Store};
 use reticle::web::{self, LiveFeed, LiveFrame, Ports};
 
@@ -115,6 +116,41 @@ impl FakeBox {
 
     pub(crate) fn set_focus(&self, focus: f32) {
         self.controls.focus.store(focus.to_bits(), Ordering::SeqCst);
+    }
+
+    /// What a calm machine tells, measured so long ago, and a broker that has everything.
+    pub(crate) fn measure(&self, ago: Duration) {
+        const GIB: u64 = 1 << 30;
+        let ago_ns = i64::try_from(ago.as_nanos()).expect("it is hours at most");
+        let at = clock::rfc3339(Clock::system().now().wall_ns - ago_ns);
+        let stage = |name: &str| StageHealth { name: name.into(), busy_s: None, stuck: false };
+        let health = Health {
+            at,
+            uptime_s: 7500,
+            cpu_percent: 41.6,
+            resident_bytes: GIB / 2,
+            memory_total_bytes: 8 * GIB,
+            memory_available_bytes: 6 * GIB,
+            storage_total_bytes: 100 * GIB,
+            storage_free_bytes: 25 * GIB,
+            temperature_c: Some(62.4),
+            temperature_limit_c: Some(85.0),
+            throttled: None,
+            clock_trusted: true,
+            stages: ["capture", "segment", "store-writer"].map(stage).into(),
+        };
+        let broker = SyncState {
+            destination: "broker".into(),
+            place: "mqtt://lab:1883".into(),
+            waiting: 0,
+            quarantined: 0,
+            oldest: None,
+            reason: None,
+        };
+        self.status.update(|status| {
+            status.health = health;
+            status.sync = vec![broker];
+        });
     }
 
     /// The last frame that was published.

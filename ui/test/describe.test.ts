@@ -27,6 +27,12 @@ const STATUS: Status = {
     captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0,
   },
   last_refusal: null,
+  alarms: [],
+  health: {
+    at: '', uptime_s: 0, cpu_percent: 0, resident_bytes: 0, memory_total_bytes: 0, memory_available_bytes: 0,
+    storage_total_bytes: 0, storage_free_bytes: 0, temperature_c: null, temperature_limit_c: null, throttled: null,
+    clock_trusted: true, stages: [],
+  },
 };
 
 function see(status: Partial<Status>, seen: Partial<Seen> = {}) {
@@ -125,4 +131,23 @@ test('results that wait for the network say how many, how old, and why', () => {
   assert.deepEqual(see({ sync: [{ ...waits, reason: null }] }).remarks, []);
   const [refused] = see({ sync: [{ ...waits, reason: null, quarantined: 2 }] }).remarks;
   assert.deepEqual([refused!.tone, refused!.title], ['act', 'Never taken by the archive: 2']);
+});
+
+test('an urgent alarm is a line over the image, unless another line tells it already', () => {
+  const since = '2026-01-02T03:00:00Z';
+  const alarms = (['source_lost', 'no_room', 'saving_fails', 'stage_stuck', 'too_hot'] as const).map((kind) => ({
+    kind, since, reason: 'segment has been at one frame for 31 s',
+  }));
+  const { remarks } = see({ alarms });
+  assert.deepEqual(remarks.map(({ title }) => title), ['A stage is stuck']);
+  assert.match(remarks[0]!.lines[0]!, /^Segment has been at one frame for 31 s\. Since .*restart/);
+  assert.equal(remarks[0]!.tone, 'act');
+});
+
+test('what waits for the broker is said as such', () => {
+  const sync = [{
+    destination: 'broker' as const, place: 'mqtts://lab', waiting: 12, quarantined: 0, oldest: '2026-01-02T03:00:13Z',
+    reason: 'connect: timed out',
+  }];
+  assert.equal(see({ sync }).remarks[0]!.title, '12 wait for the broker, the oldest for 4 min');
 });

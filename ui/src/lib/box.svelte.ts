@@ -1,7 +1,8 @@
 // What the page knows of the box, and what it asks of it: the one place where the live
 // channel, the renderer and the components meet.
 
-import { describe } from './describe';
+import { type Mark, describe } from './describe';
+import { boxMark } from './health';
 import { LiveChannel } from './live';
 import { type Command, type FrameHeader, OtherVersion, type Status, decode } from './protocol';
 import type { Renderer } from './renderer';
@@ -58,6 +59,17 @@ class Box {
     if (this.header === null || this.status === null) return null;
     const behind = Date.parse(this.status.now) - Date.parse(this.header.captured);
     return Math.max(0, behind + Math.max(0, this.#tick - this.#statusAt));
+  }
+
+  /** The time by the box's clock, in milliseconds; it goes on while nothing is heard. */
+  get nowMs(): number {
+    if (this.status === null) return 0;
+    return Date.parse(this.status.now) + Math.max(0, this.#tick - this.#statusAt);
+  }
+
+  /** What to think of the box, in one mark. */
+  get care(): Mark {
+    return boxMark(this.picture.connected ? this.status : null, this.nowMs);
   }
 
   connect(renderer: Renderer): void {

@@ -1,7 +1,8 @@
 // From what the box says to what a person reads: words, shapes and how urgent they are.
 // Nothing here draws and nothing asks for the time, so each state can be tested.
 
-import type { Command, Place, Status } from './protocol';
+import { alarmWords } from './alarms';
+import type { Command, Place, Status, SyncState } from './protocol';
 
 /** `act`: a hand is needed now; `soon`: look at it; `live`: all is as it should be. */
 export type Tone = 'live' | 'fine' | 'soon' | 'act' | 'dim';
@@ -78,6 +79,7 @@ export function describe(seen: Seen): Picture {
   const state = running(status, seen);
   // Focus and pace are of frames that come.
   const remarks = state.notice === null ? remarksOn(status, seen) : [];
+  remarks.unshift(...urgent(status));
   remarks.push(...deliveries(status));
   // Results that are not saved come first: they are being lost.
   const notices = [lead, state.notice].filter((notice) => notice !== null);
@@ -242,11 +244,29 @@ function holdNotice(status: Status): Notice | null {
   };
 }
 
+/** Alarms that cannot wait and that no other line tells already, as it happens. */
+function urgent(status: Status): Notice[] {
+  const told = ['source_lost', 'no_room', 'saving_fails'];
+  return status.alarms
+    .filter(({ kind }) => alarmWords(kind).urgent && !told.includes(kind))
+    .map(({ kind, since: start, reason }) => ({
+      title: alarmWords(kind).title,
+      lines: [`${sentence(brief(reason))}. Since ${clockTime(start)}. ${alarmWords(kind).todo}`],
+      tone: 'act',
+      shape: 'cross',
+    }));
+}
+
+/** What people call a destination. */
+export function destinationWord(destination: SyncState['destination']): string {
+  return { archive: 'archive', central: 'database', broker: 'broker' }[destination];
+}
+
 /** Results that wait for a destination, once that is worth a word. */
 function deliveries(status: Status): Notice[] {
   const remarks: Notice[] = [];
   for (const { destination, place, waiting, quarantined, oldest, reason } of status.sync) {
-    const name = destination === 'central' ? 'database' : 'archive';
+    const name = destinationWord(destination);
     if (quarantined > 0) {
       remarks.push({
         title: `Never taken by the ${name}: ${count(quarantined)}`,
@@ -269,7 +289,7 @@ function deliveries(status: Status): Notice[] {
 }
 
 /** Of `put this into that: the cause: its cause: …` the causes, as far as a glance goes. */
-function brief(reason: string): string {
+export function brief(reason: string): string {
   const [, ...causes] = reason.split(': ');
   const words = causes.length === 0 ? reason : causes.join(': ');
   return words.length <= 90 ? words : `${words.slice(0, 90).trimEnd()}…`;
@@ -328,12 +348,12 @@ function sourceWord(status: Status): string {
   return name;
 }
 
-function sentence(words: string): string {
+export function sentence(words: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 /** Milliseconds from one RFC 3339 time to a later one. */
-function since(now: string, then: string): number {
+export function since(now: string, then: string): number {
   const ms = Date.parse(now) - Date.parse(then);
   return Number.isFinite(ms) ? Math.max(0, ms) : 0;
 }

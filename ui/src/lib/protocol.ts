@@ -68,7 +68,7 @@ export type SaveState =
 
 /** How far one destination is. */
 export interface SyncState {
-  destination: 'archive' | 'central';
+  destination: 'archive' | 'central' | 'broker';
   place: string;
   /** Frames and results that it does not have yet. */
   waiting: number;
@@ -77,6 +77,56 @@ export interface SyncState {
   oldest: string | null;
   /** Why the last attempt failed, while it does. */
   reason: string | null;
+}
+
+/** The words of `src/domain/alarm.rs`; each has its section in docs/runbook.md. */
+export type AlarmKind =
+  | 'source_lost'
+  | 'stage_stuck'
+  | 'saving_fails'
+  | 'no_room'
+  | 'disk_low'
+  | 'delivery_fails'
+  | 'quarantined'
+  | 'model_differs'
+  | 'clock_untrusted'
+  | 'too_hot'
+  | 'throttled'
+  | 'memory_low';
+
+export interface Alarm {
+  kind: AlarmKind;
+  /** RFC 3339 UTC. */
+  since: string;
+  /** What was seen, for a person. */
+  reason: string;
+}
+
+/** One stage of the daemon. */
+export interface StageHealth {
+  name: string;
+  /** Seconds that it has been at the same piece of work; null while it waits for some. */
+  busy_s: number | null;
+  stuck: boolean;
+}
+
+/** What the box itself is like. What this machine does not tell is null. */
+export interface Health {
+  /** When it was measured, RFC 3339 UTC; empty before the first time. */
+  at: string;
+  uptime_s: number;
+  /** Of the daemon, in percent of one core. */
+  cpu_percent: number;
+  resident_bytes: number;
+  memory_total_bytes: number;
+  memory_available_bytes: number;
+  storage_total_bytes: number;
+  storage_free_bytes: number;
+  temperature_c: number | null;
+  temperature_limit_c: number | null;
+  throttled: boolean | null;
+  clock_trusted: boolean;
+  stages: StageHealth[];
 }
 
 export type RunState = 'stopped' | 'running' | 'paused';
@@ -104,6 +154,8 @@ export interface Status {
   last_saved: string | null;
   counters: Counters;
   last_refusal: string | null;
+  alarms: Alarm[];
+  health: Health;
 }
 
 /** Outlines of one frame, in pixels of the frame; corners of pixels are whole numbers. */
