@@ -18,6 +18,7 @@ use crate::base::shutdown::Shutdown;
 use crate::domain::session::Session;
 use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
+use crate::telemetry::metrics::Metrics;
 
 struct Server {
     address: SocketAddr,
@@ -46,6 +47,7 @@ impl Server {
             live: live.clone(),
             commands: sender,
             reader: store.reader(),
+            metrics: Metrics::new(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
