@@ -27,9 +27,6 @@ const DESIGN: [&str; 6] = [
     "reticle_storage_free_bytes",
 ];
 
-/// Is there only on a machine that tells it, which a virtual one does not.
-const RARE: &str = "reticle_temperature_celsius";
-
 /// One value, as Prometheus' Python library read it.
 #[derive(Debug, serde::Deserialize)]
 struct Sample {
@@ -139,7 +136,7 @@ fn parsers_that_we_did_not_write_accept_the_metrics_and_counters_grow() {
     }
     let frames = after["reticle_inference_seconds_count{}"].value.unwrap();
     let segmented = after["reticle_frames_segmented_total{}"].value.unwrap();
-    assert!((frames - segmented).abs() <= 1.0, "{frames} times of {segmented} frames");
+    assert!((frames - segmented).abs() <= 2.0, "{frames} times of {segmented} frames");
     assert_eq!(after["reticle_running{}"].value, Some(1.0));
     assert_eq!(after["reticle_source_up{}"].value, Some(1.0));
 }
@@ -148,8 +145,7 @@ fn parsers_that_we_did_not_write_accept_the_metrics_and_counters_grow() {
 fn rules_and_dashboard_name_only_metrics_that_a_daemon_has() {
     let daemon = busy_daemon();
     let (_, scrape) = scrape(&daemon);
-    let mut there: BTreeSet<&str> = scrape.values().map(|sample| sample.name.as_str()).collect();
-    there.insert(RARE);
+    let there: BTreeSet<&str> = scrape.values().map(|sample| sample.name.as_str()).collect();
     for file in ["reticle-alerts.yml", "reticle-alerts-test.yml", "grafana-dashboard.json"] {
         let text = text(file);
         let missing: Vec<_> = named(&text).difference(&there).copied().collect();

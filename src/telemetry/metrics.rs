@@ -4,9 +4,8 @@
 //! `docs/monitoring/` has the same names for people, with alert rules and a dashboard.
 //!
 //! Promises:
-//! 1. Every family of [`FAMILIES`] is there from the first scrape on, so that a query never has to
-//!    tell "not yet" from "no such thing". The exception is `reticle_temperature_celsius`, which
-//!    is there only on a machine that tells its temperature.
+//! 1. Every family of [`FAMILIES`] is there from the first scrape on (those of the outbox as soon as
+//!    the destinations are known), so that a query never has to tell "not yet" from "no such thing".
 //! 2. A value that is not known, or not measured yet, is NaN and never zero: no alert compares
 //!    true with it.
 //! 3. Memory is bounded whether somebody scrapes or not, as long as [`Metrics::upkeep`] is called
@@ -182,8 +181,8 @@ fn scrape(status: &Status, viewers: usize, now: &Stamp) -> Vec<Reading> {
     lab(status, viewers, &mut readings);
     delivered(status, now, &mut readings);
     health(status, &mut readings);
-    let version = ("version", env!("CARGO_PKG_VERSION"));
-    readings.push(level("reticle_build_info", 1.0).of(version.0, version.1));
+    let version = env!("CARGO_PKG_VERSION");
+    readings.push(level("reticle_build_info", 1.0).of("version", version));
     readings
 }
 
@@ -251,12 +250,10 @@ fn health(status: &Status, readings: &mut Vec<Reading>) {
         level("reticle_memory_available_bytes", measured(health.memory_available_bytes as f64)),
         level("reticle_memory_total_bytes", measured(health.memory_total_bytes as f64)),
         level("reticle_cpu_cores", measured(f64::from(health.cpu_percent) / 100.0)),
+        level("reticle_temperature_celsius", health.temperature_c.map_or(f64::NAN, f64::from)),
         level("reticle_clock_trusted", measured(yes(health.clock_trusted))),
         level("reticle_uptime_seconds", measured(health.uptime_s as f64)),
     ]);
-    if let Some(celsius) = health.temperature_c {
-        readings.push(level("reticle_temperature_celsius", f64::from(celsius)));
-    }
     readings.extend(STAGES.map(|name| {
         let stage = health.stages.iter().find(|stage| stage.name == name);
         let busy_s = stage.map_or(f64::NAN, |stage| f64::from(stage.busy_s.unwrap_or(0.0)));
@@ -293,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn every_family_but_the_temperature_is_there_before_anything_happened() {
+    fn every_family_is_there_before_anything_happened_and_what_is_not_known_is_nan() {
         let text = Metrics::new().render(&outbox(None), 0, &now());
         for family in FAMILIES {
             let is_there = text.contains(&format!("# HELP {} {}\n", family.name, family.help))
                 && text.contains(&format!("# TYPE {} ", family.name));
-            assert_eq!(is_there, family.name != "reticle_temperature_celsius", "{}", family.name);
+            assert!(is_there, "{}", family.name);
         }
         for kind in AlarmKind::ALL {
             let series = format!("reticle_alarm{{alarm=\"{}\"}}", kind.word());
@@ -306,6 +303,7 @@ mod tests {
         }
         assert_eq!(line(&text, "reticle_storage_free_bytes"), Some("NaN"));
         assert_eq!(line(&text, "reticle_focus"), Some("NaN"));
+        assert_eq!(line(&text, "reticle_temperature_celsius"), Some("NaN"));
     }
 
     #[test]
@@ -356,9 +354,11 @@ mod tests {
 
         status.counters.captured = 41;
         status.alarms.clear();
+        status.health.temperature_c = None;
         let text = metrics.render(&status, 0, &now());
         assert_eq!(line(&text, "reticle_frames_captured_total"), Some("41"));
         assert_eq!(line(&text, "reticle_alarm{alarm=\"no_room\"}"), Some("0"));
+        assert_eq!(line(&text, "reticle_temperature_celsius"), Some("NaN"), "not an old one");
     }
 
     #[test]

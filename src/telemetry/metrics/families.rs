@@ -121,7 +121,7 @@ pub const FAMILIES: &[Family] = &[
     gauge(
         "reticle_temperature_celsius",
         Unit::Count,
-        "Hottest sensor of the processor, in degrees Celsius.",
+        "Hottest sensor of the processor, in degrees Celsius; NaN on a machine that does not tell.",
     ),
     gauge(
         "reticle_clock_trusted",
