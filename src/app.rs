@@ -37,6 +37,7 @@ use crate::learn::evaluate::Comparison;
 use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Outcome, Store};
 use crate::sync;
+use crate::telemetry::metrics::Metrics;
 use crate::web::{self, LiveFeed, LiveFrame};
 
 mod control;
@@ -73,7 +74,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
 
     let board = StatusBoard::new();
     let live = LiveFeed::new();
-    let monitor = Monitor::new(board.clone(), clock.clone());
+    let metrics = Metrics::new();
+    let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone());
     monitor.starts(&settings.source.spec.to_string(), &segmenter.model().name);
     let gate = Gate::new(false);
     let exposure = Exposure::default();
@@ -124,8 +126,14 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
-    let ports =
-        web::Ports { status: board, live, commands: to_control, reader, clock: clock.clone() };
+    let ports = web::Ports {
+        status: board,
+        live,
+        commands: to_control,
+        reader,
+        metrics,
+        clock: clock.clone(),
+    };
     // The page goes last: it can say that the rest is draining.
     let page_shutdown = Shutdown::new();
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MAY_NAME: &[(&str, &str)] = &[
     ("base", ""),
     ("domain", "base"),
-    ("telemetry", "base"),
+    ("telemetry", "base domain"),
     ("imagefile", "base domain"),
     ("exchange", "base domain imagefile"),
     ("capture", "base domain imagefile"),

@@ -15,6 +15,7 @@ use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use crate::store::{Delivery, Outcome};
 use crate::telemetry;
+use crate::telemetry::metrics::Metrics;
 use crate::web::LiveFrame;
 
 /// Frames over which capture-to-saved times are told.
@@ -34,6 +35,7 @@ const EVENTS: usize = 4096;
 pub(super) struct Monitor {
     board: StatusBoard,
     clock: Clock,
+    metrics: Metrics,
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -51,8 +53,8 @@ struct Inner {
 }
 
 impl Monitor {
-    pub(super) fn new(board: StatusBoard, clock: Clock) -> Self {
-        Self { board, clock, inner: Arc::default() }
+    pub(super) fn new(board: StatusBoard, clock: Clock, metrics: Metrics) -> Self {
+        Self { board, clock, metrics, inner: Arc::default() }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -223,6 +225,7 @@ impl Monitor {
     pub(super) fn segmented(&self, shown: &LiveFrame) {
         let segmentation = &shown.segmentation;
         let frame = &segmentation.frame;
+        self.metrics.segmented(&segmentation.timings, segmentation.labels.count());
         let newest = Newest {
             frame: frame.id,
             sequence: frame.sequence,
@@ -251,7 +254,9 @@ impl Monitor {
                 let times = self.with(|inner| {
                     let captured = inner.awaited.remove(&record.frame());
                     if let Some(captured) = captured {
-                        inner.save_ms.add(now.since(&captured).as_secs_f32() * 1e3);
+                        let took = now.since(&captured);
+                        inner.save_ms.add(took.as_secs_f32() * 1e3);
+                        self.metrics.saved(took);
                     }
                     inner.save_ms.percentiles([50, 95])
                 });
@@ -298,6 +303,7 @@ impl Monitor {
 
     /// Called four times a second: rates and memory.
     pub(super) fn tick(&self) {
+        self.metrics.upkeep();
         let now = self.clock.now();
         let counters = self.board.read().counters;
         let [capture_fps, segment_fps] = self.with(|inner| {

@@ -1,4 +1,4 @@
-//! Logging set-up and what the process knows of itself.
+//! Logging set-up, [`metrics`], and what the process knows of itself.
 //!
 //! Logs go to stderr, where systemd and containers expect them; nothing here writes files.
 //! The level says the consequence (error: data lost or a person is needed; warn: degraded,
@@ -10,6 +10,8 @@ use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, ParseError};
 use tracing_subscriber::fmt::SubscriberBuilder;
+
+pub mod metrics;
 
 /// Environment variable that overrides the configured level, module by module if wanted:
 /// `RETICLE_LOG=warn,reticle::capture=trace`.

@@ -28,6 +28,7 @@ use crate::base::queue;
 use crate::base::shutdown::Shutdown;
 use crate::domain::status::{Command, StatusBoard};
 use crate::store;
+use crate::telemetry::metrics::Metrics;
 
 mod assets;
 mod colours;
@@ -118,6 +119,8 @@ pub struct Ports {
     pub commands: queue::Sender<Command>,
     /// What is saved.
     pub reader: store::Reader,
+    /// What `/metrics` tells beside the status.
+    pub metrics: Metrics,
     /// The daemon's time, with which capture-to-screen latency is measured.
     pub clock: Clock,
 }
@@ -187,6 +190,7 @@ struct Shared {
     live: LiveFeed,
     commands: queue::Sender<Command>,
     reader: store::Reader,
+    metrics: Metrics,
     clock: Clock,
     names: guard::Names,
     encoding: feed::Encoding,
@@ -210,6 +214,7 @@ impl Shared {
             live: ports.live,
             commands: ports.commands,
             reader: ports.reader,
+            metrics: ports.metrics,
             clock: ports.clock,
             names: guard::Names::new(address, &options.hosts),
             encoding: feed::Encoding {

@@ -25,6 +25,7 @@ use utoipa::OpenApi;
         super::routes::command,
         super::routes::healthz,
         super::routes::readyz,
+        super::routes::metrics,
         super::streams::mjpeg,
         super::streams::snapshot,
     ),
@@ -62,6 +63,7 @@ mod tests {
             "/api/v1/commands/{command}",
             "/healthz",
             "/readyz",
+            "/metrics",
             "/streams/mjpeg",
             "/streams/snapshot.jpg",
         ] {

@@ -24,6 +24,7 @@ use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
 use crate::domain::status::{Command, RunState, SaveState, SourceState, Status};
 use crate::store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
+use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// Most bytes of a request's body; no request needs one today.
 const LONGEST_BODY: usize = 16 * 1024;
@@ -52,6 +53,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/streams/snapshot.jpg", get(streams::snapshot))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
         .fallback(get(assets::serve))
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(LONGEST_BODY))
@@ -338,6 +340,21 @@ pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static
         ))),
         (SourceState::Ready | SourceState::Ended, _) => Ok("ready\n"),
     }
+}
+
+/// Metrics for Prometheus
+///
+/// In its text format; `docs/monitoring` has the names, alert rules and a dashboard. Guarded like
+/// every other read and unlike the probes: how much a lab does, and with which version, is not
+/// for a foreign page. Whoever scrapes calls the box by its address or by a name in `[web] hosts`.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health",
+    responses((status = 200, content_type = "text/plain", body = str))
+)]
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let (status, viewers) = (shared.status.read(), shared.viewers.taken());
+    let text = shared.metrics.render(&status, viewers, &shared.clock.now());
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text)
 }
 
 async fn document() -> impl IntoResponse {

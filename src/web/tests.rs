@@ -18,6 +18,7 @@ use crate::base::shutdown::Shutdown;
 use crate::domain::session::Session;
 use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
+use crate::telemetry::metrics::Metrics;
 
 struct Server {
     address: SocketAddr,
@@ -46,6 +47,7 @@ impl Server {
             live: live.clone(),
             commands: sender,
             reader: store.reader(),
+            metrics: Metrics::new(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
@@ -300,8 +302,21 @@ fn foreign_pages_and_names_are_refused_with_what_to_do() {
         ("Sec-WebSocket-Key", "AAAAAAAAAAAAAAAAAAAAAA=="),
     ];
     assert_eq!(server.ask("GET", "/api/v1/live", &upgrade).status, 403);
+    let scraped = server.ask("GET", "/metrics", &[("Host", "evil.example")]);
+    assert_eq!(scraped.status, 403, "how much the lab does is not for a foreign page");
     let probe = server.ask("GET", "/healthz", &[("Host", "10.1.2.3")]);
     assert_eq!(probe.status, 200, "probes may come by any name");
+}
+
+#[test]
+fn metrics_are_told_in_the_text_format_of_prometheus() {
+    let server = Server::start();
+    server.status.update(|status| status.counters.captured = 3);
+    let answer = server.get("/metrics");
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("content-type: text/plain; version=0.0.4; charset=utf-8"));
+    let text = String::from_utf8(answer.body).unwrap();
+    assert!(text.contains("\nreticle_frames_captured_total 3\n"), "{text}");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::domain::status::{Command, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use reticle::store::{self, Job, Store};
+use reticle::telemetry::metrics::Metrics;
 use reticle::web::{self, LiveFeed, LiveFrame, Ports};
 
 const FPS: f64 = 10.0;
@@ -68,6 +69,7 @@ impl FakeBox {
             live: live.clone(),
             commands: sender,
             reader,
+            metrics: Metrics::new(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
