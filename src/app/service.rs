@@ -7,9 +7,13 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 use std::{ffi::OsStr, io};
 
 use sd_notify::NotifyState;
+
+/// How long a manager may be too busy to take what it is told only once.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The service manager, if there is one.
 pub(super) struct Service(Option<UnixDatagram>);
@@ -40,7 +44,7 @@ impl Service {
 
     /// Everything runs.
     pub(super) fn ready(&self) {
-        self.tell(&NotifyState::Ready);
+        self.insist(&NotifyState::Ready);
     }
 
     /// Every stage gets on with its work.
@@ -55,7 +59,17 @@ impl Service {
 
     /// No more frames are taken; what waits is being written.
     pub(super) fn stopping(&self) {
-        self.tell(&NotifyState::Stopping);
+        self.insist(&NotifyState::Stopping);
+    }
+
+    /// Told once, so it must arrive: waits for a manager that is busy.
+    fn insist(&self, state: &NotifyState<'_>) {
+        let Some(socket) = &self.0 else { return };
+        let waits = socket.set_nonblocking(false);
+        let told = waits.and_then(|()| socket.send(format!("{state}\n").as_bytes()));
+        if let Err(error) = told.and_then(|_| socket.set_nonblocking(true)) {
+            tracing::warn!(%error, %state, "the service manager does not listen");
+        }
     }
 
     fn tell(&self, state: &NotifyState<'_>) {
@@ -70,6 +84,7 @@ fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     // A manager that takes nothing must not hold the control loop.
     socket.set_nonblocking(true)?;
+    socket.set_write_timeout(Some(PATIENCE))?;
     match name.as_bytes().strip_prefix(b"@") {
         Some(name) => socket.connect_addr(&SocketAddr::from_abstract_name(name)?)?,
         None => socket.connect(name)?,
