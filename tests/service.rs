@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -15,13 +16,20 @@ const MOST_EXPOSED: &str = "15";
 /// An installed system below a folder, by the script that `make install` and `make dist` use.
 fn staged(prefix: &str) -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
-    let output = Command::new(repository().join("scripts/stage"))
-        .arg(env!("CARGO_BIN_EXE_reticle"))
-        .args([root.path(), Path::new(prefix)])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", said(&output));
+    stage(root.path(), prefix);
     root
+}
+
+fn stage(root: &Path, prefix: &str) {
+    // Not the program itself, which has a hundred megabytes.
+    let program = root.join("program");
+    let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", env!("CARGO_BIN_EXE_reticle"));
+    #[expect(clippy::disallowed_methods, reason = "a test's file need not survive")]
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut script = Command::new(repository().join("scripts/stage"));
+    let output = script.arg(&program).arg(root).arg(prefix).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
 }
 
 fn repository() -> &'static Path {
@@ -167,12 +175,7 @@ fn a_configuration_that_is_there_is_left_alone() {
     let root = staged("/usr");
     let drop_in = root.path().join("etc/reticle/reticle.toml.d/10-service.toml");
     std::fs::copy(repository().join("tests/service/changed.toml"), &drop_in).unwrap();
-    let again = Command::new(repository().join("scripts/stage"))
-        .arg(env!("CARGO_BIN_EXE_reticle"))
-        .arg(root.path())
-        .output()
-        .unwrap();
-    assert!(again.status.success(), "{}", said(&again));
+    stage(root.path(), "/usr");
     let kept = read(root.path(), "etc/reticle/reticle.toml.d/10-service.toml");
     assert_eq!(
         kept,
