@@ -8,7 +8,7 @@
 //! sync          store reader              store queue (claims, receipts), destinations
 //! web           status board, live feed,  command queue
 //!               store reader
-//! control (main) command queue, signals   gate, store queue (sessions), monitor
+//! control (main) command queue, signals   gate, store queue (sessions), monitor, watchdog
 //! ```
 //!
 //! Queues: `segment` holds one frame; from a camera the newest wins and what it displaces is
