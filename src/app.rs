@@ -8,7 +8,7 @@
 //! sync          store reader              store queue (claims, receipts), destinations
 //! web           status board, live feed,  command queue
 //!               store reader
-//! control (main) command queue, signals   gate, store queue (sessions), monitor
+//! control (main) command queue, signals   gate, store queue (sessions), monitor, watchdog
 //! ```
 //!
 //! Queues: `segment` holds one frame; from a camera the newest wins and what it displaces is
@@ -26,6 +26,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use crate::base::clock::Clock;
+use crate::base::drill::Drills;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use crate::base::shutdown::Shutdown;
 use crate::capture::run::{Gate, Notice};
@@ -41,10 +42,16 @@ use crate::telemetry::metrics::Metrics;
 use crate::web::{self, LiveFeed, LiveFrame};
 
 mod control;
+mod guarded;
 mod monitor;
+mod service;
+mod watchdog;
 
 use control::{Claim, Control, CurrentSession};
+use guarded::Guarded;
 use monitor::Monitor;
+use service::Service;
+use watchdog::{Stages, Watchdog};
 
 /// Jobs that wait for the disk: some 16 MB of frames at 1024² and 16 bits.
 const STORE_QUEUE: usize = 8;
@@ -58,6 +65,7 @@ const ROOM_POLL: Duration = Duration::from_millis(200);
 /// When it cannot start: port in use, model or data folder unusable. Once it runs, what fails
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let stages = Stages::new(Drills::from_environment()?, clock);
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
@@ -71,6 +79,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         clock.clone(),
     )?;
     store.deliver_to(destinations.deliveries())?;
+    let store = store.report_to(stages.writer.clone());
 
     let board = StatusBoard::new();
     let live = LiveFeed::new();
@@ -101,6 +110,11 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         move |deliveries| monitor.deliveries(deliveries)
     })
     .context("cannot start the thread sync")?;
+    let again = {
+        let (options, clock) = (settings.segment.clone(), clock.clone());
+        move || Segmenter::new(&options, clock.clone())
+    };
+    let segmenter = Guarded::new(segmenter, again, stages.segment.clone());
     let segmenting = spawn("segment", {
         let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
         let session = session.clone();
@@ -113,7 +127,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
                 // What would not be segmented is not read either.
                 settings.segment.limits(),
                 clock.clone(),
-            ),
+            )
+            .report_to(stages.capture.clone()),
             plate: settings.session.plate.clone(),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
@@ -126,6 +141,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
+    let mut watchdog =
+        Watchdog::new(stages, Service::from_environment(), board.clone(), clock.clone());
     let ports = web::Ports {
         status: board,
         live,
@@ -139,16 +156,18 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
         .context("cannot start the page")?;
     tracing::info!("listening on http://{address}");
+    watchdog.ready();
 
     // These end only when they are told to: one that ends before has panicked.
-    let stages = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
-    let dead = || stages.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
+    let threads = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
+    let dead = || threads.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
     let control = Control::new(settings, clock, gate, session, to_store, monitor, syncing.handle());
-    let died = control.run(&commands, shutdown, dead);
+    let died = control.run(&commands, shutdown, &mut watchdog, dead);
+    watchdog.stopping();
 
     // It gives to the store's queue, which closes behind its last sender.
     syncing.stop();
-    for (thread, name) in stages {
+    for (thread, name) in threads {
         join(thread, name);
     }
     page_shutdown.request();
@@ -263,7 +282,7 @@ impl Capture {
 
 /// The thread `segment`.
 fn segment_frames(
-    mut segmenter: Segmenter,
+    mut segmenter: Guarded,
     frames: &Receiver<Arc<Frame>>,
     session: &CurrentSession,
     to_store: &Sender<Job>,
@@ -274,7 +293,7 @@ fn segment_frames(
         let segmentation = match segmenter.segment(&frame) {
             Ok(segmentation) => segmentation,
             Err(error) => {
-                monitor.refused(&control::name_of(&frame), &error.to_string());
+                monitor.refused(&control::name_of(&frame), &error);
                 continue;
             }
         };

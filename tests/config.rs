@@ -137,8 +137,9 @@ fn a_wrong_type_or_value_says_what_is_allowed() {
     );
     assert_eq!(
         complaint("[log]\nformat = \"xml\"\n"),
-        "reticle.toml:2: `log.format` is \"xml\", but must be one of \"text\", \"json\" \
-         (`text` for people, `json` for one JSON object a line)\n"
+        "reticle.toml:2: `log.format` is \"xml\", but must be one of \"text\", \"json\", \
+         \"journal\" (`text` for people, `json` for one JSON object a line, `journal` for the \
+         journal of systemd with its fields)\n"
     );
     assert_eq!(
         complaint("web = 5\n"),

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::monitor::Monitor;
+use super::watchdog::Watchdog;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::{FrameId, SessionId};
 use crate::base::queue::{Received, Receiver, Sender};
@@ -132,6 +133,7 @@ impl<'a> Control<'a> {
         mut self,
         commands: &Receiver<Command>,
         shutdown: &Shutdown,
+        watchdog: &mut Watchdog,
         dead: impl Fn() -> Option<&'static str>,
     ) -> Option<&'static str> {
         let signalled = Arc::new(AtomicBool::new(false));
@@ -175,6 +177,7 @@ impl<'a> Control<'a> {
             self.grant_wishes();
             self.monitor.tick();
             self.write_events();
+            watchdog.tick();
         }
         shutdown.request();
         self.monitor.happened(What::Stopping {});

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
+use crate::base::progress::Progress;
 use crate::domain::frame::Frame;
 use crate::imagefile::Limits;
 
@@ -26,10 +27,12 @@ pub mod pixel_format;
 pub mod run;
 pub mod v4l;
 mod virtual_scope;
+mod watched;
 
 pub use exposure::Exposure;
 use pixel_format::PixelFormat;
 pub use virtual_scope::VirtualScope;
+use watched::Watched;
 
 /// Where frames come from and how they are taken: the table `[source]`.
 ///
@@ -233,12 +236,22 @@ pub struct Opener {
     /// What a watched folder gave, whenever it was opened.
     memory: folder::Memory,
     clock: Clock,
+    /// Each call of the source is a piece of work.
+    progress: Progress,
 }
 
 impl Opener {
     /// For the source that `options` name; of an image file no more is read than `limits` allow.
     pub fn new(options: Options, limits: Limits, clock: Clock) -> Self {
-        Self { options, limits, memory: folder::Memory::default(), clock }
+        let progress = Progress::unwatched();
+        Self { options, limits, memory: folder::Memory::default(), clock, progress }
+    }
+
+    /// Tells the progress of the source there from now on.
+    #[must_use]
+    pub fn report_to(mut self, progress: Progress) -> Self {
+        self.progress = progress;
+        self
     }
 
     /// Opens the source.
@@ -247,6 +260,11 @@ impl Opener {
     /// [`SourceError::Lost`] when it is not there now, [`SourceError::Unusable`] when it cannot
     /// be what the options say.
     pub fn open(&self) -> Result<Box<dyn Source>, SourceError> {
+        let _busy = self.progress.work();
+        Ok(Box::new(Watched::new(self.open_source()?, self.progress.clone())))
+    }
+
+    fn open_source(&self) -> Result<Box<dyn Source>, SourceError> {
         let (options, clock) = (&self.options, self.clock.clone());
         options.check()?;
         Ok(match &options.spec {

@@ -67,6 +67,7 @@ pub use wishes::Wish;
 
 use crate::base::clock::Clock;
 use crate::base::durable;
+use crate::base::progress::Progress;
 use crate::base::queue;
 use crate::domain::record::Record;
 
@@ -106,6 +107,7 @@ impl Store {
             clock,
             options: options.clone(),
             deliveries,
+            progress: Progress::unwatched(),
             held: None,
             kept_bytes,
             leftovers: Vec::new(),
@@ -171,6 +173,13 @@ impl Store {
     /// Reads what this store saves.
     pub fn reader(&self) -> Reader {
         Reader::of(&self.0.folder)
+    }
+
+    /// The writer's progress is told there from now on.
+    #[must_use]
+    pub fn report_to(mut self, progress: Progress) -> Self {
+        self.0.progress = progress;
+        self
     }
 
     /// Starts the thread `store-writer`, which works through `jobs` until the queue is closed

@@ -49,6 +49,7 @@ use super::told;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId};
+use crate::base::progress::Progress;
 use crate::base::queue::{Received, Receiver};
 use crate::domain::event::Event;
 use crate::domain::frame::Frame;
@@ -89,6 +90,8 @@ pub(super) struct Writer {
     pub(super) owed: VecDeque<Ledger>,
     /// Where results go from here.
     pub(super) deliveries: Deliveries,
+    /// Each batch is a piece of work.
+    pub(super) progress: Progress,
     /// Set while there is no room and nothing may go: what has to fit before frames are taken
     /// again, in bytes.
     pub(super) held: Option<u64>,
@@ -160,9 +163,14 @@ impl Writer {
             match jobs.recv_timeout(IDLE) {
                 Received::Item(first) => {
                     let batch = gather(first, jobs);
+                    let _busy = self.progress.work();
+                    self.progress.pass();
                     self.work(batch, &mut outcomes);
                 }
-                Received::Timeout => self.idle(&mut outcomes),
+                Received::Timeout => {
+                    let _busy = self.progress.work();
+                    self.idle(&mut outcomes);
+                }
                 Received::Closed => break,
             }
         }

@@ -1,15 +1,18 @@
 //! Logging set-up, [`metrics`], and what the process knows of itself.
 //!
-//! Logs go to stderr, where systemd and containers expect them; nothing here writes files.
+//! Logs go to stderr, where systemd and containers expect them, or to the journal with their
+//! fields; nothing here writes files.
 //! The level says the consequence (error: data lost or a person is needed; warn: degraded,
 //! nothing lost; info: an operator's logbook; debug: one operation; trace: one frame).
 
 use std::fmt;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 
+use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, ParseError};
 use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::prelude::*;
 
 pub mod metrics;
 
@@ -28,7 +31,8 @@ pub struct Options {
     /// `warn` (degraded, nothing lost), `info` (an operator's logbook), `debug` (each
     /// operation) or `trace` (each frame).
     pub level: Level,
-    /// `text` for people, `json` for one JSON object a line.
+    /// `text` for people, `json` for one JSON object a line, `journal` for the journal of
+    /// systemd with its fields. On a terminal, and where there is no journal, that is `text`.
     pub format: Format,
 }
 
@@ -73,6 +77,7 @@ pub enum Format {
     #[default]
     Text,
     Json,
+    Journal,
 }
 
 impl fmt::Display for Level {
@@ -111,18 +116,66 @@ pub enum TelemetryError {
 /// # Errors
 /// When `RETICLE_LOG` is set and is no filter, or logging was set up before.
 pub fn init(options: &Options) -> Result<(), TelemetryError> {
-    let filter = filter(options, std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+    let variable = std::env::var(FILTER_VARIABLE).ok();
+    let filter = filter(options, variable.as_deref())?;
+    let (form, fallen_back) = match options.format {
+        // Who starts it by hand wants to see something.
+        Format::Journal if io::stderr().is_terminal() => (Form::Text, None),
+        format => form(format, tracing_journald::layer),
+    };
     let lines = SubscriberBuilder::default()
         .with_writer(std::io::stderr)
         // It would say with `eprintln!` that stderr is gone, and so panic the thread that logs.
         .log_internal_errors(false)
         .with_env_filter(filter);
-    let set = match options.format {
-        Format::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        Format::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
+    let set = match form {
+        Form::Journal(journal) => {
+            let filter = self::filter(options, variable.as_deref())?;
+            tracing_subscriber::registry().with(filter).with(*journal).try_init().map_err(Box::from)
+        }
+        Form::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        Form::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
     // The only way to fail is a second subscriber.
-    set.map_err(|_already| TelemetryError::AlreadySet)
+    set.map_err(|_already| TelemetryError::AlreadySet)?;
+    if let Some(error) = fallen_back {
+        tracing::warn!(%error, "there is no journal to log to ([log] format); logging text to stderr");
+    }
+    Ok(())
+}
+
+/// Where lines go in the end.
+enum Form {
+    Text,
+    Json,
+    Journal(Box<tracing_journald::Layer>),
+}
+
+/// What is possible of what was asked for, and why no more is.
+fn form(
+    format: Format,
+    journal: impl FnOnce() -> io::Result<tracing_journald::Layer>,
+) -> (Form, Option<io::Error>) {
+    match format {
+        Format::Text => (Form::Text, None),
+        Format::Json => (Form::Json, None),
+        Format::Journal => match journal() {
+            Ok(layer) => (Form::Journal(Box::new(named(layer))), None),
+            Err(error) => (Form::Text, Some(error)),
+        },
+    }
+}
+
+/// Fields are `RETICLE_FRAME` and so on; levels have the priorities that syslog knows them by.
+fn named(layer: tracing_journald::Layer) -> tracing_journald::Layer {
+    layer
+        .with_syslog_identifier("reticle".to_owned())
+        .with_field_prefix(Some("RETICLE".to_owned()))
+        .with_priority_mappings(PriorityMappings {
+            info: Priority::Informational,
+            debug: Priority::Debug,
+            ..PriorityMappings::new()
+        })
 }
 
 /// What is let through: our own events by level, those of libraries from `warn` on.
@@ -170,6 +223,21 @@ mod tests {
         assert_eq!(filter(&options, None).unwrap().to_string(), "reticle=debug,warn");
         assert_eq!(filter(&options, Some(" ")).unwrap().to_string(), "reticle=debug,warn");
         assert_eq!(filter(&options, Some("trace")).unwrap().to_string(), "trace");
+    }
+
+    #[test]
+    fn without_a_journal_the_log_goes_to_stderr_as_text_and_says_why() {
+        let missing = || Err(io::Error::from(io::ErrorKind::NotFound));
+        let (form, why) = form(Format::Journal, missing);
+        assert!(matches!(form, Form::Text));
+        assert_eq!(why.map(|error| error.kind()), Some(io::ErrorKind::NotFound));
+    }
+
+    #[test]
+    fn a_journal_is_not_looked_for_unless_asked_for() {
+        let asked = || panic!("nobody asked for the journal");
+        assert!(matches!(form(Format::Text, asked), (Form::Text, None)));
+        assert!(matches!(form(Format::Json, asked), (Form::Json, None)));
     }
 
     #[test]

@@ -1,0 +1,208 @@
+//! Faults that a person orders to see what happens: the environment variable [`VARIABLE`].
+//!
+//! ```text
+//! RETICLE_DRILL=segment-panic:20,writer-stall:30:45,capture-hang:10:60,stuck-after:15
+//! ```
+//!
+//! | drill                 | what happens                                                     |
+//! |-----------------------|------------------------------------------------------------------|
+//! | `segment-panic:N`     | the segmentation of the N-th frame panics                        |
+//! | `segment-panic:N:T`   | the same for T frames in a row                                   |
+//! | `segment-stall:N:S`   | the segmentation of the N-th frame takes S seconds longer        |
+//! | `writer-stall:N:S`    | the store's N-th batch takes S seconds longer                    |
+//! | `capture-hang:N:S`    | the source hangs for S seconds after its N-th frame              |
+//! | `stuck-after:S`       | no fault: every stage counts as stuck after S seconds of one work |
+//!
+//! Off unless set; then a stage has no drills and pays nothing. A stall does not end when the
+//! daemon is asked to stop, as a driver that hangs does not.
+
+use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Environment variable that orders drills.
+pub const VARIABLE: &str = "RETICLE_DRILL";
+
+/// Longest stall that can be ordered: an hour is for ever, and a mistyped one ends.
+const LONGEST_STALL_S: u64 = 3600;
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Panic { times: u64 },
+    Stall(Duration),
+}
+
+/// One fault in one stage.
+#[derive(Debug)]
+pub struct Drill {
+    fault: Fault,
+    /// At which piece of work, from 1.
+    nth: u64,
+    passed: AtomicU64,
+}
+
+impl Drill {
+    fn new(fault: Fault, nth: u64) -> Self {
+        Self { fault, nth, passed: AtomicU64::new(0) }
+    }
+
+    /// Strikes, if this is its piece of work.
+    pub(super) fn pass(&self, stage: &str) {
+        let now = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
+        match self.fault {
+            Fault::Panic { times } if now >= self.nth && now - self.nth < times => {
+                panic!("a drill: {stage} was ordered to panic here ({VARIABLE})");
+            }
+            Fault::Stall(length) if now == self.nth => {
+                let seconds = length.as_secs();
+                tracing::warn!(stage, seconds, "a drill: the stage stands still");
+                std::thread::sleep(length);
+                tracing::warn!(stage, "a drill: the stage goes on");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Everything that was ordered, by stage.
+#[derive(Debug, Default)]
+pub struct Drills {
+    /// In the thread `capture`.
+    pub capture: Vec<Drill>,
+    /// In the thread `segment`.
+    pub segment: Vec<Drill>,
+    /// In the thread `store-writer`.
+    pub writer: Vec<Drill>,
+    /// Limit of every stage instead of its own.
+    pub stuck_after: Option<Duration>,
+}
+
+/// A text that orders no drill.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{VARIABLE}: `{item}` is no drill; write segment-panic:FRAME[:TIMES], \
+     segment-stall:FRAME:SECONDS, writer-stall:BATCH:SECONDS, capture-hang:FRAME:SECONDS or \
+     stuck-after:SECONDS (numbers from 1, seconds at most {LONGEST_STALL_S}), with commas between; \
+     or unset it to work without drills"
+)]
+pub struct NoDrill {
+    item: String,
+}
+
+impl Drills {
+    /// What the environment orders; nothing where it is silent.
+    ///
+    /// # Errors
+    /// When it says something else.
+    pub fn from_environment() -> Result<Self, NoDrill> {
+        let text = std::env::var_os(VARIABLE).unwrap_or_default();
+        let text = text.to_string_lossy();
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let drills = text.parse()?;
+        tracing::warn!(
+            drills = &*text,
+            "A DRILL is ordered by {VARIABLE}: faults will be made on purpose. Never for real work"
+        );
+        Ok(drills)
+    }
+}
+
+impl FromStr for Drills {
+    type Err = NoDrill;
+
+    fn from_str(text: &str) -> Result<Self, NoDrill> {
+        let mut drills = Self::default();
+        for item in text.split(',').map(str::trim) {
+            drills.add(item).ok_or_else(|| NoDrill { item: item.to_owned() })?;
+        }
+        Ok(drills)
+    }
+}
+
+impl Drills {
+    fn add(&mut self, item: &str) -> Option<()> {
+        let mut words = item.split(':');
+        let name = words.next()?;
+        let numbers = words
+            .map(|word| word.parse::<u64>().ok().filter(|number| *number > 0))
+            .collect::<Option<Vec<u64>>>()?;
+        let stall = |seconds: u64| {
+            (seconds <= LONGEST_STALL_S).then(|| Fault::Stall(Duration::from_secs(seconds)))
+        };
+        match (name, numbers.as_slice()) {
+            ("segment-panic", &[nth]) => {
+                self.segment.push(Drill::new(Fault::Panic { times: 1 }, nth));
+            }
+            ("segment-panic", &[nth, times]) => {
+                self.segment.push(Drill::new(Fault::Panic { times }, nth));
+            }
+            ("segment-stall", &[nth, seconds]) => {
+                self.segment.push(Drill::new(stall(seconds)?, nth));
+            }
+            ("writer-stall", &[nth, seconds]) => {
+                self.writer.push(Drill::new(stall(seconds)?, nth));
+            }
+            ("capture-hang", &[nth, seconds]) => {
+                self.capture.push(Drill::new(stall(seconds)?, nth));
+            }
+            ("stuck-after", &[seconds]) if seconds <= LONGEST_STALL_S => {
+                self.stuck_after = Some(Duration::from_secs(seconds));
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drills_are_read_by_stage() {
+        let text = "segment-panic:20, writer-stall:30:45,capture-hang:10:60,stuck-after:5";
+        let drills: Drills = text.parse().unwrap();
+        let read = |drills: &[Drill]| {
+            drills.iter().map(|drill| (drill.nth, drill.fault)).collect::<Vec<_>>()
+        };
+        let stall = |seconds| Fault::Stall(Duration::from_secs(seconds));
+        assert_eq!(read(&drills.segment), [(20, Fault::Panic { times: 1 })]);
+        assert_eq!(read(&drills.writer), [(30, stall(45))]);
+        assert_eq!(read(&drills.capture), [(10, stall(60))]);
+        assert_eq!(drills.stuck_after, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_text_that_orders_nothing_is_refused_with_what_to_write() {
+        for bad in [
+            "segment-panic",
+            "segment-panic:0",
+            "segment-panic:1:2:3",
+            "writer-stall:3",
+            "writer-stall:3:99999",
+            "capture-hang:a:1",
+            "disk-full:1",
+            "segment-panic:1,,",
+        ] {
+            let error = bad.parse::<Drills>().expect_err(bad).to_string();
+            assert!(error.starts_with("RETICLE_DRILL: `"), "{error}");
+            assert!(error.contains("write segment-panic:FRAME"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_panic_strikes_as_often_as_ordered_and_not_before() {
+        let drills: Drills = "segment-panic:2:2".parse().unwrap();
+        let drill = &drills.segment[0];
+        let struck: Vec<bool> = (0..4)
+            .map(|_| {
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drill.pass("segment")))
+                    .is_err()
+            })
+            .collect();
+        assert_eq!(struck, [false, true, true, false]);
+    }
+}

@@ -1,0 +1,250 @@
+//! A stage that hangs or panics: found out, named, and got over, by the daemon itself or by
+//! whoever watches it. The faults are drills (`RETICLE_DRILL`), the service manager is a socket of
+//! the test's own. Each test prints the times that it measured.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
+use std::collections::BTreeSet;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+mod common;
+
+use common::{Daemon, Start, reticle, wait_for};
+
+/// A small, fast virtual microscope.
+const CONFIG: &str = "[source]\nwidth = 256\nheight = 256\nfps = 25.0\n";
+
+/// What the drills count as stuck, instead of the limits of real work.
+const STUCK_AFTER: Duration = Duration::from_secs(2);
+
+/// A folder for data, a configuration, and a service manager that only listens.
+struct Bench {
+    folder: tempfile::TempDir,
+    manager: UnixDatagram,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        #[expect(clippy::disallowed_methods, reason = "a test's file need not survive")]
+        std::fs::write(folder.path().join("reticle.toml"), CONFIG).unwrap();
+        let manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+        manager.set_nonblocking(true).unwrap();
+        Self { folder, manager }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Starts the daemon with these drills; none where the text is empty.
+    fn start(&self, drills: &str) -> Daemon {
+        Start::default()
+            .config(self.folder.path().join("reticle.toml"))
+            .data(self.data())
+            .env("NOTIFY_SOCKET", self.folder.path().join("notify").to_str().unwrap())
+            .env("RETICLE_DRILL", drills)
+            .start()
+    }
+
+    /// What the manager was told since this was last asked.
+    fn told(&self) -> Vec<String> {
+        let mut buffer = [0; 1024];
+        let mut told = Vec::new();
+        while let Ok(length) = self.manager.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(buffer.get(..length).unwrap());
+            told.push(text.trim_end().to_owned());
+        }
+        told
+    }
+
+    fn wait_until_told(&self, what: &str) {
+        wait_for(what, || self.told().iter().any(|told| told == what).then_some(()));
+    }
+
+    /// Whether the manager was told nothing but that `stage` is stuck, five times in a row: for
+    /// some five seconds.
+    fn wait_for_silence(&self, stage: &str) {
+        let stuck = format!("; {stage} is stuck");
+        let mut in_a_row = 0;
+        wait_for("the watchdog to starve", || {
+            for told in self.told() {
+                let silent = told.starts_with("STATUS=") && told.ends_with(&stuck);
+                in_a_row = if silent { in_a_row + 1 } else { 0 };
+            }
+            (in_a_row >= 5).then_some(())
+        });
+    }
+
+    fn fsck(&self) {
+        let output =
+            reticle().args(["fsck", "--json", "--data"]).arg(self.data()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "fsck found something:\n{text}");
+    }
+}
+
+/// The stage as the status tells it.
+fn stage(daemon: &Daemon, name: &str) -> Option<Value> {
+    let status = daemon.json("/api/v1/status");
+    let stages = status["health"]["stages"].as_array()?;
+    stages.iter().find(|stage| stage["name"] == name).cloned()
+}
+
+fn wait_until_stuck(daemon: &Daemon, name: &str) {
+    wait_for("the stage to be called stuck", || {
+        stage(daemon, name).is_some_and(|stage| stage["stuck"] == true).then_some(())
+    });
+}
+
+fn counter(daemon: &Daemon, name: &str) -> u64 {
+    daemon.json("/api/v1/status")["counters"][name].as_u64().unwrap()
+}
+
+/// Frames whose result the daemon calls saved.
+fn saved(daemon: &Daemon) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let mut after = String::new();
+    loop {
+        let page = daemon.json(&format!("/api/v1/frames?limit=500{after}"));
+        let frames = page["frames"].as_array().unwrap();
+        if frames.is_empty() {
+            return all;
+        }
+        all.extend(frames.iter().map(|frame| frame["id"].as_str().unwrap().to_owned()));
+        after = format!("&after={}", page["next"].as_u64().unwrap());
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is measured is real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[test]
+fn a_panic_costs_its_frame_and_no_more() {
+    let bench = Bench::new();
+    let daemon = bench.start("segment-panic:10");
+    daemon.wait_for_log("A DRILL is ordered");
+    wait_for("the panic to be counted", || (counter(&daemon, "refused") == 1).then_some(()));
+    let panicked = now();
+    let before = counter(&daemon, "segmented");
+    wait_for("frames to go on", || (counter(&daemon, "segmented") > before + 5).then_some(()));
+    eprintln!("a panic: five more frames {:?} after it was counted", panicked.elapsed());
+    let refusal = daemon.json("/api/v1/status")["last_refusal"].as_str().unwrap().to_owned();
+    assert!(refusal.contains("its segmentation panicked (a drill:"), "{refusal}");
+    daemon.wait_for_log("the segmentation of a frame panicked");
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn three_panics_in_a_row_end_the_daemon_and_a_fresh_one_has_everything() {
+    let bench = Bench::new();
+    let mut daemon = bench.start("segment-panic:150:3");
+    let promised = wait_for("some frames to be saved", || {
+        let saved = saved(&daemon);
+        (saved.len() > 2).then_some(saved)
+    });
+    let ended = now();
+    wait_for("the daemon to end", || (!daemon.is_running()).then_some(()));
+    daemon.wait_for_log("the thread segment died");
+    drop(daemon);
+    bench.fsck();
+    let daemon = bench.start("");
+    bench.wait_until_told("READY=1");
+    eprintln!("three panics: ended and ready again {:?} later", ended.elapsed());
+    assert!(promised.is_subset(&saved(&daemon)));
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn a_writer_that_stalls_and_goes_on_is_called_stuck_meanwhile() {
+    let bench = Bench::new();
+    let daemon = bench.start("writer-stall:40:8,stuck-after:2");
+    bench.wait_until_told("WATCHDOG=1");
+    daemon.wait_for_log("a drill: the stage stands still");
+    let stalled = now();
+    wait_until_stuck(&daemon, "store-writer");
+    eprintln!("writer: called stuck after {:?}, limit {STUCK_AFTER:?}", stalled.elapsed());
+    daemon.wait_for_log("the stage that was stuck goes on");
+    // What was told before is of no interest, and a full socket takes nothing.
+    drop(bench.told());
+    bench.wait_until_told("WATCHDOG=1");
+    let before = counter(&daemon, "saved");
+    wait_for("frames to be saved again", || (counter(&daemon, "saved") > before).then_some(()));
+    eprintln!("writer: a stall of 8 s, frames saved again after {:?}", stalled.elapsed());
+    let log = daemon.log();
+    let called = |line: &&str| line.contains("a stage is stuck") && line.contains("store-writer");
+    assert_eq!(log.lines().filter(called).count(), 1, "once, and not at every look:\n{log}");
+    drop(bench.told());
+    assert!(daemon.stop().success());
+    bench.wait_until_told("STOPPING=1");
+    bench.fsck();
+}
+
+#[test]
+fn a_camera_that_hangs_starves_the_watchdog_and_nothing_is_lost() {
+    starves("capture-hang:20:600", "capture");
+}
+
+#[test]
+fn a_segmentation_that_hangs_starves_the_watchdog_and_nothing_is_lost() {
+    starves("segment-stall:10:600", "segment");
+}
+
+#[test]
+fn a_disk_that_hangs_starves_the_watchdog_and_nothing_is_lost() {
+    starves("writer-stall:40:600", "store-writer");
+}
+
+/// The stage hangs for ever: the manager hears nothing, kills the process and starts another.
+fn starves(drill: &str, name: &str) {
+    let bench = Bench::new();
+    let daemon = bench.start(&format!("{drill},stuck-after:{}", STUCK_AFTER.as_secs()));
+    bench.wait_until_told("READY=1");
+    bench.wait_until_told("WATCHDOG=1");
+    daemon.wait_for_log("a drill: the stage stands still");
+    let hung = now();
+    wait_until_stuck(&daemon, name);
+    eprintln!("{name}: called stuck after {:?}, limit {STUCK_AFTER:?}", hung.elapsed());
+    daemon.wait_for_log("a stage is stuck");
+    bench.wait_for_silence(name);
+    let promised = saved(&daemon);
+    assert!(!promised.is_empty(), "nothing was saved before the fault");
+
+    // What systemd does with WatchdogSignal=SIGKILL.
+    let killed = now();
+    daemon.kill();
+    bench.fsck();
+    let daemon = bench.start("");
+    bench.wait_until_told("READY=1");
+    let ready = killed.elapsed();
+    let before = counter(&daemon, "saved");
+    wait_for("frames to be saved again", || (counter(&daemon, "saved") > before).then_some(()));
+    eprintln!("{name}: ready {ready:?} after the kill, frames saved {:?} after", killed.elapsed());
+    assert!(promised.is_subset(&saved(&daemon)), "what was called saved is gone");
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn a_drill_that_is_none_is_refused_at_the_start() {
+    let bench = Bench::new();
+    let config = bench.folder.path().join("reticle.toml");
+    let output = run_once(&config, &bench.data());
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("`camera-hang:1:2` is no drill; write segment-panic:FRAME"), "{said}");
+}
+
+fn run_once(config: &Path, data: &Path) -> std::process::Output {
+    let mut command = reticle();
+    command.args(["run", "--listen", "127.0.0.1:0", "--config"]).arg(config);
+    command.arg("--data").arg(data).env("RETICLE_DRILL", "camera-hang:1:2").output().unwrap()
+}
