@@ -4,16 +4,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::alarms::{self, Keeper, Limits};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::FrameId;
 use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
+use crate::domain::alarm::AlarmKind;
+use crate::domain::event::What;
 use crate::domain::frame::Frame;
+use crate::domain::health::Health;
 use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
-use crate::store::{Delivery, Outcome};
+use crate::store::{self, Delivery, Outcome};
 use crate::telemetry;
+use crate::telemetry::host::Host;
 use crate::web::LiveFrame;
 
 /// Frames over which capture-to-saved times are told.
@@ -25,12 +31,26 @@ const RATE_SAMPLES: usize = 20;
 /// Frames whose commit is awaited; more than the store's queue can hold.
 const AWAITED: usize = 256;
 
+/// How often the box itself is measured: often enough for an alarm within ten seconds, and twenty
+/// small files each time are no load.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(super) struct Monitor {
     board: StatusBoard,
     clock: Clock,
     inner: Arc<Mutex<Inner>>,
+    /// Apart from the rest: who reports a frame does not wait for a file of `/sys`.
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// What is looked at by the clock.
+struct Watch {
+    host: Host,
+    measured: Option<Stamp>,
+    keeper: Keeper,
+    limits: Limits,
 }
 
 #[derive(Default)]
@@ -45,8 +65,14 @@ struct Inner {
 }
 
 impl Monitor {
-    pub(super) fn new(board: StatusBoard, clock: Clock) -> Self {
-        Self { board, clock, inner: Arc::default() }
+    pub(super) fn new(board: StatusBoard, clock: Clock, store: &store::Options) -> Self {
+        let watch = Watch {
+            host: Host::new(store.folder.clone(), clock.clone()),
+            measured: None,
+            keeper: Keeper::default(),
+            limits: Limits { min_free_bytes: store.frames.min_free_bytes },
+        };
+        Self { board, clock, inner: Arc::default(), watch: Arc::new(Mutex::new(watch)) }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -60,6 +86,12 @@ impl Monitor {
             status.source_name = source.to_owned();
             status.model = model.to_owned();
         });
+    }
+
+    /// This box segments the golden frame of its model otherwise than it should.
+    pub(super) fn model_differs(&self, reason: String) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.keeper.stands(AlarmKind::ModelDiffers, reason);
     }
 
     pub(super) fn run_state(&self, state: RunState) {
@@ -243,8 +275,9 @@ impl Monitor {
         }
     }
 
-    /// Called four times a second: rates and memory.
-    pub(super) fn tick(&self) {
+    /// Called four times a second: rates, the box itself, alarms. Gives the alarms that went on
+    /// and off by it, in order.
+    pub(super) fn tick(&self) -> Vec<What> {
         let now = self.clock.now();
         let counters = self.board.read().counters;
         let [capture_fps, segment_fps] = self.with(|inner| {
@@ -263,6 +296,27 @@ impl Monitor {
             status.segment_fps = segment_fps;
             status.resident_bytes = resident_bytes;
         });
+        self.watch(now)
+    }
+
+    /// Measures the box now and then, and keeps the alarms.
+    fn watch(&self, now: Stamp) -> Vec<What> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = &mut *watch;
+        if watch.measured.is_none_or(|last| now.since(&last) >= MEASURE_EVERY) {
+            watch.measured = Some(now);
+            let measured = watch.host.measure();
+            self.board.update(|status| {
+                let stages = std::mem::take(&mut status.health.stages);
+                status.health = Health { stages, ..measured };
+            });
+        }
+        let seen = alarms::holding(&self.board.read(), watch.limits);
+        let changes = watch.keeper.keep(seen, now);
+        alarms::log(&changes);
+        let alarms = watch.keeper.alarms();
+        self.board.update(|status| status.alarms = alarms);
+        changes
     }
 }
 

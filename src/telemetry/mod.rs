@@ -11,6 +11,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, ParseError};
 use tracing_subscriber::fmt::SubscriberBuilder;
 
+pub mod host;
+
 /// Environment variable that overrides the configured level, module by module if wanted:
 /// `RETICLE_LOG=warn,reticle::capture=trace`.
 pub const FILTER_VARIABLE: &str = "RETICLE_LOG";
