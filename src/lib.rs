@@ -19,6 +19,7 @@
 pub mod app;
 pub mod base;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod domain;
