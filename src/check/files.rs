@@ -75,10 +75,11 @@ pub(super) fn data(scene: &Scene) -> Finding {
 /// A data folder that the first start has to make.
 fn not_yet(folder: &Path) -> Finding {
     let shown = folder.display();
-    let parents = folder.ancestors().skip(1);
-    let parents =
-        parents.map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
-    let Some(parent) = parents.into_iter().find(|path| path.exists()) else {
+    let mut parents = folder
+        .ancestors()
+        .skip(1)
+        .map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+    let Some(parent) = parents.find(|path| path.exists()) else {
         return Finding::fail(format!("{shown}: no such place"), "name another in [store] folder");
     };
     let may = rustix::fs::access(parent, Access::WRITE_OK | Access::EXEC_OK);
