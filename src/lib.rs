@@ -14,7 +14,7 @@
 //! and into files of other programs in [`exchange`]. [`app`] wires them, in one screen. Who may name whom (`tests/layering.rs` keeps it so):
 //! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← web`;
 //! `{store, exchange} ← sync`;
-//! `{segment, store} ← learn`; everything `← config ← app ← cli`.
+//! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
 
 pub mod app;
 pub mod base;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Finding, Scene};
-use crate::capture::{self, Event, Options, SourceSpec};
+use crate::capture::{Event, Opener, Options, SourceError, SourceSpec};
 
 /// How long the first frame may take; less than the probe's own limit. Cameras with a long
 /// exposure give one within seconds.
@@ -25,9 +25,11 @@ pub(super) fn source(scene: &Scene) -> Finding {
     };
     // What a watched folder holds already is as good as what will come.
     let is_folder = matches!(spec, SourceSpec::Folder(_));
+    let is_watched = is_folder && !options.replay && options.fps.is_none();
     let options = Options { replay: options.replay || is_folder, ..options.clone() };
     let began = scene.clock.now();
-    let mut source = match capture::open(&options, &scene.clock) {
+    let limits = scene.settings.segment.limits();
+    let mut source = match Opener::new(options, limits, scene.clock.clone()).open() {
         Ok(source) => source,
         Err(error) => return Finding::fail(format!("{spec}: {error}"), todo),
     };
@@ -41,13 +43,14 @@ pub(super) fn source(scene: &Scene) -> Finding {
                     frame.width, frame.height, frame.bit_depth
                 ));
             }
-            // A folder without an image waits for one, and none will come for us.
-            Ok(Event::Nothing) if is_folder => break,
             Ok(Event::Nothing) => {}
             Ok(Event::Refused { what, why }) => {
                 refused.get_or_insert(format!("{what}: {why}"));
             }
             Ok(Event::End) => break,
+            // It was opened, so it can be read: there is nothing to replay in it, and that is no
+            // fault of a folder that is watched for what comes.
+            Err(SourceError::Lost(_)) if is_watched => break,
             Err(error) => return Finding::fail(format!("{spec}: {error}"), todo),
         }
     }
@@ -56,7 +59,7 @@ pub(super) fn source(scene: &Scene) -> Finding {
             format!("{spec}: no image that can be read; {refused}"),
             "see which images the scope's software writes; docs/guide/formats.md has those we read",
         ),
-        None if is_folder => Finding::warn(
+        None if is_watched => Finding::warn(
             format!("{spec}: there is no image in it yet"),
             "nothing, if images are still to come; else name another folder in [source] spec",
         ),
