@@ -41,6 +41,7 @@ use crate::sync;
 use crate::telemetry::metrics::Metrics;
 use crate::web::{self, LiveFeed, LiveFrame};
 
+mod alarms;
 mod control;
 mod guarded;
 mod monitor;
@@ -69,7 +70,6 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
-    prove(&mut segmenter, clock);
     let (mut store, _) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
     let destinations = sync::Destinations::open(
@@ -84,8 +84,9 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let board = StatusBoard::new();
     let live = LiveFeed::new();
     let metrics = Metrics::new();
-    let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone());
+    let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone(), &settings.store);
     monitor.starts(&settings.source.spec.to_string(), &segmenter.model().name);
+    prove(&mut segmenter, clock, &monitor);
     let gate = Gate::new(false);
     let exposure = Exposure::default();
     let session = CurrentSession::default();
@@ -181,7 +182,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
 }
 
 /// Shows on the package's golden frame that this box segments as it should.
-fn prove(segmenter: &mut Segmenter, clock: &Clock) {
+fn prove(segmenter: &mut Segmenter, clock: &Clock, monitor: &Monitor) {
     match golden::check(segmenter, clock) {
         Ok(report) if report.is_good() => {
             tracing::info!(
@@ -189,10 +190,11 @@ fn prove(segmenter: &mut Segmenter, clock: &Clock) {
                 "the golden frame is segmented as it should be"
             );
         }
-        Ok(report) => tracing::error!(
-            ?report,
-            "this box segments the golden frame of its model differently; do not trust its numbers"
-        ),
+        Ok(report) => monitor.model_differs(format!(
+            "this box segments the golden frame of its model differently (foreground IoU {:.3}, {} \
+             objects instead of {}); do not trust its numbers",
+            report.foreground_iou, report.found_objects, report.expected_objects
+        )),
         Err(error) => tracing::warn!(%error, "the model has no usable golden frame to check with"),
     }
 }

@@ -14,11 +14,12 @@
 //! and into files of other programs in [`exchange`]. [`app`] wires them, in one screen. Who may name whom (`tests/layering.rs` keeps it so):
 //! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← web`;
 //! `{store, exchange} ← sync`;
-//! `{segment, store} ← learn`; everything `← config ← app ← cli`.
+//! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
 
 pub mod app;
 pub mod base;
 pub mod capture;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod domain;

@@ -19,10 +19,12 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("web", "base domain imagefile store telemetry"),
     ("learn", "base domain imagefile segment store"),
     ("config", "base domain imagefile capture segment store sync web learn telemetry"),
+    ("check", "base domain imagefile capture segment store sync web learn telemetry config"),
     ("app", "base domain imagefile capture segment store sync web learn telemetry config"),
     (
         "cli",
-        "base domain imagefile exchange capture segment store sync web learn telemetry config app",
+        "base domain imagefile exchange capture segment store sync web learn telemetry config app \
+         check",
     ),
     ("main", "cli"),
     ("lib", ""),

@@ -4,17 +4,22 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use super::alarms::{self, Keeper, Limits};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::{EventId, FrameId};
 use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
+use crate::domain::alarm::AlarmKind;
 use crate::domain::event::{Event, What};
 use crate::domain::frame::Frame;
+use crate::domain::health::Health;
 use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
-use crate::store::{Delivery, Outcome};
+use crate::store::{self, Delivery, Outcome};
 use crate::telemetry;
+use crate::telemetry::host::Host;
 use crate::telemetry::metrics::Metrics;
 use crate::web::LiveFrame;
 
@@ -30,6 +35,10 @@ const AWAITED: usize = 256;
 /// Events that wait for the next tick at most; a folder of broken images gives some at once.
 const EVENTS: usize = 4096;
 
+/// How often the box itself is measured: often enough for an alarm within ten seconds, and twenty
+/// small files each time are no load.
+const MEASURE_EVERY: Duration = Duration::from_secs(5);
+
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub(super) struct Monitor {
@@ -37,6 +46,16 @@ pub(super) struct Monitor {
     clock: Clock,
     metrics: Metrics,
     inner: Arc<Mutex<Inner>>,
+    /// Apart from the rest: who reports a frame does not wait for a file of `/sys`.
+    watch: Arc<Mutex<Watch>>,
+}
+
+/// What is looked at by the clock.
+struct Watch {
+    host: Host,
+    measured: Option<Stamp>,
+    keeper: Keeper,
+    limits: Limits,
 }
 
 #[derive(Default)]
@@ -53,8 +72,19 @@ struct Inner {
 }
 
 impl Monitor {
-    pub(super) fn new(board: StatusBoard, clock: Clock, metrics: Metrics) -> Self {
-        Self { board, clock, metrics, inner: Arc::default() }
+    pub(super) fn new(
+        board: StatusBoard,
+        clock: Clock,
+        metrics: Metrics,
+        store: &store::Options,
+    ) -> Self {
+        let watch = Watch {
+            host: Host::new(store.folder.clone(), clock.clone()),
+            measured: None,
+            keeper: Keeper::default(),
+            limits: Limits { min_free_bytes: store.frames.min_free_bytes },
+        };
+        Self { board, clock, metrics, inner: Arc::default(), watch: Arc::new(Mutex::new(watch)) }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -62,12 +92,20 @@ impl Monitor {
     }
 
     /// The daemon starts with this source and model.
-    pub(super) fn starts(&self, source: &str, model: &str) {
+    pub(super) fn starts(&self, source: &str, model: &str, after_crash: bool) {
         tracing::info!(source, model, "starting");
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.happened(What::Started { version, after_crash });
         self.board.update(|status| {
             status.source_name = source.to_owned();
             status.model = model.to_owned();
         });
+    }
+
+    /// This box segments the golden frame of its model otherwise than it should.
+    pub(super) fn model_differs(&self, reason: String) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.keeper.stands(AlarmKind::ModelDiffers, reason);
     }
 
     pub(super) fn run_state(&self, state: RunState) {
@@ -301,7 +339,7 @@ impl Monitor {
         }
     }
 
-    /// Called four times a second: rates and memory.
+    /// Called four times a second: rates, the box itself, alarms.
     pub(super) fn tick(&self) {
         self.metrics.upkeep();
         let now = self.clock.now();
@@ -322,6 +360,29 @@ impl Monitor {
             status.segment_fps = segment_fps;
             status.resident_bytes = resident_bytes;
         });
+        for what in self.watch(now) {
+            self.happened(what);
+        }
+    }
+
+    /// Measures the box now and then, and keeps the alarms.
+    fn watch(&self, now: Stamp) -> Vec<What> {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = &mut *watch;
+        if watch.measured.is_none_or(|last| now.since(&last) >= MEASURE_EVERY) {
+            watch.measured = Some(now);
+            let measured = watch.host.measure();
+            self.board.update(|status| {
+                let stages = std::mem::take(&mut status.health.stages);
+                status.health = Health { stages, ..measured };
+            });
+        }
+        let seen = alarms::holding(&self.board.read(), watch.limits);
+        let changes = watch.keeper.keep(seen, now);
+        alarms::log(&changes);
+        let alarms = watch.keeper.alarms();
+        self.board.update(|status| status.alarms = alarms);
+        changes
     }
 }
 

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 pub mod bench;
 pub mod camera;
+pub mod check;
 pub mod config;
 pub mod eval;
 pub mod export;
@@ -52,6 +53,8 @@ enum Verb {
     Bench(bench::Args),
     /// List cameras and what they can do
     Camera(camera::Args),
+    /// Look over this box: what is right, what is wrong, what to do
+    Check(check::Args),
     /// Check, show and explain the configuration
     Config(config::Args),
     /// Check every invariant of the store
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => train::run(args),
         Verb::Bench(args) => bench::run(args),
         Verb::Camera(args) => camera::run(args),
+        Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
         Verb::Sync(args) => sync::run(args),

@@ -71,6 +71,16 @@ use crate::base::progress::Progress;
 use crate::base::queue;
 use crate::domain::record::Record;
 
+/// Whether a process works in the data folder now. For those who only look: takes nothing.
+pub fn is_in_use(folder: &std::path::Path) -> bool {
+    lock::is_taken(folder)
+}
+
+/// Whether nobody works in the data folder, and the last one to do so closed it in order.
+pub fn is_closed_in_order(folder: &std::path::Path) -> bool {
+    !lock::has_owner(folder)
+}
+
 /// The open store: the folder's lock and the one connection that writes.
 pub struct Store(writer::Writer);
 

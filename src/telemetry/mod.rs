@@ -16,6 +16,8 @@ use tracing_subscriber::prelude::*;
 
 pub mod metrics;
 
+pub mod host;
+
 /// Environment variable that overrides the configured level, module by module if wanted:
 /// `RETICLE_LOG=warn,reticle::capture=trace`.
 pub const FILTER_VARIABLE: &str = "RETICLE_LOG";

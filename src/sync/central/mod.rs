@@ -185,6 +185,26 @@ impl Central {
         self.settle(&mut slot, done, || format!("check {}", self.name())).await
     }
 
+    /// As [`Central::check`], on a connection of its own, and without changing the schema: whether
+    /// it is there and up to date. Where it is not, the first delivery makes it.
+    ///
+    /// # Errors
+    /// What keeps a delivery from being made, as far as it can be known without changing anything.
+    pub async fn probe(&self) -> Result<bool, SyncError> {
+        let what = || format!("check {}", self.name());
+        let link = self.target.connect().await.map_err(|failure| failure.into_sync(what()))?;
+        let asked = async {
+            let is_ready = schema::is_ready(&link.client).await?;
+            if is_ready {
+                check(&link.client).await?;
+            }
+            Ok(is_ready)
+        };
+        let answer = asked.await.map_err(|failure: Failure| failure.into_sync(what()));
+        link.close().await;
+        answer
+    }
+
     /// Logs out. What comes next connects again.
     pub async fn close(&self) {
         if let Some(link) = self.link.lock().await.take() {

@@ -72,6 +72,17 @@ pub(super) async fn ready(client: &mut Client) -> Result<(), Failure> {
     }
 }
 
+/// Whether the schema fits as it is; false where a delivery would first bring it up to date.
+/// Changes nothing.
+pub(super) async fn is_ready(client: &Client) -> Result<bool, Failure> {
+    let found = find(client).await?;
+    match verdict(found, newest()) {
+        Verdict::Fits => Ok(true),
+        Verdict::TooNew => Err(too_new(found)),
+        Verdict::MustMigrate => Ok(false),
+    }
+}
+
 /// What the role may not do, of what a delivery needs; empty where all is well.
 pub(super) async fn missing_rights(client: &Client) -> Result<Vec<String>, Failure> {
     let (mut tables, mut rights) = (Vec::new(), Vec::new());
