@@ -1,0 +1,35 @@
+//! What can go wrong between the box and the broker.
+
+/// What to do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// The same may work later: the network, the broker.
+    Retry,
+    /// Nothing helps until a person has acted: settings, certificates, rights. Tried again now
+    /// and then all the same, because people act without telling.
+    Stop,
+}
+
+/// Something that failed. The text says what, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct PublishError {
+    /// What it means.
+    pub remedy: Remedy,
+    /// What was tried, or the key at fault as "mqtt.url".
+    pub what: String,
+    /// What was seen, and what to do.
+    pub why: String,
+}
+
+impl PublishError {
+    /// The same may work later.
+    pub fn retry(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::Retry, what: what.into(), why: why.to_string() }
+    }
+
+    /// Nothing helps until a person has acted.
+    pub fn stop(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::Stop, what: what.into(), why: why.to_string() }
+    }
+}
