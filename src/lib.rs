@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Where to look, from left to right: a frame enters in [`capture`], is segmented in
-//! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`],
-//! and into files of other programs in [`exchange`]. [`app`] wires them, in one screen. Who may name whom (`tests/layering.rs` keeps it so):
-//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← web`;
+//! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`]
+//! and [`publish`], and into files of other programs in [`exchange`]. [`app`] wires them, in one screen. Who may name whom (`tests/layering.rs` keeps it so):
+//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← {web, publish}`;
 //! `{store, exchange} ← sync`;
 //! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
 
@@ -26,6 +26,7 @@ pub mod domain;
 pub mod exchange;
 pub mod imagefile;
 pub mod learn;
+pub mod publish;
 pub mod segment;
 pub mod store;
 pub mod sync;

@@ -16,14 +16,15 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("segment", "base domain imagefile"),
     ("store", "base domain imagefile"),
     ("sync", "base domain imagefile exchange store"),
+    ("publish", "base domain store"),
     ("web", "base domain imagefile store telemetry"),
     ("learn", "base domain imagefile segment store"),
-    ("config", "base domain imagefile capture segment store sync web learn telemetry"),
-    ("check", "base domain imagefile capture segment store sync web learn telemetry config"),
-    ("app", "base domain imagefile capture segment store sync web learn telemetry config"),
+    ("config", "base domain imagefile capture segment store sync publish web learn telemetry"),
+    ("check", "base domain imagefile capture segment store sync publish web learn telemetry config"),
+    ("app", "base domain imagefile capture segment store sync publish web learn telemetry config"),
     (
         "cli",
-        "base domain imagefile exchange capture segment store sync web learn telemetry config app \
+        "base domain imagefile exchange capture segment store sync publish web learn telemetry config app \
          check",
     ),
     ("main", "cli"),

@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::domain::facts::BoxName;
-use crate::{capture, segment, store, sync, telemetry, web};
+use crate::{capture, publish, segment, store, sync, telemetry, web};
 
 mod files;
 mod introspect;
@@ -46,6 +46,8 @@ pub struct Settings {
     pub store: store::Options,
     /// Where results go from here. They are safe in the store whatever happens there.
     pub sync: sync::Options,
+    /// What the lab's message broker is told, and what may be asked through it.
+    pub mqtt: publish::Options,
     /// The page and the HTTP API.
     pub web: web::Options,
     /// What is logged, and how. The environment variable `RETICLE_LOG` overrides the level,
@@ -63,6 +65,7 @@ fn table_order() -> Vec<(&'static str, &'static [&'static str])> {
         ("segment", fields::<segment::Options>()),
         ("store", fields::<store::Options>()),
         ("sync", fields::<sync::Options>()),
+        ("mqtt", fields::<publish::Options>()),
         ("web", fields::<web::Options>()),
         ("log", fields::<telemetry::Options>()),
     ]

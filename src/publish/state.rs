@@ -11,9 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::payloads::{
-    AlarmState, TwinModel, TwinSave, TwinSession, TwinSource, TwinSync,
-};
+use super::payloads::{AlarmState, TwinModel, TwinSave, TwinSession, TwinSource, TwinSync};
 use super::topics::Topics;
 use crate::base::clock::Stamp;
 use crate::domain::alarm::AlarmKind;

@@ -75,8 +75,7 @@ impl Target {
             Some(own) => own.clone(),
             None => format!("reticle-{}-{}", box_name.site, box_name.name),
         };
-        let credentials =
-            options.username.clone().map(|user| (user, password.unwrap_or_default()));
+        let credentials = options.username.clone().map(|user| (user, password.unwrap_or_default()));
         Ok(Self {
             host,
             port,

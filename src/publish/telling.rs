@@ -163,8 +163,7 @@ pub(super) struct Ticket {
 
 /// Whether it is late to tell of that instant.
 pub(super) fn is_historical(at: &Dated, now: &Stamp) -> bool {
-    at.boot != now.boot_id
-        || Duration::from_nanos(now.mono_ns.saturating_sub(at.mono_ns)) > LATE
+    at.boot != now.boot_id || Duration::from_nanos(now.mono_ns.saturating_sub(at.mono_ns)) > LATE
 }
 
 /// Events as messages.

@@ -1,0 +1,213 @@
+//! The lab sees the box: MQTT 5 feeds of state, measurements, events and alarms, and commands.
+//!
+//! Owns the session at the broker and the thread `publish`. What it says and where is in
+//! `payloads.rs` and `topics.rs`, published as an AsyncAPI document ([`asyncapi`]). It owns no
+//! state of the box: it reads the status board and the store, and hands commands on.
+//!
+//! What it promises
+//! 1. State (`status`, `health`, `twin/`, `a/`) is retained, and said again within a second of
+//!    every connection: a broker that lost its memory has it back.
+//! 2. Every event and every result is told at least once, in the order of the store; only what
+//!    the broker acknowledged counts as told. What is told late is marked `historical`.
+//! 3. The broker says `offline` when the box is gone without a word.
+//! 4. A command is done once or not at all, and is always answered. Without settings, none is.
+//! 5. Nothing here makes capture, segmentation or the store wait.
+
+mod asyncapi;
+mod commands;
+mod connection;
+mod error;
+mod feed;
+mod home_assistant;
+mod options;
+mod payloads;
+mod state;
+mod target;
+mod telling;
+mod topics;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+pub use asyncapi::asyncapi;
+pub use commands::Order;
+pub use error::{PublishError, Remedy};
+pub use options::{Measurements, Op, Options};
+pub use target::{PASSWORD_CREDENTIAL, PASSWORD_VARIABLE};
+
+use self::target::Target;
+use self::topics::Topics;
+use crate::base::clock::Clock;
+use crate::base::queue;
+use crate::domain::facts::BoxName;
+use crate::domain::status::{StatusBoard, SyncState};
+use crate::store::{Job, Reader};
+
+/// Name of the broker among the destinations of the status.
+pub const DESTINATION: &str = "broker";
+
+/// The broker, as the settings have it. Not yet connected.
+pub struct Broker {
+    target: Target,
+    topics: Topics,
+    options: Options,
+    box_name: BoxName,
+}
+
+impl Broker {
+    /// From the settings, with the password of [`PASSWORD_VARIABLE`] or [`PASSWORD_CREDENTIAL`].
+    /// `None` where no `mqtt.url` is set.
+    ///
+    /// # Errors
+    /// A setting that cannot be meant, by its key.
+    pub fn open(options: &Options, box_name: &BoxName) -> Result<Option<Self>, PublishError> {
+        let Some(url) = &options.url else { return Ok(None) };
+        let password = target::password(
+            std::env::var_os(PASSWORD_VARIABLE),
+            std::env::var_os("CREDENTIALS_DIRECTORY"),
+        )?;
+        Ok(Some(Self {
+            topics: Topics::of(box_name)?,
+            target: Target::of(url, options, box_name, password)?,
+            options: options.clone(),
+            box_name: box_name.clone(),
+        }))
+    }
+
+    /// As `mqtts://host:8883/reticle/v1/lab/box-1`.
+    pub fn place(&self) -> String {
+        format!("{}/{}", self.target.url(), self.topics.root())
+    }
+
+    /// Connects under another name, and disconnects.
+    ///
+    /// # Errors
+    /// What the feed would fail of.
+    pub async fn probe(&self) -> Result<(), PublishError> {
+        Box::pin(connection::probe(&self.target, &self.target.url())).await
+    }
+}
+
+/// Who does what is asked for over the network.
+pub trait Operator: Send + Sync {
+    /// Does it, and returns when it is done; may block for some seconds. What is returned goes
+    /// to who asked.
+    ///
+    /// # Errors
+    /// Why it was not done, for a person.
+    fn obey(&self, order: Order) -> Result<serde_json::Value, String>;
+}
+
+/// What the feed reads and where it hands things on.
+pub struct Ports {
+    /// What the appliance is doing.
+    pub status: StatusBoard,
+    /// What is to be told.
+    pub reader: Reader,
+    /// The store's queue: what was told, and commands for the logbook.
+    pub jobs: queue::Sender<Job>,
+    /// Who obeys.
+    pub operator: Arc<dyn Operator>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// How the feed is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishState {
+    /// Whether the broker is there.
+    pub connected: bool,
+    /// Where it is, see [`Broker::place`].
+    pub place: String,
+    /// What does not work, and what to do, while something does not.
+    pub reason: Option<String>,
+    /// Events and results that were not told yet.
+    pub waiting: u64,
+    /// When the oldest of them came, RFC 3339 UTC.
+    pub oldest: Option<String>,
+}
+
+impl PublishState {
+    /// As one of the destinations of the status.
+    pub fn as_destination(&self) -> SyncState {
+        SyncState {
+            destination: DESTINATION.to_owned(),
+            place: self.place.clone(),
+            waiting: self.waiting,
+            quarantined: 0,
+            oldest: self.oldest.clone(),
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// A view on [`PublishState`]. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct PublishBoard(Arc<Mutex<PublishState>>);
+
+impl PublishBoard {
+    /// As it is now.
+    pub fn read(&self) -> PublishState {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn update(&self, change: impl FnOnce(&mut PublishState)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The running feed.
+pub struct Publishing {
+    thread: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+    board: PublishBoard,
+}
+
+impl Publishing {
+    /// How it is.
+    pub fn state(&self) -> PublishState {
+        self.board.read()
+    }
+
+    /// The same for those who want to look again and again.
+    pub fn board(&self) -> PublishBoard {
+        self.board.clone()
+    }
+
+    /// Whether its thread has ended, which it only does when it is told to.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Says `stopped`, waits at most 2 s until the broker has it, disconnects, and returns when
+    /// the thread has ended. To be called while the store still takes jobs.
+    pub fn stop(self) {
+        // Where nobody listens, it has ended already.
+        drop(self.stop.send(()));
+        if self.thread.join().is_err() {
+            tracing::error!("the thread publish ended in a panic");
+        }
+    }
+}
+
+/// Starts the thread `publish`.
+///
+/// # Errors
+/// When the thread or its runtime cannot be started.
+pub fn spawn(broker: Broker, ports: Ports) -> std::io::Result<Publishing> {
+    // One thread waits for the store, one for a command.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(2)
+        .build()?;
+    let (stop, stopping) = oneshot::channel();
+    let board = PublishBoard::default();
+    board.update(|state| state.place = broker.place());
+    let feed = feed::Feed::new(broker, ports, board.clone());
+    let thread = std::thread::Builder::new()
+        .name("publish".to_owned())
+        .spawn(move || runtime.block_on(Box::pin(feed.run(stopping))))?;
+    Ok(Publishing { thread, stop, board })
+}
