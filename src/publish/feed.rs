@@ -279,13 +279,15 @@ impl Feed {
             state.connected = true;
             state.reason = None;
         });
+        // Our word first: what is retained of an earlier life would be heard with the subscription.
+        self.say_presence(PresenceState::Online, now);
+        self.send();
         let commands = self.broker.topics.commands();
         let status = self.broker.topics.status();
         // Commands are heard even where none is allowed: who asks is told so.
         if self.link.as_ref().is_some_and(|link| !link.subscribe(&status, Some(&commands))) {
             tracing::warn!("commands are not heard until the next connection");
         }
-        self.say_presence(PresenceState::Online, now);
         self.pictures.forget();
         if self.broker.options.home_assistant {
             let (topic, body) =

@@ -184,8 +184,9 @@ impl Publishing {
     /// Says `stopped`, waits at most 2 s until the broker has it, disconnects, and returns when
     /// the thread has ended. To be called while the store still takes jobs.
     pub fn stop(self) {
-        // Where nobody listens, it has ended already.
-        drop(self.stop.send(()));
+        if self.stop.send(()).is_err() {
+            tracing::debug!("the feed has ended already");
+        }
         if self.thread.join().is_err() {
             tracing::error!("the thread publish ended in a panic");
         }

@@ -25,6 +25,9 @@ pub const PASSWORD_CREDENTIAL: &str = "mqtt-password";
 /// Longest message that is read, bytes: commands are short.
 const LONGEST: u32 = 64 * 1024;
 
+/// Packet ids in use; more than messages that are on their way.
+const PACKET_IDS: u16 = 100;
+
 /// How long connecting may take, with name, TCP, TLS and CONNACK, seconds.
 const CONNECT_S: u64 = 10;
 
@@ -128,6 +131,8 @@ impl Target {
         properties.max_packet_size = Some(LONGEST);
         options.set_connect_properties(properties);
         options.set_keep_alive(self.keep_alive).set_connection_timeout(CONNECT_S);
+        // rumqttc sets room aside for each packet id: 10 MB for all of them.
+        options.set_outgoing_inflight_upper_limit(PACKET_IDS);
         options
     }
 }
