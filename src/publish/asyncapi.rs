@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use super::options::Op;
 use super::payloads::{
-    AlarmState, CommandAnswer, CommandRequest, EventMessage, FrameMessage, Presence, TwinModel,
-    TwinSave, TwinSession, TwinSource, TwinSync, WellMessage,
+    AlarmState, CommandAnswer, CommandRequest, EventMessage, FrameMessage, Presence, Said,
+    TwinModel, TwinSave, TwinSession, TwinSource, TwinSync, WellMessage,
 };
 use crate::domain::alarm::AlarmKind;
 use crate::domain::health::Health;
@@ -151,17 +151,17 @@ fn messages() -> (Value, Value) {
                "version": "0.1.0"}),
     );
     add::<Health>(&mut generator, &mut messages, "Health", Value::Null);
-    add::<TwinSession>(
+    add::<Said<TwinSession>>(
         &mut generator,
         &mut messages,
         "TwinSession",
         json!({"run": "running", "session": "0199…", "name": "plate 7", "hold": null, "at": at}),
     );
-    add::<TwinSync>(&mut generator, &mut messages, "TwinSync", Value::Null);
-    add::<TwinSource>(&mut generator, &mut messages, "TwinSource", Value::Null);
-    add::<TwinModel>(&mut generator, &mut messages, "TwinModel", Value::Null);
-    add::<TwinSave>(&mut generator, &mut messages, "TwinSave", Value::Null);
-    add::<AlarmState>(
+    add::<Said<TwinSync>>(&mut generator, &mut messages, "TwinSync", Value::Null);
+    add::<Said<TwinSource>>(&mut generator, &mut messages, "TwinSource", Value::Null);
+    add::<Said<TwinModel>>(&mut generator, &mut messages, "TwinModel", Value::Null);
+    add::<Said<TwinSave>>(&mut generator, &mut messages, "TwinSave", Value::Null);
+    add::<Said<AlarmState>>(
         &mut generator,
         &mut messages,
         "AlarmState",

@@ -41,6 +41,15 @@ pub(super) enum PresenceState {
     Offline,
 }
 
+/// A picture with when it was said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub(super) struct Said<T> {
+    /// When it was said.
+    pub(super) at: String,
+    #[serde(flatten)]
+    pub(super) body: T,
+}
+
 /// An alarm, on or off. Retained, one topic a kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(super) struct AlarmState {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::payloads::{AlarmState, TwinModel, TwinSave, TwinSession, TwinSource, TwinSync};
+use super::payloads::{AlarmState, Said, TwinModel, TwinSave, TwinSession, TwinSource, TwinSync};
 use super::topics::Topics;
 use crate::base::clock::Stamp;
 use crate::domain::alarm::AlarmKind;
@@ -91,11 +91,11 @@ fn wanted(topics: &Topics, status: &Status) -> Vec<Wanted> {
 }
 
 /// Says when, where the body does not: health has its own time of measurement.
-fn dated(mut body: Value, now: &Stamp) -> Value {
-    if let Value::Object(fields) = &mut body {
-        fields.entry("at").or_insert_with(|| Value::String(now.rfc3339()));
+fn dated(body: Value, now: &Stamp) -> Value {
+    if body.get("at").is_some() {
+        return body;
     }
-    body
+    json(&Said { at: now.rfc3339(), body })
 }
 
 /// As JSON. Our payloads are plain structs with string keys, for which this cannot fail.
