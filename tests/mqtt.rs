@@ -1,0 +1,237 @@
+//! The feeds at a real broker, heard by a client that we did not write. Debian's mosquitto is
+//! started and stopped by the tests; where it is not installed they say so and return.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::mosquitto::{Listener, Message, Mosquitto, is_installed};
+use common::{Daemon, Start, wait_at_most, wait_for};
+
+/// Seconds between two signs of life in these tests: the least there is.
+const KEEP_ALIVE_S: u64 = 5;
+
+/// The lab hears of a dead box within one and a half of it.
+const WILL: Duration = Duration::from_millis(KEEP_ALIVE_S * 1500);
+
+/// How soon all of the state is back at a broker that lost its memory.
+const BACK: Duration = Duration::from_secs(5);
+
+/// Restarts of the broker in which no event may be lost.
+const RESTARTS: usize = 20;
+
+struct Bench {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Bench {
+    fn new(broker: &Mosquitto, more: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let config = folder.path().join("reticle.toml");
+        let text = format!(
+            "[box]\nsite = \"lab\"\nname = \"box-1\"\n[mqtt]\nurl = \"{}\"\n\
+             keep_alive_s = {KEEP_ALIVE_S}\n{more}\n",
+            broker.url()
+        );
+        #[expect(clippy::disallowed_methods, reason = "a test's file need not last")]
+        std::fs::write(&config, text).expect("the temporary folder can be written");
+        Self { folder, config }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn prepared(&self) -> Start {
+        Start::default().source("virtual").config(&self.config).data(self.data())
+    }
+
+    fn start(&self) -> Daemon {
+        self.prepared().start()
+    }
+}
+
+fn presence(listener: &Listener) -> Option<String> {
+    let last = listener.under("/status").pop()?;
+    last.json()["state"].as_str().map(str::to_owned)
+}
+
+fn wait_until(listener: &Listener, state: &str) {
+    wait_for(&format!("status {state}"), || (presence(listener)? == state).then_some(()));
+}
+
+fn signal(daemon: &Daemon, signal: rustix::process::Signal) {
+    let pid = i32::try_from(daemon.pid()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.expect("the kernel gives positive process ids");
+    rustix::process::kill_process(pid, signal).expect("a child can be signalled");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+fn a_box_that_is_killed_or_hangs_is_offline_within_one_and_a_half_keep_alives() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = broker.listen("reticle/#");
+    let bench = Bench::new(&broker, "");
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    let killed = Instant::now();
+    daemon.kill();
+    wait_until(&listener, "offline");
+    assert!(killed.elapsed() <= WILL, "killed: {:?}", killed.elapsed());
+
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    let hung = Instant::now();
+    signal(&daemon, rustix::process::Signal::STOP);
+    wait_until(&listener, "offline");
+    // mosquitto looks once a second who is late.
+    assert!(hung.elapsed() <= WILL + Duration::from_secs(1), "hung: {:?}", hung.elapsed());
+    signal(&daemon, rustix::process::Signal::CONT);
+    wait_until(&listener, "online");
+    assert!(daemon.stop().success());
+    wait_until(&listener, "stopped");
+}
+
+#[test]
+fn all_of_the_state_is_back_within_5_s_at_a_broker_that_lost_its_memory() {
+    if !is_installed() {
+        return;
+    }
+    let mut broker = Mosquitto::plain(false);
+    let bench = Bench::new(&broker, "");
+    let _daemon = bench.start();
+    let complete = |listener: &Listener| {
+        let topics: BTreeSet<String> = listener
+            .heard()
+            .into_iter()
+            .filter_map(|heard| {
+                heard.topic.strip_prefix("reticle/v1/lab/box-1/").map(str::to_owned)
+            })
+            .collect();
+        let twins = ["session", "sync", "source", "model", "save"];
+        let alarms = topics.iter().filter(|topic| topic.starts_with("a/")).count();
+        let whole = topics.contains("status")
+            && alarms == reticle::domain::alarm::AlarmKind::ALL.len()
+            && twins.iter().all(|twin| topics.contains(&format!("twin/{twin}")));
+        whole.then_some(())
+    };
+    let before = broker.listen("reticle/#");
+    wait_for("the full state", || complete(&before));
+    drop(before);
+    for _ in 0..3 {
+        broker.kill();
+        broker.start();
+        let after = broker.listen("reticle/#");
+        assert!(
+            wait_at_most(BACK, || complete(&after)).is_some(),
+            "only {:?}",
+            after.heard().into_iter().map(|heard| heard.topic).collect::<Vec<_>>()
+        );
+    }
+}
+
+/// Ids of the events in the store.
+fn stored_events(data: &Path) -> BTreeSet<String> {
+    let database = rusqlite::Connection::open_with_flags(
+        data.join("reticle.db"),
+        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+    )
+    .expect("the store's database can be read");
+    let mut asked =
+        database.prepare("SELECT id FROM event WHERE id IS NOT NULL").expect("sound SQL");
+    let ids = asked.query_map([], |row| row.get::<_, [u8; 16]>(0)).expect("events can be read");
+    ids.map(|id| uuid::Uuid::from_bytes(id.expect("an id has 16 bytes")).to_string()).collect()
+}
+
+fn told_events(listener: &Listener) -> BTreeMap<String, Message> {
+    let events = listener.heard().into_iter().filter(|heard| heard.topic.contains("/e/"));
+    let id = |heard: &Message| heard.json()["id"].as_str().map(str::to_owned);
+    events.filter_map(|heard| Some((id(&heard)?, heard))).collect()
+}
+
+#[test]
+fn over_20_restarts_of_the_broker_every_event_is_heard_by_its_id_and_late_ones_are_marked() {
+    if !is_installed() {
+        return;
+    }
+    let mut broker = Mosquitto::plain(true);
+    let listener = broker.listen("reticle/#");
+    let bench = Bench::new(&broker, "");
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    let command = |word: &str| {
+        let asked = ureq::post(daemon.url(&format!("/api/v1/commands/{word}"))).send_empty();
+        asked.expect("the daemon takes commands");
+    };
+    for _ in 0..RESTARTS {
+        command("pause");
+        // In order: what mosquitto acknowledged and kept in memory only would be its loss.
+        broker.stop();
+        command("start");
+        broker.start();
+        let known = stored_events(&bench.data());
+        wait_for("what was stored", || {
+            let told = told_events(&listener);
+            known.iter().all(|id| told.contains_key(id)).then_some(())
+        });
+    }
+    broker.stop();
+    command("pause");
+    let away = stored_events(&bench.data()).len();
+    assert!(away > RESTARTS, "{away} events are no test");
+    daemon.kill();
+    broker.start();
+    let daemon = bench.start();
+    let stored = wait_for("all events", || {
+        let (stored, told) = (stored_events(&bench.data()), told_events(&listener));
+        let ids: BTreeSet<String> = told.keys().cloned().collect();
+        (stored == ids).then_some(stored)
+    });
+    let told = told_events(&listener);
+    assert_eq!(told.len(), stored.len());
+    assert!(told.values().all(|event| !event.retained), "an event is never retained");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn with_tls_password_and_acl_a_command_without_rights_is_refused_with_a_reason() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::secure(
+        "user box\ntopic readwrite reticle/v1/lab/box-1/#\nuser lab\ntopic readwrite reticle/#\n",
+    );
+    let listener = broker.listen("reticle/#");
+    let more = format!(
+        "username = \"box\"\nca_file = \"{}\"\ncommands = [\"pause\", \"start\"]",
+        broker.ca().display()
+    );
+    let bench = Bench::new(&broker, &more);
+    let daemon = bench.prepared().env("RETICLE_MQTT_PASSWORD", "pw-box").start();
+    wait_until(&listener, "online");
+    let ask = |op: &str, id: &str| {
+        broker.say(&format!("reticle/v1/lab/box-1/cmd/{op}/{id}"), r#"{"status":"init"}"#);
+        let end = format!("/cmd/{op}/{id}");
+        wait_for("the end of a command", || {
+            let answer = listener.under(&end).pop()?.json();
+            matches!(answer["status"].as_str(), Some("successful" | "failed")).then_some(answer)
+        })
+    };
+    let refused = ask("stop", "1");
+    assert_eq!(refused["status"], "failed");
+    assert_eq!(refused["reason"], "not_allowed");
+    assert_eq!(ask("format", "2")["reason"], "unknown_operation");
+    assert_eq!(ask("pause", "3")["status"], "successful");
+    wait_for("the pause", || (daemon.json("/api/v1/status")["run"] == "paused").then_some(()));
+    wait_for("commands in the logbook", || {
+        (listener.under("/e/commanded").len() == 3).then_some(())
+    });
+    assert!(daemon.stop().success());
+    wait_until(&listener, "stopped");
+}
