@@ -6,9 +6,11 @@
 //! segment       segment queue             store queue (result), live feed
 //! store-writer  store queue               monitor (saved, failed)
 //! sync          store reader              store queue (claims, receipts), destinations
+//! publish       status board,             broker, store queue (what was told, commands),
+//!               store reader              command queue
 //! web           status board, live feed,  command queue
 //!               store reader
-//! control (main) command queue, signals   gate, store queue (sessions), monitor, watchdog
+//! control (main) command queue, signals   gate, store queue (sessions, events), monitor, watchdog
 //! ```
 //!
 //! Queues: `segment` holds one frame; from a camera the newest wins and what it displaces is
@@ -35,6 +37,7 @@ use crate::config::Settings;
 use crate::domain::frame::Frame;
 use crate::domain::status::StatusBoard;
 use crate::learn::evaluate::Comparison;
+use crate::publish::{self, Broker, Publishing};
 use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Outcome, Store};
 use crate::sync;
@@ -45,12 +48,14 @@ mod alarms;
 mod control;
 mod guarded;
 mod monitor;
+mod operator;
 mod service;
 mod watchdog;
 
 use control::{Claim, Control, CurrentSession};
 use guarded::Guarded;
 use monitor::Monitor;
+use operator::Operator;
 use service::Service;
 use watchdog::{Stages, Watchdog};
 
@@ -70,7 +75,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
-    let (mut store, _) = Store::open(&settings.store, clock.clone())?;
+    let (mut store, recovery) = Store::open(&settings.store, clock.clone())?;
     let reader = store.reader();
     let destinations = sync::Destinations::open(
         &settings.sync,
@@ -79,13 +84,16 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         clock.clone(),
     )?;
     store.deliver_to(destinations.deliveries())?;
+    let broker = Broker::open(&settings.mqtt, &settings.r#box.name())?;
+    store.tell_to(broker.as_ref().map(Broker::place).as_deref())?;
     let store = store.report_to(stages.writer.clone());
 
     let board = StatusBoard::new();
     let live = LiveFeed::new();
     let metrics = Metrics::new();
     let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone(), &settings.store);
-    monitor.starts(&settings.source.spec.to_string(), &segmenter.model().name);
+    let source = settings.source.spec.to_string();
+    monitor.starts(&source, &segmenter.model().name, recovery.unclean);
     prove(&mut segmenter, clock, &monitor);
     let gate = Gate::new(false);
     let exposure = Exposure::default();
@@ -142,6 +150,27 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
+    let operator = Operator {
+        commands: to_control.clone(),
+        board: board.clone(),
+        live: live.clone(),
+        exposure,
+        shutdown: shutdown.clone(),
+    };
+    let publishing = broker
+        .map(|broker| {
+            let ports = publish::Ports {
+                status: board.clone(),
+                reader: reader.clone(),
+                jobs: to_store.clone(),
+                operator: Arc::new(operator),
+                clock: clock.clone(),
+            };
+            publish::spawn(broker, ports)
+        })
+        .transpose()
+        .context("cannot start the thread publish")?;
+    monitor.publishes(publishing.as_ref().map(Publishing::board));
     let mut watchdog =
         Watchdog::new(stages, Service::from_environment(), board.clone(), clock.clone());
     let ports = web::Ports {
@@ -150,6 +179,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         commands: to_control,
         reader,
         metrics,
+        asyncapi: publish::asyncapi().to_string(),
         clock: clock.clone(),
     };
     // The page goes last: it can say that the rest is draining.
@@ -166,11 +196,17 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let died = control.run(&commands, shutdown, &mut watchdog, dead);
     watchdog.stopping();
 
-    // It gives to the store's queue, which closes behind its last sender.
-    syncing.stop();
-    for (thread, name) in threads {
+    let [capturing, segmenting, writer] = threads;
+    for (thread, name) in [capturing, segmenting] {
         join(thread, name);
     }
+    // Both give to the store's queue, which closes behind its last sender.
+    if let Some(publishing) = publishing {
+        publishing.stop();
+    }
+    syncing.stop();
+    let (thread, name) = writer;
+    join(thread, name);
     page_shutdown.request();
     join(serving, "web");
     if let Some(name) = died {

@@ -20,7 +20,10 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("web", "base domain imagefile store telemetry"),
     ("learn", "base domain imagefile segment store"),
     ("config", "base domain imagefile capture segment store sync publish web learn telemetry"),
-    ("check", "base domain imagefile capture segment store sync publish web learn telemetry config"),
+    (
+        "check",
+        "base domain imagefile capture segment store sync publish web learn telemetry config",
+    ),
     ("app", "base domain imagefile capture segment store sync publish web learn telemetry config"),
     (
         "cli",

@@ -17,6 +17,7 @@ use crate::domain::frame::Frame;
 use crate::domain::health::Health;
 use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
+use crate::publish::{PublishBoard, PublishState};
 use crate::store::{self, Delivery, Outcome};
 use crate::telemetry;
 use crate::telemetry::host::Host;
@@ -67,6 +68,8 @@ struct Inner {
     /// Time, frames captured, frames segmented.
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
+    /// How far the broker is, where there is one.
+    broker: Option<PublishBoard>,
     /// What happened, on its way into the store.
     events: VecDeque<Event>,
 }
@@ -243,9 +246,16 @@ impl Monitor {
         self.board.update(|status| status.counters.unrecorded += 1);
     }
 
+    /// The broker is one of the destinations.
+    pub(super) fn publishes(&self, broker: Option<PublishBoard>) {
+        self.with(|inner| inner.broker = broker);
+    }
+
     /// How far the destinations are.
     pub(super) fn deliveries(&self, deliveries: &[Delivery]) {
-        let sync = deliveries.iter().map(sync_state).collect();
+        let broker = self.with(|inner| inner.broker.as_ref().map(PublishBoard::read));
+        let broker = broker.iter().map(PublishState::as_destination);
+        let sync = deliveries.iter().map(sync_state).chain(broker).collect();
         self.board.update(|status| status.sync = sync);
     }
 

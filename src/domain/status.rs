@@ -89,7 +89,7 @@ pub enum SaveState {
 /// How far one destination is.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
 pub struct SyncState {
-    /// `archive` or `central`.
+    /// `archive`, `central` or `broker`.
     pub destination: String,
     /// Where it is, as `s3://lab/box-1`.
     pub place: String,

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use axum::body::Bytes;
 use tokio::sync::watch;
 
 use crate::base::clock::Clock;
@@ -121,6 +122,8 @@ pub struct Ports {
     pub reader: store::Reader,
     /// What `/metrics` tells beside the status.
     pub metrics: Metrics,
+    /// What the box says over MQTT: an AsyncAPI document as JSON.
+    pub asyncapi: String,
     /// The daemon's time, with which capture-to-screen latency is measured.
     pub clock: Clock,
 }
@@ -189,6 +192,7 @@ struct Shared {
     status: StatusBoard,
     live: LiveFeed,
     commands: queue::Sender<Command>,
+    asyncapi: Bytes,
     reader: store::Reader,
     metrics: Metrics,
     clock: Clock,
@@ -213,6 +217,7 @@ impl Shared {
             status: ports.status,
             live: ports.live,
             commands: ports.commands,
+            asyncapi: ports.asyncapi.into(),
             reader: ports.reader,
             metrics: ports.metrics,
             clock: ports.clock,

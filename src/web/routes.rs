@@ -49,6 +49,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/commands/{command}", post(command))
         .route("/api/v1/live", get(live::upgrade))
         .route("/api/v1/openapi.json", get(document))
+        .route("/api/v1/asyncapi.json", get(messages))
         .route("/streams/mjpeg", get(streams::mjpeg))
         .route("/streams/snapshot.jpg", get(streams::snapshot))
         .route("/healthz", get(healthz))
@@ -359,6 +360,10 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> impl IntoRespo
 
 async fn document() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], openapi::json())
+}
+
+async fn messages(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], shared.asyncapi.clone())
 }
 
 async fn wrong_method(uri: Uri) -> Problem {

@@ -48,6 +48,7 @@ impl Server {
             commands: sender,
             reader: store.reader(),
             metrics: Metrics::new(),
+            asyncapi: "{}".to_owned(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();

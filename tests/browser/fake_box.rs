@@ -70,6 +70,7 @@ impl FakeBox {
             commands: sender,
             reader,
             metrics: Metrics::new(),
+            asyncapi: "{}".to_owned(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
