@@ -19,6 +19,9 @@ const WILL: Duration = Duration::from_millis(KEEP_ALIVE_S * 1500);
 /// How soon all of the state is back at a broker that lost its memory.
 const BACK: Duration = Duration::from_secs(5);
 
+/// What is told later than 10 s is historical.
+const LATE: Duration = Duration::from_secs(11);
+
 /// Restarts of the broker in which no event may be lost.
 const RESTARTS: usize = 20;
 
@@ -156,6 +159,7 @@ fn told_events(listener: &Listener) -> BTreeMap<String, Message> {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long ago it was is what is tested")]
 fn over_20_restarts_of_the_broker_every_event_is_heard_by_its_id_and_late_ones_are_marked() {
     if !is_installed() {
         return;
@@ -185,6 +189,8 @@ fn over_20_restarts_of_the_broker_every_event_is_heard_by_its_id_and_late_ones_a
     command("pause");
     let away = stored_events(&bench.data()).len();
     assert!(away > RESTARTS, "{away} events are no test");
+    let paused = Instant::now();
+    wait_for("the event to be late", || (paused.elapsed() > LATE).then_some(()));
     daemon.kill();
     broker.start();
     let daemon = bench.start();
@@ -196,6 +202,11 @@ fn over_20_restarts_of_the_broker_every_event_is_heard_by_its_id_and_late_ones_a
     let told = told_events(&listener);
     assert_eq!(told.len(), stored.len());
     assert!(told.values().all(|event| !event.retained), "an event is never retained");
+    // By the time of the store's ids: the last pause was told late, the last start of all is not.
+    let last =
+        |topic: &str| told.values().rfind(|event| event.topic.ends_with(topic)).map(Message::json);
+    assert_eq!(last("/e/paused").expect("a pause was told")["historical"], true);
+    assert_eq!(last("/e/started").expect("a start was told")["historical"], false);
     assert!(daemon.stop().success());
 }
 

@@ -272,7 +272,6 @@ impl Feed {
     fn begin(&mut self, now: &Stamp) {
         tracing::info!(broker = self.broker.place(), "connected");
         self.connected = true;
-        self.attempts = 0;
         self.progress = *now;
         self.refused = None;
         self.board.update(|state| {
@@ -298,7 +297,8 @@ impl Feed {
     }
 
     fn ended(&mut self, error: &PublishError, now: &Stamp) {
-        if self.connected {
+        // A broker that lets in and throws out again is not there.
+        if self.connected && self.attempts == 0 {
             self.lost_at = *now;
         }
         let repeated = self.board.read().reason == Some(error.to_string());
@@ -336,6 +336,7 @@ impl Feed {
         self.progress = *now;
         let Some(sent) = self.link.as_mut().and_then(|link| link.flight.land(id)) else { return };
         if connection::is_taken(reason) {
+            self.attempts = 0;
             if self.refused.as_ref() == Some(&sent.topic) {
                 self.refused = None;
                 self.board.update(|state| state.reason = None);
@@ -476,9 +477,13 @@ impl Feed {
                 self.board.update(|state| (state.waiting, state.oldest) = (waiting, oldest));
             }
             Done::Read(stream, units) => {
+                let some = !units.is_empty();
                 self.telling(stream).read(units);
                 if !self.connected {
                     self.telling(stream).lost();
+                } else if some {
+                    // There may be nothing to say of them.
+                    self.step(stream, &now);
                 }
             }
             Done::Marked(stream, upto) => {
