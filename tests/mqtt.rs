@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use common::mosquitto::{Listener, Message, Mosquitto, is_installed};
 use common::{Daemon, Start, wait_at_most, wait_for};
 
@@ -208,6 +210,97 @@ fn over_20_restarts_of_the_broker_every_event_is_heard_by_its_id_and_late_ones_a
     assert_eq!(last("/e/paused").expect("a pause was told")["historical"], true);
     assert_eq!(last("/e/started").expect("a start was told")["historical"], false);
     assert!(daemon.stop().success());
+}
+
+/// Whether a value is what a schema of the document says, in the words that ours use.
+fn fits(document: &Value, schema: &Value, value: &Value) -> bool {
+    let all = |key: &str| schema[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let fits_one = |schema: &Value| fits(document, schema, value);
+    let is_a = |name: &Value| match name.as_str() {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        _ => false,
+    };
+    let types = match &schema["type"] {
+        Value::Null => true,
+        Value::Array(names) => names.iter().any(is_a),
+        name => is_a(name),
+    };
+    let refers = schema["$ref"]
+        .as_str()
+        .is_none_or(|to| document.pointer(to.trim_start_matches('#')).is_some_and(fits_one));
+    let choices =
+        ["oneOf", "anyOf"].iter().all(|key| all(key).is_empty() || all(key).iter().any(fits_one));
+    let words = all("enum").is_empty() || all("enum").contains(value);
+    let word = schema.get("const").is_none_or(|word| word == value);
+    let complete =
+        all("required").iter().all(|key| key.as_str().is_some_and(|key| value.get(key).is_some()));
+    let parts = schema["properties"].as_object().is_none_or(|properties| {
+        properties
+            .iter()
+            .all(|(key, schema)| value.get(key).is_none_or(|value| fits(document, schema, value)))
+    });
+    let items = schema.get("items").is_none_or(|schema| {
+        value.as_array().is_none_or(|items| items.iter().all(|item| fits(document, schema, item)))
+    });
+    let whole = all("allOf").iter().all(fits_one);
+    types && refers && choices && words && word && complete && parts && items && whole
+}
+
+/// The messages that the document allows under a topic.
+fn allowed<'a>(document: &'a Value, topic: &str) -> Vec<&'a Value> {
+    let levels: Vec<&str> = topic.split('/').collect();
+    let is_of = |channel: &&Value| {
+        let address: Vec<&str> =
+            channel["address"].as_str().unwrap_or_default().split('/').collect();
+        address.len() == levels.len()
+            && address.iter().zip(&levels).all(|(a, level)| a.starts_with('{') || a == level)
+    };
+    let channels = document["channels"].as_object().expect("there are channels");
+    let Some(channel) = channels.values().find(is_of) else { return Vec::new() };
+    let messages = channel["messages"].as_object().expect("a channel has messages");
+    messages
+        .values()
+        .filter_map(|message| {
+            let to = message["$ref"].as_str()?.trim_start_matches('#');
+            document.pointer(to)?.get("payload")
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_said_is_what_the_published_document_describes() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = broker.listen("reticle/#");
+    let bench = Bench::new(&broker, "commands = [\"pause\"]");
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    wait_for("measurements", || {
+        let heard = listener.under("/m/frame").len() > 3 && !listener.under("/m/well").is_empty();
+        heard.then_some(())
+    });
+    wait_for("health", || (!listener.under("/health").is_empty()).then_some(()));
+    broker.say("reticle/v1/lab/box-1/cmd/pause/1", r#"{"status":"init"}"#);
+    wait_for("the command's event", || (!listener.under("/e/commanded").is_empty()).then_some(()));
+    assert!(daemon.stop().success());
+    wait_until(&listener, "stopped");
+    let document = reticle::publish::asyncapi();
+    for heard in listener.heard() {
+        let schemas = allowed(&document, &heard.topic);
+        let value = heard.json();
+        assert!(
+            schemas.iter().any(|schema| fits(&document, schema, &value)),
+            "the document does not describe {heard:?}"
+        );
+    }
 }
 
 #[test]
