@@ -95,8 +95,9 @@ fn a_box_that_is_killed_or_hangs_is_offline_within_one_and_a_half_keep_alives() 
     let hung = Instant::now();
     signal(&daemon, rustix::process::Signal::STOP);
     wait_until(&listener, "offline");
-    // mosquitto looks once a second who is late.
-    assert!(hung.elapsed() <= WILL + Duration::from_secs(1), "hung: {:?}", hung.elapsed());
+    // mosquitto 2.0 looks only every five seconds who is late (keepalive__check), and a little
+    // time goes by until the message is here.
+    assert!(hung.elapsed() <= WILL + Duration::from_secs(6), "hung: {:?}", hung.elapsed());
     signal(&daemon, rustix::process::Signal::CONT);
     wait_until(&listener, "online");
     assert!(daemon.stop().success());

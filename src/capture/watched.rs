@@ -36,6 +36,11 @@ impl Source for Watched {
         let _busy = self.progress.work();
         self.source().rest();
     }
+
+    fn set_exposure(&mut self, us: u32) -> Result<u32, String> {
+        let _busy = self.progress.work();
+        self.source().set_exposure(us)
+    }
 }
 
 impl Drop for Watched {
