@@ -14,7 +14,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/reticle
 TOOLS=$CACHE/tools
 mkdir -p "$TOOLS"
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$CACHE/target}
-export PATH=$TOOLS/bin:$TOOLS/venv/bin:$PATH
+# Servers that tests start (mosquitto) lie where Debian does not let ordinary users look.
+export PATH=$TOOLS/bin:$TOOLS/venv/bin:$PATH:/usr/sbin
 
 # The same words for every script.
 say() { printf '%s\n' "$*" >&2; }
