@@ -10,7 +10,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use common::mosquitto::{self, Mosquitto};
 use common::{Daemon, free_port, reticle};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -52,7 +54,8 @@ impl Bench {
         let config = self.folder.path().join("reticle.toml");
         let mut command = reticle();
         command.arg("check").arg("--json").arg("--config").arg(config).arg("--data").arg(data);
-        command.env_remove("RETICLE_CENTRAL_PASSWORD").env("AWS_EC2_METADATA_DISABLED", "true");
+        command.env_remove("RETICLE_CENTRAL_PASSWORD").env_remove("RETICLE_MQTT_PASSWORD");
+        command.env("AWS_EC2_METADATA_DISABLED", "true");
         command.env("AWS_ACCESS_KEY_ID", "box").env("AWS_SECRET_ACCESS_KEY", "secret");
         command.args(arguments).envs(environment.iter().copied());
         let output = command.output().unwrap();
@@ -101,7 +104,9 @@ fn a_fresh_box_with_the_virtual_microscope_is_fit_and_nothing_is_made() {
         assert_eq!(item(&report, name)["verdict"], "ok", "{report:#}");
         assert_eq!(item(&report, name)["todo"], Value::Null, "{report:#}");
     }
-    assert_eq!(item(&report, "central")["verdict"], "skipped");
+    for name in ["central", "mqtt", "certificates"] {
+        assert_eq!(item(&report, name)["verdict"], "skipped", "{report:#}");
+    }
     assert!(!bench.data().exists(), "a check makes no data folder");
 }
 
@@ -211,6 +216,74 @@ fn a_central_database_that_does_not_answer_or_cannot_be_meant_is_named() {
     assert_wrong(&report, "central", "127.0.0.1");
     let report = Bench::with("[sync.central]\nurl = \"mysql://box@host/lab\"").check(&[]);
     assert_wrong(&report, "central", "must be like postgresql://");
+}
+
+#[test]
+fn a_broker_that_does_not_answer_or_cannot_be_meant_is_named() {
+    let url = format!("mqtt://127.0.0.1:{}", free_port());
+    let report = Bench::with(&format!("[mqtt]\nurl = \"{url}\"")).check(&[]);
+    assert_wrong(&report, "mqtt", &url);
+    let report = Bench::with("[mqtt]\nurl = \"http://127.0.0.1\"").check(&[]);
+    assert_wrong(&report, "mqtt", "it must be like mqtt://");
+}
+
+#[test]
+fn a_broker_that_lets_us_in_is_told_and_one_that_refuses_is_named() {
+    if !mosquitto::is_installed() {
+        return;
+    }
+    let plain = Mosquitto::plain(false);
+    let (_, report) = Bench::with(&format!("[mqtt]\nurl = \"{}\"", plain.url())).check(&[]);
+    assert_eq!(item(&report, "mqtt")["verdict"], "ok", "{report:#}");
+    assert_eq!(wrong(&report), [""; 0], "{report:#}");
+
+    let secure = Mosquitto::secure("user box\ntopic readwrite #\n");
+    let (url, ca) = (secure.url(), secure.ca());
+    let ca = ca.display();
+    // Without the password.
+    let text = format!("[mqtt]\nurl = \"{url}\"\nusername = \"box\"\nca_file = \"{ca}\"");
+    assert_wrong(&Bench::with(&text).check(&[]), "mqtt", &url);
+}
+
+/// A key, and a certificate of that name that ran out a day ago.
+fn expired(folder: &Path) -> (PathBuf, PathBuf) {
+    let openssl = |arguments: &str| {
+        let mut command = Command::new("openssl");
+        let output = command.current_dir(folder).args(arguments.split(' ')).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    openssl(
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout old.key -out old.csr \
+         -subj /CN=old-ca",
+    );
+    openssl("x509 -req -in old.csr -signkey old.key -days -1 -out old.crt");
+    (folder.join("old.key"), folder.join("old.crt"))
+}
+
+#[test]
+fn a_certificate_that_has_run_out_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, certificate) = expired(folder.path());
+    let shown = certificate.display();
+    for key in ["[mqtt]\nca_file", "[mqtt]\ncert_file", "[sync.central]\nca_file"] {
+        let report = Bench::with(&format!("{key} = \"{shown}\"")).check(&[]);
+        assert_wrong(&report, "certificates", "CN=old-ca has run out");
+        let found = item(&report.1, "certificates")["found"].as_str().unwrap();
+        let (table, name) = key.split_once('\n').unwrap();
+        let key = format!("{}.{name}", table.trim_matches(['[', ']']));
+        assert!(found.contains(&key), "{found}");
+    }
+}
+
+#[test]
+fn a_key_that_everybody_may_read_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, _) = expired(folder.path());
+    let bench = Bench::with(&format!("[mqtt]\nkey_file = \"{}\"", key.display()));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(wrong(&bench.check(&[]).1), [""; 0]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_wrong(&bench.check(&[]), "certificates", "everybody may read");
 }
 
 #[test]

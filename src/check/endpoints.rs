@@ -1,10 +1,11 @@
-//! The archive, the central database, and the port of the page. (A message broker goes here, too.)
+//! The archive, the central database, the message broker, and the port of the page.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::{Finding, Scene};
+use crate::publish::{self, Broker, PublishError};
 use crate::sync::central::Central;
 use crate::sync::objects::Archive;
 use crate::sync::throttle::Throttle;
@@ -59,6 +60,21 @@ pub(super) fn central(scene: &Scene) -> Finding {
     })
 }
 
+pub(super) fn mqtt(scene: &Scene) -> Finding {
+    let settings = &scene.settings;
+    let broker = match Broker::open(&settings.mqtt, &settings.r#box.name()) {
+        Err(error) => return unheard(&error),
+        Ok(None) => return Finding::skipped("none is configured"),
+        Ok(Some(broker)) => broker,
+    };
+    answered(async {
+        match Box::pin(broker.probe()).await {
+            Ok(()) => Finding::ok(format!("{} lets us in", broker.place())),
+            Err(error) => unheard(&error),
+        }
+    })
+}
+
 /// What came of it, within the time for a server.
 fn answered(ask: impl Future<Output = Finding>) -> Finding {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -84,6 +100,19 @@ fn refusal(error: &SyncError) -> Finding {
         }
         Remedy::GiveUp | Remedy::Stop => {
             "correct what is named; results wait here meanwhile, nothing is lost"
+        }
+    };
+    Finding::fail(error.to_string(), todo)
+}
+
+fn unheard(error: &PublishError) -> Finding {
+    let todo = match error.remedy {
+        publish::Remedy::Retry => {
+            "look at the network, the broker and the address in [mqtt]; what is to be told waits \
+             here meanwhile, nothing is lost"
+        }
+        publish::Remedy::Stop => {
+            "correct what is named; what is to be told waits here meanwhile, nothing is lost"
         }
     };
     Finding::fail(error.to_string(), todo)

@@ -20,7 +20,7 @@ const TRIAL: &str = "check-trial";
 const SLOW: Duration = Duration::from_millis(200);
 
 /// Bits of the mode: others may read; others may write.
-const OTHERS_READ: u32 = 0o004;
+pub(super) const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
 
 pub(super) fn data(scene: &Scene) -> Finding {
@@ -126,7 +126,8 @@ pub(super) fn permissions(scene: &Scene) -> Finding {
     Finding::worst(findings).unwrap_or_else(|| Finding::ok(well))
 }
 
-fn mode(path: &Path) -> Option<u32> {
+/// Who may do what with it; `None` where it is not there.
+pub(super) fn mode(path: &Path) -> Option<u32> {
     path.metadata().ok().map(|metadata| metadata.permissions().mode())
 }
 

@@ -3,7 +3,8 @@
 //! - One [`Item`] a subject, in the order of [`NAMES`]; each has its section in
 //!   `docs/runbook.md`.
 //! - Looks and does not mend. What it writes is one small file in the data folder, removed at
-//!   once, and one small object in a bucket (`.reticle/probe-<host>`).
+//!   once, and one small object in a bucket (`.reticle/probe-<host>`). At the message broker it is a
+//!   client of another name than the daemon, and says nothing.
 //! - A daemon at work in the data folder is not disturbed: no lock is taken, no camera opened.
 //! - Each probe has a thread and a time limit of its own. One that hangs or panics is one wrong
 //!   item; the others are told all the same.
@@ -36,7 +37,7 @@ const PATIENT: Duration = Duration::from_secs(30);
 const MODEL: Duration = Duration::from_secs(120);
 
 /// The subjects, in the order in which they are told. The words stay.
-pub const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 15] = [
     "configuration",
     "source",
     "model",
@@ -48,6 +49,7 @@ pub const NAMES: [&str; 14] = [
     "throttling",
     "archive",
     "central",
+    "mqtt",
     "certificates",
     "permissions",
     "port",
@@ -213,6 +215,7 @@ fn probe_of(name: &str) -> Option<(Duration, Probe)> {
         "throttling" => (LOCAL, machine::throttling),
         "archive" => (PATIENT, endpoints::archive),
         "central" => (PATIENT, endpoints::central),
+        "mqtt" => (PATIENT, endpoints::mqtt),
         "certificates" => (LOCAL, certificates::certificates),
         "permissions" => (LOCAL, files::permissions),
         "port" => (LOCAL, endpoints::port),

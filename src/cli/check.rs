@@ -16,9 +16,9 @@ const NAME_COLUMNS: usize = 13;
 /// Look over this box: what is right, what is wrong, what to do
 ///
 /// Looks at the configuration, source, model (its golden frame), data folder, disk, memory,
-/// clock, temperature, throttling, archive, central database, certificates, permissions and port.
-/// A running daemon is not disturbed. Ends with exit code 0 when nothing is wrong (what wants a
-/// look is not), with 1 when something is.
+/// clock, temperature, throttling, archive, central database, message broker,
+/// certificates, permissions and port. A running daemon is not disturbed. Ends with exit code 0
+/// when nothing is wrong (what wants a look is not), with 1 when something is.
 ///
 /// With --json: one object with `folder`, `running` (a daemon is at work there), `verdict` (the
 /// worst) and `items`, each with `name`, `verdict` (`ok`, `warn`, `fail`, `skipped`), `found`,
