@@ -353,6 +353,9 @@ fn the_box_page_tells_alarms_and_numbers_and_how_old_they_are() {
     browser.wait_for_text("#alarms", "None known");
     for (width, height, name) in [(800, 480, "box-small"), (390, 844, "box-phone")] {
         browser.resize(width, height);
+        browser.goto(&page_box.url("/"));
+        browser.wait_for_text("#box", "Look");
+        browser.click("#box");
         browser.wait_for_text("#box-stale", "Not measured for");
         let wide = browser.eval(
             "[document.documentElement, document.querySelector('.box-sheet')].some((one) => one.scrollWidth > one.clientWidth)",

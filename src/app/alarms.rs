@@ -282,8 +282,7 @@ mod tests {
     #[test]
     fn everything_that_is_wrong_is_named_once() {
         let mut status = well();
-        let lost = |reason: &str| SourceState::Lost { reason: reason.into(), since: String::new() };
-        status.source = lost("unplugged");
+        status.source = SourceState::Lost { reason: "unplugged".to_owned(), since: String::new() };
         status.save = SaveState::Failing { reason: "disk".to_owned(), since: String::new() };
         status.hold = Some("full".to_owned());
         let destination = |name: &str| SyncState {

@@ -135,7 +135,7 @@ impl Commands {
         trusted: bool,
     ) -> Result<Order, (FailedWord, String)> {
         let bad = |detail: String| (FailedWord::BadRequest, detail);
-        if id.is_empty() || id.len() > LONGEST_ID || !id.bytes().all(|byte| is_plain(byte)) {
+        if id.is_empty() || id.len() > LONGEST_ID || !id.bytes().all(is_plain) {
             return Err(bad("an id is 1 to 64 letters, digits, '-', '_', '.' or ':'".to_owned()));
         }
         let Some(op) = Op::of(op) else {

@@ -4,7 +4,7 @@
 //! operator) is done by two threads beside it; how each part behaves is decided by the pure
 //! modules ([`super::state`], [`super::telling`], [`super::commands`]).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,9 +88,13 @@ pub(super) struct Feed {
     /// Somebody said that this box is gone; say that it is not.
     contradict: bool,
     counting: bool,
-    /// Topic of the last refused message, until one under it is taken.
-    refused: Option<String>,
+    /// Topics under which the broker refused, until it takes something there: each is told once.
+    refused: BTreeSet<String>,
 }
+
+/// Refused topics that are remembered: more than there are, but for those of commands, whose ids
+/// others choose.
+const REFUSED: usize = 64;
 
 impl Feed {
     pub(super) fn new(broker: Broker, ports: Ports, board: PublishBoard) -> Self {
@@ -117,7 +121,7 @@ impl Feed {
             progress: now,
             contradict: false,
             counting: false,
-            refused: None,
+            refused: BTreeSet::new(),
         }
     }
 
@@ -273,7 +277,7 @@ impl Feed {
         tracing::info!(broker = self.broker.place(), "connected");
         self.connected = true;
         self.progress = *now;
-        self.refused = None;
+        self.refused.clear();
         self.board.update(|state| {
             state.connected = true;
             state.reason = None;
@@ -337,8 +341,7 @@ impl Feed {
         let Some(sent) = self.link.as_mut().and_then(|link| link.flight.land(id)) else { return };
         if connection::is_taken(reason) {
             self.attempts = 0;
-            if self.refused.as_ref() == Some(&sent.topic) {
-                self.refused = None;
+            if self.refused.remove(&sent.topic) && self.refused.is_empty() {
                 self.board.update(|state| state.reason = None);
             }
             if let Name::Told(stream, ticket) = sent.name {
@@ -347,9 +350,8 @@ impl Feed {
             }
             return;
         }
-        if self.refused.as_ref() != Some(&sent.topic) {
+        if self.refused.len() < REFUSED && self.refused.insert(sent.topic.clone()) {
             self.trouble(&connection::refusal(&sent.topic, reason));
-            self.refused = Some(sent.topic);
         }
         if let Name::Told(stream, ticket) = sent.name {
             self.telling(stream).refused(ticket, now);

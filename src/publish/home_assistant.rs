@@ -38,7 +38,7 @@ pub(super) fn discovery(topics: &Topics, box_name: &BoxName) -> (String, Value) 
                 "unique_id": format!("{id}_alarm_{word}"),
                 "device_class": "problem",
                 "state_topic": topics.alarm(kind),
-                "value_template": "{{ value_json.state }}",
+                "value_template": "{{ 'online' if value_json.state == 'online' else 'offline' }}",
                 "payload_on": "raised",
                 "payload_off": "cleared",
             }),
