@@ -150,6 +150,7 @@ fn three_panics_in_a_row_end_the_daemon_and_a_fresh_one_has_everything() {
         let saved = saved(&daemon);
         (saved.len() > 2).then_some(saved)
     });
+    daemon.wait_for_log("the segmentation of a frame panicked");
     let ended = now();
     wait_for("the daemon to end", || (!daemon.is_running()).then_some(()));
     daemon.wait_for_log("the thread segment died");

@@ -1,7 +1,7 @@
 //! The lab sees the box: MQTT 5 feeds of state, measurements, events and alarms, and commands.
 //!
 //! Owns the session at the broker and the thread `publish`. What it says and where is in
-//! `payloads.rs` and `topics.rs`, published as an AsyncAPI document ([`asyncapi`]). It owns no
+//! `payloads.rs` and `topics.rs`, published as an AsyncAPI document ([`asyncapi()`]). It owns no
 //! state of the box: it reads the status board and the store, and hands commands on.
 //!
 //! What it promises
