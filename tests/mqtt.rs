@@ -340,3 +340,73 @@ fn with_tls_password_and_acl_a_command_without_rights_is_refused_with_a_reason()
     assert!(daemon.stop().success());
     wait_until(&listener, "stopped");
 }
+
+/// Whoever connects under the box's name throws it out, and ends its session: what was on its
+/// way is forgotten by the broker and by the client library alike.
+#[test]
+fn a_session_that_is_lost_again_and_again_costs_no_event() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = broker.listen("reticle/#");
+    let bench = Bench::new(&broker, "");
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    let command = |word: &str| {
+        let asked = ureq::post(daemon.url(&format!("/api/v1/commands/{word}"))).send_empty();
+        asked.expect("the daemon takes commands");
+    };
+    for _ in 0..RESTARTS {
+        command("pause");
+        broker.take_over("reticle-lab-box-1");
+        command("start");
+    }
+    assert!(daemon.stop().success());
+    // What was not acknowledged before the end is told by the next life.
+    let daemon = bench.start();
+    wait_for("all events", || {
+        let (stored, told) = (stored_events(&bench.data()), told_events(&listener));
+        (stored.len() > RESTARTS && stored.iter().all(|id| told.contains_key(id))).then_some(())
+    });
+    let lost = daemon.json("/api/v1/status")["sync"].as_array().map_or(0, |places| {
+        places.iter().filter(|place| place["quarantined"].as_u64() != Some(0)).count()
+    });
+    assert_eq!(lost, 0, "nothing is given up");
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn a_client_of_others_sees_the_state_and_has_its_request_answered() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = broker.listen("reticle/#");
+    let bench = Bench::new(&broker, "commands = [\"pause\"]");
+    let daemon = bench.start();
+    wait_until(&listener, "online");
+    wait_for("the session", || {
+        let session = listener.under("/twin/session").pop()?.json();
+        (session["run"] == "running").then_some(())
+    });
+    let port = broker.url().rsplit(':').next().map(str::to_owned).expect("a url ends in a port");
+    let output = std::process::Command::new("python3")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/paho.py"))
+        .args([port.as_str(), "reticle/v1/lab/box-1"])
+        .output()
+        .expect("python3 can be started; `scripts/setup test` installs it");
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{complained}");
+    let heard: Value = serde_json::from_slice(&output.stdout).expect("it says JSON");
+    assert_eq!(heard["retained"]["status"]["state"], "online", "{heard}");
+    assert_eq!(heard["retained"]["a/source_lost"]["state"], "cleared", "{heard}");
+    let answers = heard["answers"].as_array().expect("a list");
+    let said: Vec<&Value> = answers.iter().map(|answer| &answer["status"]).collect();
+    assert_eq!(said, ["executing", "successful"]);
+    assert!(answers.iter().all(|answer| answer["correlation"] == "plate 7"), "{heard}");
+    assert!(heard["retained"].as_object().is_some_and(|retained| {
+        retained.keys().all(|topic| !topic.starts_with("e/") && !topic.starts_with("cmd/"))
+    }));
+    assert!(daemon.stop().success());
+}

@@ -147,6 +147,12 @@ impl Mosquitto {
         run(self.client("mosquitto_pub").args(["-q", "1", "-t", topic, "-m", payload]));
     }
 
+    /// Connects under another client's name, without its session: the broker throws the other one
+    /// out, and forgets what was on its way to and from it.
+    pub(crate) fn take_over(&self, client_id: &str) {
+        run(self.client("mosquitto_pub").args(["-i", client_id, "-t", "lab/taken", "-m", ""]));
+    }
+
     /// Listens with a session that outlives the broker's restarts.
     pub(crate) fn listen(&self, filter: &str) -> Listener {
         let mut command = self.client("mosquitto_sub");
