@@ -142,8 +142,7 @@ mod tests {
     }
 
     fn busy() -> Status {
-        let mut status = Status::default();
-        status.newest = Some(Newest {
+        let newest = Newest {
             frame: FrameId::new(),
             sequence: 7,
             captured: "1970-01-01T00:00:02.5Z".to_owned(),
@@ -152,7 +151,8 @@ mod tests {
             focus: f32::NAN,
             ap50: None,
             true_objects: None,
-        });
+        };
+        let mut status = Status { newest: Some(newest), ..Status::default() };
         status.health.at = "1970-01-01T00:00:00Z".to_owned();
         status.health.storage_free_bytes = 5;
         status.alarms.push(Alarm {
@@ -185,14 +185,14 @@ mod tests {
     #[test]
     fn every_value_is_of_its_datatype() {
         for reading in of(&busy()) {
-            let fits = match (&reading.value, reading.datatype) {
+            let fits = matches!(
+                (&reading.value, reading.datatype),
                 (None, _)
-                | (Some(Value::Long(_)), Datatype::UInt64)
-                | (Some(Value::Float(_)), Datatype::Float)
-                | (Some(Value::Boolean(_)), Datatype::Boolean)
-                | (Some(Value::String(_)), Datatype::String) => true,
-                _ => false,
-            };
+                    | (Some(Value::Long(_)), Datatype::UInt64)
+                    | (Some(Value::Float(_)), Datatype::Float)
+                    | (Some(Value::Boolean(_)), Datatype::Boolean)
+                    | (Some(Value::String(_)), Datatype::String)
+            );
             assert!(fits, "{reading:?}");
         }
     }
