@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-use common::mosquitto::{Listener, Mosquitto, is_installed};
+use common::mosquitto::{Listener, Message, Mosquitto, is_installed};
 use common::{Daemon, Start, wait_for};
 
 /// Written from Eclipse Tahu's `sparkplug_b.proto`, not from what the box uses.
@@ -104,6 +104,24 @@ impl Bench {
 
 const SPARKPLUG: &str = "mode = \"sparkplug\"";
 
+/// Told by the tests themselves, to know that somebody listens: nothing is retained, so what is
+/// said before is not heard.
+const LISTENING: &str = "listening";
+
+fn listen(broker: &Mosquitto) -> Listener {
+    let listener = broker.listen_in_hex("#");
+    wait_for("somebody who listens", || {
+        broker.say(LISTENING, "?");
+        (!listener.under(LISTENING).is_empty()).then_some(())
+    });
+    listener
+}
+
+/// Everything that others said.
+fn said(listener: &Listener) -> Vec<Message> {
+    listener.heard().into_iter().filter(|heard| heard.topic != LISTENING).collect()
+}
+
 /// What was heard under a topic, read.
 fn under(listener: &Listener, topic: &str) -> Vec<Payload> {
     let heard = listener.heard().into_iter().filter(|heard| heard.topic == topic);
@@ -142,7 +160,7 @@ fn birth_data_and_death_agree_over_kill_restart_of_the_broker_and_a_stop_in_orde
         return;
     }
     let mut broker = Mosquitto::plain(true);
-    let listener = broker.listen_in_hex("#");
+    let listener = listen(&broker);
     let bench = Bench::new(&broker, SPARKPLUG);
 
     let daemon = bench.start();
@@ -167,11 +185,12 @@ fn birth_data_and_death_agree_over_kill_restart_of_the_broker_and_a_stop_in_orde
     let birth = nth(&listener, BIRTH, 3);
     assert_eq!(birth.seq, Some(0));
     assert!(birth.bd_seq() > Some(0), "one more with every CONNECT: {:?}", birth.bd_seq());
-    let deaths = under(&listener, DEATH).len();
+    let of_this_life =
+        || under(&listener, DEATH).into_iter().find(|death| death.bd_seq() == birth.bd_seq());
+    assert_eq!(of_this_life(), None, "it lives");
     assert!(daemon.stop().success());
-    let death = nth(&listener, DEATH, deaths + 1);
-    assert_eq!(death.bd_seq(), birth.bd_seq(), "a box that is stopped says it itself");
-    assert_eq!(death.metrics.len(), 1);
+    let death = wait_for("the death that a box says itself", of_this_life);
+    assert_eq!((death.metrics.len(), death.seq), (1, None));
 }
 
 #[test]
@@ -180,7 +199,7 @@ fn state_is_told_with_seq_without_holes_and_a_rebirth_says_all_of_it_again() {
         return;
     }
     let broker = Mosquitto::plain(false);
-    let listener = broker.listen_in_hex("#");
+    let listener = listen(&broker);
     let bench = Bench::new(&broker, SPARKPLUG);
     let daemon = bench.start();
     let birth = nth(&listener, BIRTH, 1);
@@ -195,6 +214,9 @@ fn state_is_told_with_seq_without_holes_and_a_rebirth_says_all_of_it_again() {
         assert!(alarm.boolean_value.is_some(), "{alarm:?}");
     }
 
+    // Neither is obeyed: else a birth would say that it is paused, and not data.
+    broker.say_bytes(COMMAND, &command("Node Control/Reboot"));
+    broker.say_bytes(COMMAND, b"no message of Sparkplug");
     post(&daemon, "pause");
     wait_for("the pause", || {
         under(&listener, DATA).iter().find(|data| {
@@ -203,14 +225,11 @@ fn state_is_told_with_seq_without_holes_and_a_rebirth_says_all_of_it_again() {
         })?;
         Some(())
     });
+    assert_eq!(under(&listener, BIRTH).len(), 1);
     wait_for("health", || {
         let free = |data: &Payload| data.metric("Storage/Free Bytes")?.long_value;
         under(&listener, BIRTH).iter().chain(&under(&listener, DATA)).find_map(free)
     });
-    // The first is no command that is obeyed: were it one, there would be a birth more.
-    broker.say_bytes(COMMAND, &command("Node Control/Reboot"));
-    broker.say_bytes(COMMAND, b"no message of Sparkplug");
-    assert_eq!(under(&listener, BIRTH).len(), 1);
     broker.say_bytes(COMMAND, &command("Node Control/Rebirth"));
     let again = nth(&listener, BIRTH, 2);
     assert_eq!((again.seq, again.bd_seq()), (Some(0), birth.bd_seq()), "the same life");
@@ -232,20 +251,21 @@ fn state_is_told_with_seq_without_holes_and_a_rebirth_says_all_of_it_again() {
     let mut next = 0;
     let mut known = names(&birth);
     known.sort();
-    for heard in listener.heard() {
+    for heard in said(&listener) {
         assert!(!heard.retained, "{heard:?}");
-        let payload = read(&heard.payload);
         match heard.topic.as_str() {
             BIRTH => next = 0,
-            DATA => assert!(names(&payload).iter().all(|name| known.binary_search(name).is_ok())),
-            DEATH | COMMAND => {
-                let qos = if heard.topic == DEATH { "1" } else { "0" };
-                assert_eq!(heard.qos, qos, "{heard:?}");
+            DATA => {}
+            DEATH => {
+                assert_eq!(heard.qos, "1", "{heard:?}");
                 continue;
             }
+            COMMAND => continue,
             _ => panic!("{} is no topic of an edge node", heard.topic),
         }
         assert_eq!(heard.qos, "0", "{heard:?}");
+        let payload = read(&heard.payload);
+        assert!(names(&payload).iter().all(|name| known.binary_search(name).is_ok()));
         assert_eq!(payload.seq, Some(next), "{}", heard.topic);
         next = (next + 1) % 256;
     }
@@ -257,28 +277,27 @@ fn the_two_ways_of_speaking_never_mix() {
         return;
     }
     let broker = Mosquitto::plain(false);
-    let listener = broker.listen_in_hex("#");
+    let listener = listen(&broker);
     let ours = Bench::new(&broker, "");
     let daemon = ours.start();
     wait_for("a frame", || (!listener.under("/m/frame").is_empty()).then_some(()));
     assert!(daemon.stop().success());
-    let heard = listener.heard();
+    let heard = said(&listener);
     assert!(heard.iter().all(|heard| heard.topic.starts_with("reticle/v1/")), "{heard:?}");
 
-    drop(broker);
-    drop(listener);
     let broker = Mosquitto::plain(false);
-    let listener = broker.listen_in_hex("#");
+    let listener = listen(&broker);
     let theirs = Bench::new(&broker, SPARKPLUG);
     let daemon = theirs.start();
     nth(&listener, DATA, 2);
-    let status = daemon.json("/api/v1/status");
-    let sync = status["sync"].as_array().unwrap();
-    let waits = |sync: &&serde_json::Value| sync["destination"] == "broker";
-    let destination = sync.iter().find(waits).unwrap();
+    let destination = wait_for("the broker among the destinations", || {
+        let status = daemon.json("/api/v1/status");
+        let sync = status["sync"].as_array()?;
+        sync.iter().find(|sync| sync["destination"] == "broker").cloned()
+    });
     assert_eq!(destination["waiting"], 0, "nothing waits for a broker that is not told all");
     assert!(daemon.stop().success());
     nth(&listener, DEATH, 1);
-    let heard = listener.heard();
+    let heard = said(&listener);
     assert!(heard.iter().all(|heard| heard.topic.starts_with("spBv1.0/lab/")), "{heard:?}");
 }

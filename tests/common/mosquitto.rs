@@ -70,8 +70,10 @@ impl Mosquitto {
         let port = free_port();
         let at = folder.path().display();
         // As root mosquitto becomes another user, who could not read the folder.
-        let mut text =
-            format!("listener {port} 127.0.0.1\n{settings}user root\nmax_queued_messages 0\n");
+        let mut text = format!(
+            "listener {port} 127.0.0.1\n{settings}user root\nmax_queued_messages 0\n\
+             queue_qos0_messages true\n"
+        );
         if persistent {
             // Written at once: a killed broker has forgotten nothing that it acknowledged.
             write!(

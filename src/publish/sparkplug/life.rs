@@ -19,7 +19,8 @@ const BD_SEQ: &str = "bdSeq";
 #[derive(Default)]
 pub(super) struct Life {
     /// Number of the life in its birth and in its death. From 0 in every start of the daemon and
-    /// one more with every CONNECT, as the specification has it, round and round after 255.
+    /// one more with every CONNECT, as the specification has it, round and round after 255. An
+    /// attempt counts, too: nobody knows whether the broker keeps its will.
     bd_seq: Option<u8>,
     born: Option<Born>,
 }
