@@ -85,7 +85,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     )?;
     store.deliver_to(destinations.deliveries())?;
     let broker = Broker::open(&settings.mqtt, &settings.r#box.name())?;
-    store.tell_to(broker.as_ref().map(Broker::place).as_deref())?;
+    let told_all = broker.as_ref().filter(|broker| broker.tells_all());
+    store.tell_to(told_all.map(Broker::place).as_deref())?;
     let store = store.report_to(stages.writer.clone());
 
     let board = StatusBoard::new();

@@ -63,14 +63,14 @@ pub(super) fn central(scene: &Scene) -> Finding {
 pub(super) fn mqtt(scene: &Scene) -> Finding {
     let settings = &scene.settings;
     let broker = match Broker::open(&settings.mqtt, &settings.r#box.name()) {
-        Err(error) => return unheard(&error),
+        Err(error) => return unheard(&error, settings.mqtt.mode),
         Ok(None) => return Finding::skipped("none is configured"),
         Ok(Some(broker)) => broker,
     };
     answered(async {
         match Box::pin(broker.probe()).await {
             Ok(()) => Finding::ok(format!("{} lets us in", broker.place())),
-            Err(error) => unheard(&error),
+            Err(error) => unheard(&error, settings.mqtt.mode),
         }
     })
 }
@@ -105,17 +105,18 @@ fn refusal(error: &SyncError) -> Finding {
     Finding::fail(error.to_string(), todo)
 }
 
-fn unheard(error: &PublishError) -> Finding {
+fn unheard(error: &PublishError, mode: publish::Mode) -> Finding {
     let todo = match error.remedy {
-        publish::Remedy::Retry => {
-            "look at the network, the broker and the address in [mqtt]; what is to be told waits \
-             here meanwhile, nothing is lost"
-        }
-        publish::Remedy::Stop => {
-            "correct what is named; what is to be told waits here meanwhile, nothing is lost"
+        publish::Remedy::Retry => "look at the network, the broker and the address in [mqtt]",
+        publish::Remedy::Stop => "correct what is named",
+    };
+    let meanwhile = match mode {
+        publish::Mode::Reticle => "what is to be told waits here meanwhile, nothing is lost",
+        publish::Mode::Sparkplug => {
+            "results are safe here; what happens meanwhile is not told later (Sparkplug)"
         }
     };
-    Finding::fail(error.to_string(), todo)
+    Finding::fail(error.to_string(), format!("{todo}; {meanwhile}"))
 }
 
 pub(super) fn port(scene: &Scene) -> Finding {

@@ -93,6 +93,8 @@ impl<T> Flight<T> {
 
     fn outgoing(&mut self, outgoing: &Outgoing) {
         match *outgoing {
+            // QoS 0 has no id, and nobody says whether it came.
+            Outgoing::Publish(0) => {}
             Outgoing::Publish(id) => {
                 let message = match self.collided.take() {
                     Some((collided, message)) if collided == id => Some(message),
@@ -207,6 +209,22 @@ impl<T> Link<T> {
         Ok(())
     }
 
+    /// Hands bytes over as they are, not retained: QoS 1 where they have a name, else QoS 0. False
+    /// where that cannot be now.
+    pub(super) fn hand_over_bytes(
+        &mut self,
+        topic: String,
+        payload: Vec<u8>,
+        name: Option<T>,
+    ) -> bool {
+        let qos = if name.is_some() { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+        let handed = self.client.try_publish(topic, qos, false, payload).is_ok();
+        if let Some(name) = name.filter(|_| handed) {
+            self.flight.hand(name);
+        }
+        handed
+    }
+
     /// Asks for commands, and for what is said of this box by others: its own late wills.
     pub(super) fn subscribe(&self, status: &str, commands: Option<&str>) -> bool {
         // Not "no local": a broker may take the will of our earlier connection for our own words.
@@ -227,6 +245,14 @@ impl<T> Link<T> {
             return;
         }
         while let Some(Ok(_)) = self.events.recv().await {}
+    }
+}
+
+/// Waits for what the broker says; for ever where there is no connection.
+pub(super) async fn hear<T>(link: &mut Option<Link<T>>, place: &str) -> Heard {
+    match link {
+        Some(link) => link.hear(place).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -385,6 +411,16 @@ mod tests {
         let mut fallen = flight.fall();
         fallen.sort_unstable();
         assert_eq!(fallen, [0, 1, 2, 3]);
+        assert_eq!(flight.len(), 0);
+    }
+
+    #[test]
+    fn what_nobody_acknowledges_takes_the_place_of_nothing_that_is_on_its_way() {
+        let mut flight = Flight::default();
+        flight.hand("death");
+        flight.outgoing(&Outgoing::Publish(0));
+        flight.outgoing(&Outgoing::Publish(1));
+        assert_eq!(flight.land(1), Some("death"));
         assert_eq!(flight.len(), 0);
     }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::commands::{Asked, Commands, Order, Reply, Said};
-use super::connection::{self, Heard, Link, Outbound};
+use super::connection::{self, Heard, Link, Outbound, hear};
 use super::error::{PublishError, Remedy};
 use super::home_assistant;
 use super::payloads::{CommandAnswer, Presence, PresenceState};
@@ -535,13 +535,6 @@ impl Feed {
         {
             tracing::debug!("the broker does not close the connection");
         }
-    }
-}
-
-async fn hear(link: &mut Option<Link<Sent>>, place: &str) -> Heard {
-    match link {
-        Some(link) => link.hear(place).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -12,6 +12,9 @@
 //! 3. The broker says `offline` when the box is gone without a word.
 //! 4. A command is done once or not at all, and is always answered. Without settings, none is.
 //! 5. Nothing here makes capture, segmentation or the store wait.
+//!
+//! With `mqtt.mode = "sparkplug"` another feed speaks in its stead, with promises of its own:
+//! [`sparkplug`]. Only the last one above is the same.
 
 mod asyncapi;
 mod commands;
@@ -21,6 +24,7 @@ mod feed;
 mod home_assistant;
 mod options;
 mod payloads;
+mod sparkplug;
 mod state;
 mod target;
 mod telling;
@@ -34,7 +38,7 @@ use tokio::sync::oneshot;
 pub use asyncapi::asyncapi;
 pub use commands::Order;
 pub use error::{PublishError, Remedy};
-pub use options::{Measurements, Op, Options};
+pub use options::{Measurements, Mode, Op, Options};
 pub use target::{PASSWORD_CREDENTIAL, PASSWORD_VARIABLE};
 
 use self::target::Target;
@@ -64,6 +68,9 @@ impl Broker {
     /// A setting that cannot be meant, by its key.
     pub fn open(options: &Options, box_name: &BoxName) -> Result<Option<Self>, PublishError> {
         let Some(url) = &options.url else { return Ok(None) };
+        if options.mode == Mode::Sparkplug {
+            sparkplug::fits(options)?;
+        }
         let password = target::password(
             std::env::var_os(PASSWORD_VARIABLE),
             std::env::var_os("CREDENTIALS_DIRECTORY"),
@@ -78,7 +85,19 @@ impl Broker {
 
     /// As `mqtts://host:8883/reticle/v1/lab/box-1`.
     pub fn place(&self) -> String {
-        format!("{}/{}", self.target.url(), self.topics.root())
+        match self.options.mode {
+            Mode::Reticle => format!("{}/{}", self.target.url(), self.topics.root()),
+            Mode::Sparkplug => {
+                let BoxName { site, name } = &self.box_name;
+                format!("{}/{}/{site}/{name}", self.target.url(), sparkplug::NAMESPACE)
+            }
+        }
+    }
+
+    /// Whether every event and every result is told, once acknowledged and not before. Then the
+    /// store must keep how far that is; else nothing waits for this broker.
+    pub fn tells_all(&self) -> bool {
+        self.options.mode == Mode::Reticle
     }
 
     /// Connects under another name, and disconnects.
@@ -206,9 +225,16 @@ pub fn spawn(broker: Broker, ports: Ports) -> std::io::Result<Publishing> {
     let (stop, stopping) = oneshot::channel();
     let board = PublishBoard::default();
     board.update(|state| state.place = broker.place());
-    let feed = feed::Feed::new(broker, ports, board.clone());
-    let thread = std::thread::Builder::new()
-        .name("publish".to_owned())
-        .spawn(move || runtime.block_on(Box::pin(feed.run(stopping))))?;
+    let thread = std::thread::Builder::new().name("publish".to_owned());
+    let thread = match broker.options.mode {
+        Mode::Reticle => {
+            let feed = feed::Feed::new(broker, ports, board.clone());
+            thread.spawn(move || runtime.block_on(Box::pin(feed.run(stopping))))
+        }
+        Mode::Sparkplug => {
+            let node = sparkplug::Node::new(broker, ports, board.clone());
+            thread.spawn(move || runtime.block_on(Box::pin(node.run(stopping))))
+        }
+    }?;
     Ok(Publishing { thread, stop, board })
 }

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 pub struct Options {
     /// `mqtt://host:1883` or, encrypted, `mqtts://host:8883`. Left out: off.
     pub url: Option<String>,
+    /// What is spoken: `reticle` (JSON under `reticle/v1/`) or `sparkplug` (Sparkplug B 3.0 under
+    /// `spBv1.0/`, for SCADA systems). Never both. In `sparkplug` there are no commands, nothing
+    /// is told later, and `session_expiry_s` and `measurements` mean nothing.
+    pub mode: Mode,
     /// Name of this box at the broker, other than all others'. Left out: `reticle-SITE-BOX`.
     pub client_id: Option<String>,
     /// User at the broker. The password comes from the environment variable
@@ -40,6 +44,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             url: None,
+            mode: Mode::Reticle,
             client_id: None,
             username: None,
             ca_file: None,
@@ -52,6 +57,16 @@ impl Default for Options {
             home_assistant: false,
         }
     }
+}
+
+/// What is spoken at the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Our own topics, in JSON.
+    Reticle,
+    /// Sparkplug B 3.0.
+    Sparkplug,
 }
 
 /// What may be asked for over the network.

@@ -13,7 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::PublishError;
-use super::options::Options;
+use super::options::{Mode, Options};
 use crate::domain::facts::BoxName;
 
 /// Environment variable with the password.
@@ -39,7 +39,9 @@ pub(super) struct Target {
     client_id: String,
     credentials: Option<(String, String)>,
     keep_alive: Duration,
+    /// Zero where no session outlives its connection.
     session_expiry_s: u32,
+    clean: bool,
 }
 
 impl Target {
@@ -78,6 +80,7 @@ impl Target {
             Some(own) => own.clone(),
             None => format!("reticle-{}-{}", box_name.site, box_name.name),
         };
+        let clean = options.mode == Mode::Sparkplug;
         let credentials = options.username.clone().map(|user| (user, password.unwrap_or_default()));
         Ok(Self {
             host,
@@ -86,7 +89,9 @@ impl Target {
             client_id,
             credentials,
             keep_alive: Duration::from_secs(options.keep_alive_s.into()),
-            session_expiry_s: options.session_expiry_s,
+            // Sparkplug asks for both: its host believes only what was said after the last birth.
+            session_expiry_s: if clean { 0 } else { options.session_expiry_s },
+            clean,
         })
     }
 
@@ -100,10 +105,10 @@ impl Target {
         self.keep_alive
     }
 
-    /// For the feed: its session outlives the connection.
+    /// For the feed: its session outlives the connection, but for that of Sparkplug.
     pub(super) fn options(&self, will: Option<LastWill>) -> MqttOptions {
         let mut options = self.base(self.client_id.clone(), self.session_expiry_s);
-        options.set_clean_start(false);
+        options.set_clean_start(self.clean);
         if let Some(will) = will {
             options.set_last_will(will);
         }
@@ -289,6 +294,18 @@ mod tests {
         assert_eq!(target.options(None).client_id(), "reticle-lab-box-1");
         assert!(!target.options(None).clean_start());
         assert_eq!(target.probe_options().client_id(), "reticle-lab-box-1-check");
+    }
+
+    #[test]
+    fn sparkplug_begins_every_connection_without_a_session() {
+        let expiry = |mode| {
+            let options = Options { mode, ..Options::default() };
+            let options = Target::of("mqtt://b", &options, &named(), None).unwrap().options(None);
+            let properties = options.connect_properties().unwrap();
+            (options.clean_start(), properties.session_expiry_interval)
+        };
+        assert_eq!(expiry(Mode::Sparkplug), (true, Some(0)));
+        assert_eq!(expiry(Mode::Reticle), (false, Some(86_400)));
     }
 
     #[test]

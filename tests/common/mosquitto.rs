@@ -70,8 +70,10 @@ impl Mosquitto {
         let port = free_port();
         let at = folder.path().display();
         // As root mosquitto becomes another user, who could not read the folder.
-        let mut text =
-            format!("listener {port} 127.0.0.1\n{settings}user root\nmax_queued_messages 0\n");
+        let mut text = format!(
+            "listener {port} 127.0.0.1\n{settings}user root\nmax_queued_messages 0\n\
+             queue_qos0_messages true\n"
+        );
         if persistent {
             // Written at once: a killed broker has forgotten nothing that it acknowledged.
             write!(
@@ -147,6 +149,14 @@ impl Mosquitto {
         run(self.client("mosquitto_pub").args(["-q", "1", "-t", topic, "-m", payload]));
     }
 
+    /// Sends bytes with mosquitto_pub, QoS 0.
+    pub(crate) fn say_bytes(&self, topic: &str, payload: &[u8]) {
+        let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");
+        #[expect(clippy::disallowed_methods, reason = "a test's file need not last")]
+        std::fs::write(file.path(), payload).expect("the temporary file can be written");
+        run(self.client("mosquitto_pub").args(["-t", topic, "-f"]).arg(file.path()));
+    }
+
     /// Connects under another client's name, without its session: the broker throws the other one
     /// out, and forgets what was on its way to and from it.
     pub(crate) fn take_over(&self, client_id: &str) {
@@ -155,9 +165,18 @@ impl Mosquitto {
 
     /// Listens with a session that outlives the broker's restarts.
     pub(crate) fn listen(&self, filter: &str) -> Listener {
+        self.listen_as("listener", filter, "%p")
+    }
+
+    /// The same for payloads that are no text: they are told in hex.
+    pub(crate) fn listen_in_hex(&self, filter: &str) -> Listener {
+        self.listen_as("listener-in-hex", filter, "%x")
+    }
+
+    fn listen_as(&self, name: &str, filter: &str, payload: &str) -> Listener {
         let mut command = self.client("mosquitto_sub");
-        command.args(["-i", "listener", "-c", "-x", "86400", "-q", "1", "-t", filter]);
-        command.args(["-F", "%t\t%r\t%q\t%p"]);
+        command.args(["-i", name, "-c", "-x", "86400", "-q", "1", "-t", filter]);
+        command.args(["-F", &format!("%t\t%r\t%q\t{payload}")]);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -170,8 +189,8 @@ impl Mosquitto {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let mut parts = line.splitn(4, '\t');
                 let mut next = || parts.next().unwrap_or_default().to_owned();
-                let (topic, retained, _qos, payload) = (next(), next() == "1", next(), next());
-                let message = Message { topic, retained, payload };
+                let (topic, retained, qos, payload) = (next(), next() == "1", next(), next());
+                let message = Message { topic, retained, qos, payload };
                 into.lock().unwrap_or_else(PoisonError::into_inner).push(message);
             }
         });
@@ -190,6 +209,8 @@ impl Drop for Mosquitto {
 pub(crate) struct Message {
     pub(crate) topic: String,
     pub(crate) retained: bool,
+    /// `0` or `1`.
+    pub(crate) qos: String,
     pub(crate) payload: String,
 }
 
