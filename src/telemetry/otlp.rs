@@ -125,7 +125,9 @@ mod tests {
         for sound in ["http://collector:4318", "https://lab.example/otlp/", "http://[::1]:4318"] {
             assert_eq!(complaint(sound), None);
         }
-        for wrong in ["", "collector:4318", "grpc://collector:4317", "http://", "http:///v1", "http://a b"] {
+        for wrong in
+            ["", "collector:4318", "grpc://collector:4317", "http://", "http:///v1", "http://a b"]
+        {
             assert!(complaint(wrong).is_some(), "{wrong}");
         }
     }

@@ -127,7 +127,9 @@ fn distributions(name: &str, samples: &[Sample], times: Times) -> Vec<HistogramD
         let bound = labels.iter().position(|(key, _)| key == "le").map(|at| labels.remove(at).1);
         match (part, bound) {
             ("_bucket", Some(bound)) => {
-                let (Ok(bound), Ok(count)) = (bound.parse(), sample.value.parse()) else { continue };
+                let (Ok(bound), Ok(count)) = (bound.parse(), sample.value.parse()) else {
+                    continue;
+                };
                 found.entry(labels).or_default().up_to.push((bound, count));
             }
             ("_sum", None) => found.entry(labels).or_default().sum = sample.value.parse().ok(),

@@ -77,11 +77,12 @@ where
     T::Span: Send + Sync + 'static,
 {
     let at = |stamp: &Stamp| at(&way.captured, stamp);
-    let root = SpanBuilder::from_name("frame").with_start_time(at(&way.captured)).with_attributes([
-        KeyValue::new("reticle.frame", way.frame.to_string()),
-        KeyValue::new("reticle.sequence", i64::try_from(way.sequence).unwrap_or(i64::MAX)),
-        KeyValue::new("reticle.objects", i64::from(way.objects)),
-    ]);
+    let root =
+        SpanBuilder::from_name("frame").with_start_time(at(&way.captured)).with_attributes([
+            KeyValue::new("reticle.frame", way.frame.to_string()),
+            KeyValue::new("reticle.sequence", i64::try_from(way.sequence).unwrap_or(i64::MAX)),
+            KeyValue::new("reticle.objects", i64::from(way.objects)),
+        ]);
     let root = tracer.build_with_context(root, &Context::new());
     let context = Context::new().with_span(root);
     let part = |name: &'static str, parent: &Context, from: SystemTime, to: SystemTime| {
