@@ -4,6 +4,7 @@
 //! and pace of spans) and `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds between two sets of numbers).
 
 use std::fmt;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -26,9 +27,6 @@ const EVERY: Duration = Duration::from_secs(15);
 /// Overrides [`EVERY`], in milliseconds.
 const EVERY_VARIABLE: &str = "OTEL_METRIC_EXPORT_INTERVAL";
 
-/// How often the end looks whether the last numbers are gone.
-const LAST_POLL: Duration = Duration::from_millis(10);
-
 /// How long the last numbers may take at the end.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -39,7 +37,14 @@ pub struct Export(Arc<Inner>);
 struct Inner {
     spans: Spans,
     shutdown: Shutdown,
-    numbers: Mutex<Option<JoinHandle<()>>>,
+    numbers: Mutex<Option<Numbers>>,
+}
+
+/// The thread of the numbers.
+struct Numbers {
+    thread: JoinHandle<()>,
+    /// Closed when the thread is at its end: a thread cannot be joined for some time only.
+    ended: Receiver<()>,
 }
 
 impl fmt::Debug for Export {
@@ -59,9 +64,11 @@ impl Export {
         let spans = Spans::new(target, &client, &attributes)?;
         let shutdown = Shutdown::new();
         let every = every(std::env::var(EVERY_VARIABLE).ok().as_deref());
-        let numbers = thread::Builder::new().name("otlp".to_owned()).spawn({
+        let (alive, ended) = sync_channel(1);
+        let thread = thread::Builder::new().name("otlp".to_owned()).spawn({
             let shutdown = shutdown.clone();
             move || {
+                let _alive = alive;
                 let started_ns = wall_ns(&clock);
                 loop {
                     let is_last = shutdown.wait(every);
@@ -73,7 +80,8 @@ impl Export {
                 }
             }
         })?;
-        Ok(Self(Arc::new(Inner { spans, shutdown, numbers: Mutex::new(Some(numbers)) })))
+        let numbers = Mutex::new(Some(Numbers { thread, ended }));
+        Ok(Self(Arc::new(Inner { spans, shutdown, numbers })))
     }
 
     /// The result of a frame was committed. Never waits.
@@ -86,15 +94,9 @@ impl Export {
         self.0.shutdown.request();
         self.0.spans.stop();
         let numbers = self.0.numbers.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(numbers) = numbers else { return };
-        // A thread cannot be joined for some time only.
-        let never = Shutdown::new();
-        let mut waited = Duration::ZERO;
-        while !numbers.is_finished() && waited < LAST {
-            never.wait(LAST_POLL);
-            waited += LAST_POLL;
-        }
-        if numbers.is_finished() && numbers.join().is_err() {
+        let Some(Numbers { thread, ended }) = numbers else { return };
+        let is_ended = ended.recv_timeout(LAST) == Err(RecvTimeoutError::Disconnected);
+        if is_ended && thread.join().is_err() {
             tracing::error!("the thread otlp panicked; this is a fault in Reticle");
         }
     }
