@@ -8,6 +8,7 @@
 //! sync          store reader              store queue (claims, receipts), destinations
 //! publish       status board,             broker, store queue (what was told, commands),
 //!               store reader              command queue
+//! otlp          status board, metrics     the collector, where one is configured
 //! web           status board, live feed,  command queue
 //!               store reader
 //! control (main) command queue, signals   gate, store queue (sessions, events), monitor, watchdog
@@ -42,6 +43,7 @@ use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Outcome, Store};
 use crate::sync;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp;
 use crate::web::{self, LiveFeed, LiveFrame};
 
 mod alarms;
@@ -93,6 +95,14 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let live = LiveFeed::new();
     let metrics = Metrics::new();
     let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone(), &settings.store);
+    let viewers = web::Seats::default();
+    let export = {
+        let (metrics, board) = (metrics.clone(), board.clone());
+        let (viewers, now) = (viewers.clone(), clock.clone());
+        let render = move || metrics.render(&board.read(), viewers.taken(), &now.now());
+        export(settings, clock, render)?
+    };
+    monitor.exports(export.clone());
     let source = settings.source.spec.to_string();
     monitor.starts(&source, &segmenter.model().name, recovery.unclean);
     prove(&mut segmenter, clock, &monitor);
@@ -181,6 +191,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         reader,
         metrics,
         asyncapi: publish::asyncapi().to_string(),
+        viewers,
         clock: clock.clone(),
     };
     // The page goes last: it can say that the rest is draining.
@@ -210,12 +221,32 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     join(thread, name);
     page_shutdown.request();
     join(serving, "web");
+    if let Some(export) = export {
+        export.stop();
+    }
     if let Some(name) = died {
         // What was committed is safe; a fresh process is better than one without a stage.
         anyhow::bail!("the thread {name} died, which is a fault in Reticle; start it again");
     }
     tracing::info!("stopped; everything captured is on disk");
     Ok(())
+}
+
+/// What sends to the collector, where there is one. `render` gives the numbers of `/metrics`.
+fn export(
+    settings: &Settings,
+    clock: &Clock,
+    render: impl Fn() -> String + Send + 'static,
+) -> anyhow::Result<Option<otlp::Export>> {
+    let Some(endpoint) = &settings.log.otlp_endpoint else { return Ok(None) };
+    let target = otlp::Target {
+        endpoint: endpoint.clone(),
+        trace_every: settings.log.otlp_trace_every,
+        sender: settings.r#box.name(),
+    };
+    let export = otlp::Export::start(&target, Box::new(render), clock.clone())?;
+    tracing::info!(endpoint, "sending traces and metrics by OTLP");
+    Ok(Some(export))
 }
 
 /// Shows on the package's golden frame that this box segments as it should.
@@ -336,6 +367,7 @@ fn segment_frames(
                 continue;
             }
         };
+        let segmented = monitor.now();
         let agreement = frame
             .truth
             .as_deref()
@@ -349,7 +381,7 @@ fn segment_frames(
         // Shown before it is handed on: a slow disk must not hold the live view.
         live.publish(Arc::new(shown));
         if let Some(session) = session.of(&frame) {
-            monitor.awaits_save(&frame);
+            monitor.awaits_save(&segmentation, segmented);
             to_store.send(Job::Commit { session, segmentation });
         }
     }

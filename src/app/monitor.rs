@@ -15,6 +15,7 @@ use crate::domain::alarm::AlarmKind;
 use crate::domain::event::{Event, What};
 use crate::domain::frame::Frame;
 use crate::domain::health::Health;
+use crate::domain::segmentation::{Segmentation, Timings};
 use crate::domain::session::Session;
 use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use crate::publish::{PublishBoard, PublishState};
@@ -22,6 +23,7 @@ use crate::store::{self, Delivery, Outcome};
 use crate::telemetry;
 use crate::telemetry::host::Host;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::otlp::{Export, Way};
 use crate::web::LiveFrame;
 
 /// Frames over which capture-to-saved times are told.
@@ -59,10 +61,22 @@ struct Watch {
     limits: Limits,
 }
 
+/// What is known of a frame while its result is on its way to the disk.
+struct Awaited {
+    sequence: u64,
+    objects: u32,
+    captured: Stamp,
+    segmented: Stamp,
+    timings: Timings,
+    handed_on: Stamp,
+}
+
 #[derive(Default)]
 struct Inner {
-    /// When frames were captured whose result is on its way to the disk.
-    awaited: HashMap<FrameId, Stamp>,
+    /// Frames whose result is on its way to the disk.
+    awaited: HashMap<FrameId, Awaited>,
+    /// What sends the ways of frames to a collector, where there is one.
+    export: Option<Export>,
     /// Capture to committed, in milliseconds.
     save_ms: Recent<SAVE_TIMES>,
     /// Time, frames captured, frames segmented.
@@ -72,6 +86,13 @@ struct Inner {
     broker: Option<PublishBoard>,
     /// What happened, on its way into the store.
     events: VecDeque<Event>,
+}
+
+impl Awaited {
+    fn way(self, frame: FrameId, saved: Stamp) -> Way {
+        let Self { sequence, objects, captured, segmented, timings, handed_on } = self;
+        Way { frame, sequence, objects, captured, segmented, timings, handed_on, saved }
+    }
 }
 
 impl Monitor {
@@ -259,13 +280,31 @@ impl Monitor {
         self.board.update(|status| status.sync = sync);
     }
 
-    /// A frame's result goes to the store now.
-    pub(super) fn awaits_save(&self, frame: &Frame) {
+    /// The ways of frames are sent to a collector.
+    pub(super) fn exports(&self, export: Option<Export>) {
+        self.with(|inner| inner.export = export);
+    }
+
+    /// What time it is for those who report.
+    pub(super) fn now(&self) -> Stamp {
+        self.clock.now()
+    }
+
+    /// A frame's result, which was there at `segmented`, goes to the store now.
+    pub(super) fn awaits_save(&self, result: &Segmentation, segmented: Stamp) {
+        let awaited = Awaited {
+            sequence: result.frame.sequence,
+            objects: result.labels.count(),
+            captured: result.frame.captured,
+            segmented,
+            timings: result.timings,
+            handed_on: self.clock.now(),
+        };
         self.with(|inner| {
             if inner.awaited.len() >= AWAITED {
                 inner.awaited.clear();
             }
-            inner.awaited.insert(frame.id, frame.captured);
+            inner.awaited.insert(result.frame.id, awaited);
         });
     }
 
@@ -300,11 +339,14 @@ impl Monitor {
             Outcome::Saved(record) => {
                 let now = self.clock.now();
                 let times = self.with(|inner| {
-                    let captured = inner.awaited.remove(&record.frame());
-                    if let Some(captured) = captured {
-                        let took = now.since(&captured);
+                    let awaited = inner.awaited.remove(&record.frame());
+                    if let Some(awaited) = awaited {
+                        let took = now.since(&awaited.captured);
                         inner.save_ms.add(took.as_secs_f32() * 1e3);
                         self.metrics.saved(took);
+                        if let Some(export) = &inner.export {
+                            export.frame(&awaited.way(record.frame(), now));
+                        }
                     }
                     inner.save_ms.percentiles([50, 95])
                 });

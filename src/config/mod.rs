@@ -140,6 +140,12 @@ impl Settings {
                 found.push((key, "must be one line of at most 120 characters".to_owned()));
             }
         }
+        let endpoint = self.log.otlp_endpoint.as_deref();
+        found.extend(
+            endpoint
+                .and_then(telemetry::otlp::complaint)
+                .map(|complaint| ("log.otlp_endpoint", complaint)),
+        );
         found
     }
 }

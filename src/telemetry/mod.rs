@@ -1,4 +1,4 @@
-//! Logging set-up, [`metrics`], and what the process knows of itself.
+//! Logging set-up, [`metrics`], [`otlp`], and what the process knows of itself.
 //!
 //! Logs go to stderr, where systemd and containers expect them, or to the journal with their
 //! fields; nothing here writes files.
@@ -18,6 +18,8 @@ pub mod metrics;
 
 pub mod host;
 
+pub mod otlp;
+
 /// Environment variable that overrides the configured level, module by module if wanted:
 /// `RETICLE_LOG=warn,reticle::capture=trace`.
 pub const FILTER_VARIABLE: &str = "RETICLE_LOG";
@@ -25,7 +27,7 @@ pub const FILTER_VARIABLE: &str = "RETICLE_LOG";
 /// What is logged, and how: the table `[log]`. The environment variable `RETICLE_LOG`
 /// overrides the level, module by module if wanted (`warn,reticle::capture=trace`).
 #[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -36,6 +38,23 @@ pub struct Options {
     /// `text` for people, `json` for one JSON object a line, `journal` for the journal of
     /// systemd with its fields. On a terminal, and where there is no journal, that is `text`.
     pub format: Format,
+    /// Where traces and metrics go by OTLP over HTTP, as `http://collector:4318`. Left out:
+    /// nowhere. Only a build with the feature `otlp` takes it; `/metrics` is in every build.
+    pub otlp_endpoint: Option<String>,
+    /// One in so many saved frames is traced.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub otlp_trace_every: u32,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            level: Level::default(),
+            format: Format::default(),
+            otlp_endpoint: None,
+            otlp_trace_every: 10,
+        }
+    }
 }
 
 /// The least consequence that is logged.

@@ -124,6 +124,8 @@ pub struct Ports {
     pub metrics: Metrics,
     /// What the box says over MQTT: an AsyncAPI document as JSON.
     pub asyncapi: String,
+    /// How many look at the live view; the page counts them.
+    pub viewers: Seats,
     /// The daemon's time, with which capture-to-screen latency is measured.
     pub clock: Clock,
 }
@@ -226,7 +228,7 @@ impl Shared {
                 longest: options.preview_px,
                 quality: options.preview_quality,
             },
-            viewers: Seats::default(),
+            viewers: ports.viewers,
             streams: Seats::default(),
             screen: Mutex::default(),
             stop,
@@ -248,9 +250,9 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     stop.wait_for(|stop| *stop).await.ok();
 }
 
-/// Counts who is connected, so that there is a bound.
+/// Counts who is connected, so that there is a bound. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
-struct Seats(Arc<AtomicUsize>);
+pub struct Seats(Arc<AtomicUsize>);
 
 /// One connection's place; free again when dropped.
 struct Seat(Seats);
@@ -263,7 +265,8 @@ impl Seats {
         Some(Seat(self.clone()))
     }
 
-    fn taken(&self) -> usize {
+    /// How many are taken.
+    pub fn taken(&self) -> usize {
         self.0.load(Ordering::SeqCst)
     }
 }

@@ -49,6 +49,7 @@ impl Server {
             reader: store.reader(),
             metrics: Metrics::new(),
             asyncapi: "{}".to_owned(),
+            viewers: super::Seats::default(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
