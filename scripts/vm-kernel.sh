@@ -2,6 +2,7 @@
 # Sourced by vm-camera and vm-service, after env.sh: $kernel is the folder of Debian's kernel
 # (vmlinuz, modules.dep, kernel/), unpacked once into the cache. Wants $work, a scratch folder.
 
+: "${work:?a scratch folder}"
 VM=$CACHE/vm
 mkdir -p "$VM"
 
@@ -10,7 +11,7 @@ if ! compgen -G "$VM/linux-image-*/kernel/fs/ext4/ext4.ko" >/dev/null; then
     package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
     [ -n "$package" ] || die "apt knows no linux-image-amd64: run apt-get update, or use Debian"
     say "downloading $package, once (70 MB)"
-    (cd "$work" && apt-get -q download "$package" >&2) || die "apt-get could not download $package"
+    (cd "$work" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2) || die "apt-get could not download $package"
     mkdir "$work/package"
     at='./lib/modules/*/kernel'
     dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb |
