@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench ui cross test-cross vm-camera model dist install
+.PHONY: help run test check faults bench ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -47,6 +47,10 @@ test-cross: ## segment one image with the aarch64 build under qemu and with the 
 vm-camera: ## a real kernel with a virtual camera in qemu, and our program on it
 	@scripts/setup vm
 	@scripts/vm-camera $(ARGS)
+
+vm-service: ## a Debian with systemd in qemu, and our service in it: start, sandbox, watchdog, power cut
+	@scripts/setup vm
+	@scripts/vm-service $(ARGS)
 
 model: ## train the base model again (an hour of one core); wants RETICLE_DATA
 	@scripts/model $(ARGS)
