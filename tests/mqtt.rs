@@ -392,7 +392,7 @@ fn a_client_of_others_sees_the_state_and_has_its_request_answered() {
     });
     let port = broker.url().rsplit(':').next().map(str::to_owned).expect("a url ends in a port");
     let output = std::process::Command::new("python3")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/paho.py"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/readers/mqtt_client.py"))
         .args([port.as_str(), "reticle/v1/lab/box-1"])
         .output()
         .expect("python3 can be started; `scripts/setup test` installs it");

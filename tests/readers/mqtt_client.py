@@ -1,7 +1,7 @@
 """A client of the Eclipse Foundation's making: takes a command through MQTT 5's own request and
 response, and says what it heard as one JSON document on stdout. tests/mqtt.rs looks at it.
 
-Usage: paho.py PORT ROOT, with ROOT as reticle/v1/lab/box-1.
+Usage: mqtt_client.py PORT ROOT, with ROOT as reticle/v1/lab/box-1.
 """
 
 import json
