@@ -71,6 +71,7 @@ impl FakeBox {
             reader,
             metrics: Metrics::new(),
             asyncapi: "{}".to_owned(),
+            viewers: web::Seats::default(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
