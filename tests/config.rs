@@ -113,7 +113,8 @@ fn a_known_key_in_the_wrong_table_is_told_its_place() {
 fn an_unknown_key_like_no_other_is_answered_with_all_there_are() {
     assert_eq!(
         Files::with("[log]\nxyzzy = 1\n").complaint(),
-        "reticle.toml:2: `log.xyzzy` is not a known key; in [log] there are `level`, `format`\n"
+        "reticle.toml:2: `log.xyzzy` is not a known key; in [log] there are `level`, `format`, `otlp_endpoint`, \
+         `otlp_trace_every`\n"
     );
 }
 
