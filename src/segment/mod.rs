@@ -19,6 +19,7 @@ use crate::imagefile::{Limits, MAX_PIXELS};
 pub mod focus;
 pub mod golden;
 mod hull;
+pub mod scale;
 pub mod instances;
 pub mod measure;
 pub mod network;

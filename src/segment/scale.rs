@@ -1,0 +1,282 @@
+//! From a frame's own scale to the model's, and back.
+//!
+//! A model knows objects of about one diameter, and instruments have other magnifications. Frames
+//! are enlarged or reduced by powers of two only: then no pixel has to be invented from odd
+//! fractions, objects come out 0.7 to 1.4 times as large as the model's own (which it has been
+//! trained for), and a slightly different estimate gives the same result.
+
+use crate::domain::frame::{Frame, Pixels};
+use crate::domain::label_image::LabelImage;
+
+use super::normalise::Span;
+
+/// A power of two by which a frame is enlarged (positive) or reduced (negative).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Scale(i8);
+
+impl Scale {
+    /// The frame as it is.
+    pub const NATIVE: Self = Self(0);
+
+    /// Objects of 3 pixels can be enlarged, not recognised.
+    const LARGEST: i8 = 1;
+
+    /// Objects 16 times as large as the model's.
+    const SMALLEST: i8 = -4;
+
+    /// The scale at which objects of `diameter` pixels are nearest to the model's `own`.
+    pub fn for_diameter(diameter: f32, own: f32) -> Self {
+        let octaves = (own / diameter).log2();
+        if !octaves.is_finite() {
+            return Self::NATIVE;
+        }
+        Self(octaves.round().clamp(f32::from(Self::SMALLEST), f32::from(Self::LARGEST)) as i8)
+    }
+
+    /// How many times as long an edge gets.
+    pub fn factor(self) -> f32 {
+        f32::from(self.0).exp2()
+    }
+
+    /// Pixels along an edge of `length` pixels.
+    pub fn length(self, length: usize) -> usize {
+        if self.0 >= 0 { length << self.0 } else { length.div_ceil(1 << -self.0) }
+    }
+}
+
+/// Normalised grey values at some scale, row-major.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plane {
+    /// Pixels a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// About 0 to 1.
+    pub values: Vec<f32>,
+}
+
+impl Plane {
+    /// `frame` at `scale`: reduced by averaging, enlarged by linear interpolation, so that every
+    /// pixel counts as much as any other.
+    pub fn of(frame: &Frame, grey: Span, scale: Scale) -> Self {
+        let values = match &frame.pixels {
+            Pixels::U8(values) => values.iter().map(|&value| grey.apply(value.into())).collect(),
+            Pixels::U16(values) => values.iter().map(|&value| grey.apply(value)).collect(),
+        };
+        let mut plane =
+            Self { width: frame.width as usize, height: frame.height as usize, values };
+        for _ in scale.0..0 {
+            plane = plane.halved();
+        }
+        for _ in 0..scale.0 {
+            plane = plane.doubled();
+        }
+        plane
+    }
+
+    /// Means of 2×2 pixels; of what is there at an odd edge.
+    fn halved(&self) -> Self {
+        let (width, height) = (self.width.div_ceil(2), self.height.div_ceil(2));
+        let mut values = Vec::with_capacity(width * height);
+        for y in 0..height {
+            let upper = self.row(2 * y);
+            let lower = self.row((2 * y + 1).min(self.height - 1));
+            values.extend(upper.chunks(2).zip(lower.chunks(2)).map(|(upper, lower)| {
+                let (first, last) = (0, upper.len() - 1);
+                (upper[first] + upper[last] + lower[first] + lower[last]) * 0.25
+            }));
+        }
+        Self { width, height, values }
+    }
+
+    /// Each pixel becomes 2×2, interpolated between centres; edges are repeated.
+    fn doubled(&self) -> Self {
+        let mut values = Vec::with_capacity(4 * self.values.len());
+        let mut mixed = Vec::with_capacity(self.width);
+        for y in 0..self.height {
+            for other in [y.saturating_sub(1), (y + 1).min(self.height - 1)] {
+                mixed.clear();
+                mixed.extend(
+                    self.row(y).iter().zip(self.row(other)).map(|(near, far)| quarter(*near, *far)),
+                );
+                for (x, &value) in mixed.iter().enumerate() {
+                    values.push(quarter(value, mixed[x.saturating_sub(1)]));
+                    values.push(quarter(value, mixed[(x + 1).min(self.width - 1)]));
+                }
+            }
+        }
+        Self { width: 2 * self.width, height: 2 * self.height, values }
+    }
+
+    fn row(&self, y: usize) -> &[f32] {
+        &self.values[y * self.width..(y + 1) * self.width]
+    }
+}
+
+/// A quarter of the way from one to the other.
+fn quarter(near: f32, far: f32) -> f32 {
+    0.75 * near + 0.25 * far
+}
+
+/// Labels that were found at `scale`, at the frame's own `width × height`.
+///
+/// A pixel gets the label with the largest share of what lies under it; a tie goes to an object
+/// rather than to background, and else to the smaller label.
+pub fn to_frame(labels: &LabelImage, scale: Scale, width: u32, height: u32) -> LabelImage {
+    let (columns, rows) = (taps(width as usize, scale), taps(height as usize, scale));
+    let stride = labels.width() as usize;
+    let found = labels.labels();
+    let mut out = Vec::with_capacity(width as usize * height as usize);
+    for row in &rows {
+        let upper = &found[row.at[0] * stride..][..stride];
+        let lower = &found[row.at[1] * stride..][..stride];
+        out.extend(columns.iter().map(|column| {
+            let candidates = [
+                upper[column.at[0]],
+                upper[column.at[1]],
+                lower[column.at[0]],
+                lower[column.at[1]],
+            ];
+            if candidates.iter().all(|&label| label == candidates[0]) {
+                return candidates[0];
+            }
+            let shares = [
+                row.share[0] * column.share[0],
+                row.share[0] * column.share[1],
+                row.share[1] * column.share[0],
+                row.share[1] * column.share[1],
+            ];
+            largest_share(candidates, shares)
+        }));
+    }
+    LabelImage::new(width, height, out).expect("one label for each pixel").relabelled()
+}
+
+/// Two neighbours along one axis, and how much each counts, in parts of 32.
+#[derive(Clone, Copy)]
+struct Tap {
+    at: [usize; 2],
+    share: [u32; 2],
+}
+
+/// For each of `length` pixels of the frame, what lies under it at `scale`.
+fn taps(length: usize, scale: Scale) -> Vec<Tap> {
+    let last = scale.length(length) - 1;
+    (0..length)
+        .map(|pixel| {
+            if scale.0 > 0 {
+                // The middle two of the pixels it became.
+                let middle = (pixel << scale.0) + (1 << (scale.0 - 1));
+                return Tap { at: [middle - 1, middle], share: [16, 16] };
+            }
+            // Centre in units of 1/32 of a pixel there: (pixel + ½) / 2^n − ½.
+            let unit = 32_i64 >> -scale.0;
+            let centre = (2 * pixel as i64 + 1) * unit / 2 - 16;
+            let left = centre.div_euclid(32);
+            let right_share = centre.rem_euclid(32) as u32;
+            let at = |index: i64| usize::try_from(index).unwrap_or(0).min(last);
+            Tap { at: [at(left), at(left + 1)], share: [32 - right_share, right_share] }
+        })
+        .collect()
+}
+
+fn largest_share(candidates: [u32; 4], shares: [u32; 4]) -> u32 {
+    let share_of = |label: u32| -> u32 {
+        candidates.iter().zip(shares).filter(|(other, _)| **other == label).map(|(_, s)| s).sum()
+    };
+    let key = |label: u32| (share_of(label), label != 0, u32::MAX - label);
+    candidates.into_iter().max_by_key(|&label| key(label)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn objects_come_out_between_0_7_and_1_4_times_the_models_own() {
+        for diameter in [5.1_f32, 8.0, 14.3, 20.0, 28.0, 33.0, 60.0, 100.0, 220.0] {
+            let scaled = diameter * Scale::for_diameter(diameter, 20.0).factor();
+            assert!((14.1..28.3).contains(&scaled) || diameter < 7.1, "{diameter}: {scaled}");
+        }
+        assert_eq!(Scale::for_diameter(0.0, 20.0), Scale::NATIVE);
+        assert_eq!(Scale::for_diameter(3.0, 20.0), Scale(1));
+        assert_eq!(Scale::for_diameter(f32::NAN, 20.0), Scale::NATIVE);
+    }
+
+    fn plane(width: usize, values: &[f32]) -> Plane {
+        Plane { width, height: values.len() / width, values: values.to_vec() }
+    }
+
+    #[test]
+    fn reducing_averages_and_an_odd_edge_averages_what_is_there() {
+        let reduced = plane(3, &[1.0, 3.0, 5.0, 5.0, 7.0, 9.0, 0.0, 2.0, 4.0]).halved();
+        assert_eq!(reduced, plane(2, &[4.0, 7.0, 1.0, 4.0]));
+    }
+
+    #[test]
+    fn enlarging_interpolates_between_centres() {
+        let enlarged = plane(2, &[0.0, 4.0]).doubled();
+        assert_eq!(enlarged, plane(4, &[0.0, 1.0, 3.0, 4.0, 0.0, 1.0, 3.0, 4.0]));
+    }
+
+    proptest! {
+        #[test]
+        fn the_mean_stays_when_a_plane_is_enlarged_and_reduced_again(
+            values in proptest::collection::vec(0.0_f32..1.0, 12)
+        ) {
+            let before = plane(4, &values);
+            let after = before.doubled().halved();
+            prop_assert_eq!((after.width, after.height), (4, 3));
+            let mean = |plane: &Plane| plane.values.iter().sum::<f32>() / 12.0;
+            prop_assert!((mean(&before) - mean(&after)).abs() < 0.1);
+        }
+
+        #[test]
+        fn squares_keep_their_size_over_any_scale(octaves in -3_i8..=1, edge in 2_usize..5) {
+            // Squares of `edge` pixels at the scale, one apart, on a frame of 64².
+            let scale = Scale(octaves);
+            let length = scale.length(64);
+            let index = |at: usize| (at / (2 * edge), at % (2 * edge) < edge);
+            let labels = (0..length * length)
+                .map(|at| {
+                    let ((column, inside), (row, also)) = (index(at % length), index(at / length));
+                    if inside && also { (row * 40 + column + 1) as u32 } else { 0 }
+                })
+                .collect();
+            let found = LabelImage::new(length as u32, length as u32, labels).unwrap().relabelled();
+            let back = to_frame(&found, scale, 64, 64);
+            prop_assert_eq!(back.count(), found.count());
+            prop_assert!(back.is_contiguous());
+            let share = |image: &LabelImage| {
+                image.labels().iter().filter(|label| **label != 0).count() as f32
+                    / image.labels().len() as f32
+            };
+            prop_assert!((share(&found) - share(&back)).abs() < 0.13, "{} {}", share(&found), share(&back));
+        }
+    }
+
+    #[test]
+    fn what_was_found_at_the_frames_own_scale_stays_as_it_is() {
+        let labels: Vec<u32> = (0..35).map(|at| u32::from(at % 3 == 0) * (at / 3 + 1)).collect();
+        let found = LabelImage::new(7, 5, labels).unwrap().relabelled();
+        assert_eq!(to_frame(&found, Scale::NATIVE, 7, 5), found);
+    }
+
+    #[test]
+    fn a_reduced_frames_label_covers_the_pixels_it_was_made_of() {
+        let found = LabelImage::new(2, 1, vec![1, 2]).unwrap();
+        let back = to_frame(&found, Scale(-2), 8, 4);
+        let row = [1, 1, 1, 1, 2, 2, 2, 2];
+        assert_eq!(back.labels(), row.repeat(4));
+    }
+
+    #[test]
+    fn a_tie_goes_to_the_object() {
+        assert_eq!(largest_share([0, 3, 0, 3], [16, 16, 16, 16]), 3);
+        assert_eq!(largest_share([5, 3, 5, 3], [16, 16, 16, 16]), 3);
+        assert_eq!(largest_share([0, 3, 0, 0], [10, 20, 1, 1]), 3);
+        assert_eq!(largest_share([0, 3, 0, 0], [10, 20, 10, 5]), 0);
+    }
+}
