@@ -6,10 +6,11 @@
 : "${work:?a scratch folder}"
 arch=${arch:-amd64}
 VM=$CACHE/vm
+[ "$arch" = amd64 ] || VM=$VM/$arch
 mkdir -p "$VM"
 
 # Only what is needed of its 400 MB. The cloud kernels have no vivid.
-if ! compgen -G "$VM/linux-image-*-$arch/kernel/fs/ext4/ext4.ko" >/dev/null; then
+if ! compgen -G "$VM/linux-image-*/kernel/fs/ext4/ext4.ko" >/dev/null; then
     package=$(apt-cache depends "linux-image-$arch:$arch" | sed -n "s/^ *Depends: \(linux-image-[0-9].*-$arch\)\(:$arch\)\?$/\1/p")
     [ -n "$package" ] || die "apt knows no linux-image-$arch:$arch: run apt-get update, or use Debian"
     say "downloading $package, once (70 MB)"
@@ -27,7 +28,7 @@ if ! compgen -G "$VM/linux-image-*-$arch/kernel/fs/ext4/ext4.ko" >/dev/null; the
     rm -rf "${VM:?}/$package" "$work/package" "$work"/linux-image-*.deb
     mv "$work/$package" "$VM/"
 fi
-kernel=$(compgen -G "$VM/linux-image-*-$arch/modules.dep" | sort -V | tail -n 1)
+kernel=$(compgen -G "$VM/linux-image-*/modules.dep" | sort -V | tail -n 1)
 kernel=${kernel%/modules.dep}
 
 # The files of these modules, each after what it stands on.
