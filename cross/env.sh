@@ -9,6 +9,7 @@ CROSS_TOOLCHAIN=debian
 if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$CROSS_TARGET/lib" ] &&
     [ "$(command -v rustc)" != /usr/bin/rustc ]; then
     CROSS_TOOLCHAIN=rustup
+    CROSS_TARGET_DIR=$CACHE/target-aarch64-rustup
 fi
 
 # cross_cargo ARGS...: cargo, with what it, cc and bindgen must know.

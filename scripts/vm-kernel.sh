@@ -1,17 +1,20 @@
 # shellcheck shell=bash
 # Sourced by vm-camera and vm-service, after env.sh: $kernel is the folder of Debian's kernel
-# (vmlinuz, modules.dep, kernel/), unpacked once into the cache. Wants $work, a scratch folder.
+# (vmlinuz, modules.dep, kernel/), unpacked once into the cache. Wants $work, a scratch folder; and
+# $arch, Debian's name of the processor, unless it is amd64.
 
 : "${work:?a scratch folder}"
+arch=${arch:-amd64}
 VM=$CACHE/vm
+[ "$arch" = amd64 ] || VM=$VM/$arch
 mkdir -p "$VM"
 
 # Only what is needed of its 400 MB. The cloud kernels have no vivid.
 if ! compgen -G "$VM/linux-image-*/kernel/fs/ext4/ext4.ko" >/dev/null; then
-    package=$(apt-cache depends linux-image-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
-    [ -n "$package" ] || die "apt knows no linux-image-amd64: run apt-get update, or use Debian"
+    package=$(apt-cache depends "linux-image-$arch:$arch" | sed -n "s/^ *Depends: \(linux-image-[0-9].*-$arch\)\(:$arch\)\?$/\1/p")
+    [ -n "$package" ] || die "apt knows no linux-image-$arch:$arch: run apt-get update, or use Debian"
     say "downloading $package, once (70 MB)"
-    (cd "$work" && apt-get -q -o APT::Sandbox::User=root download "$package" >&2) || die "apt-get could not download $package"
+    (cd "$work" && apt-get -q -o APT::Sandbox::User=root download "$package:$arch" >&2) || die "apt-get could not download $package"
     mkdir "$work/package"
     at='./lib/modules/*/kernel'
     dpkg-deb --fsys-tarfile "$work"/linux-image-*.deb |

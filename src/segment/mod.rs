@@ -16,6 +16,7 @@ use crate::domain::frame::Frame;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
 
+pub mod engine;
 pub mod focus;
 pub mod golden;
 mod hull;
@@ -26,6 +27,7 @@ pub mod network;
 pub mod normalise;
 pub mod package;
 pub mod tile;
+mod with_tract;
 
 use instances::Maps;
 use package::ModelPackage;

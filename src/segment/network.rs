@@ -1,54 +1,75 @@
-//! Running the network on tiles, with tract.
+//! Running the network on tiles: by [`super::engine`], or by tract if the engine does not know
+//! the network.
 
-use std::collections::BTreeMap;
-use std::io::Cursor;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
-use tract_onnx::prelude::{
-    DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTensor, TValue, Tensor,
-    TypedSimplePlan, tvec,
-};
-use tract_onnx::tract_hir::infer::InferenceFact;
 
+use super::engine::{Engine, Planes, Workspace, read_onnx};
 use super::instances::Maps;
 use super::normalise::Span as GreySpan;
 use super::tile::{Grid, Span};
+use super::with_tract::WithTract;
 use crate::domain::frame::Frame;
 
-/// Maps the network gives; each comes as 2×2 sub-pixels.
+/// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
+/// output of 1/n of the tile's height and width.
 const MAPS: usize = 3;
 
 /// The network cannot be prepared or run.
 #[derive(Debug, thiserror::Error)]
-#[error("{doing}: {reason}; the model package does not fit this program")]
+#[error("the network: {doing}: {reason}; the model package does not fit this program")]
 pub struct NetworkError {
     doing: &'static str,
     reason: String,
 }
 
 impl NetworkError {
-    fn new(doing: &'static str, error: &impl std::fmt::Debug) -> Self {
+    pub(super) fn new(doing: &'static str, error: &impl std::fmt::Debug) -> Self {
         Self { doing, reason: format!("{error:?}") }
     }
 }
 
-type Plan = Arc<TypedSimplePlan>;
-
-/// A network with a prepared plan for each tile size met so far.
+/// A network ready to run.
 pub struct Network {
-    onnx: Vec<u8>,
-    plans: Mutex<BTreeMap<usize, Plan>>,
+    runner: Runner,
+}
+
+enum Runner {
+    Ours {
+        engine: Engine,
+        /// Not in use now. There are as many as tiles were ever run at the same time.
+        idle: Mutex<Idle>,
+    },
+    Tract(WithTract),
+}
+
+/// Workspaces for tiles of one edge: frames of other sizes seldom mix.
+#[derive(Default)]
+struct Idle {
+    edge: usize,
+    workspaces: Vec<Workspace>,
 }
 
 impl Network {
-    /// Reads a network from ONNX and prepares it once, so that a wrong file is known now.
+    /// Reads a network from ONNX and runs it once, so that a wrong file is known now.
     ///
     /// # Errors
-    /// When it is not ONNX, or does not take `[1,1,H,W]` to `[1,12,H/2,W/2]`.
+    /// When it is not ONNX, or does not take `[1,1,H,W]` to three maps (see [`MAPS`]).
     pub fn new(onnx: Vec<u8>) -> Result<Self, NetworkError> {
-        let network = Self { onnx, plans: Mutex::new(BTreeMap::new()) };
-        network.plan(Grid::for_frame(1, 1).edge)?;
+        let engine = read_onnx(&onnx)
+            .map_err(|error| error.to_string())
+            .and_then(|graph| Engine::new(&graph).map_err(|error| error.to_string()));
+        let runner = match engine {
+            Ok(engine) => Runner::Ours { engine, idle: Mutex::default() },
+            Err(reason) => {
+                tracing::warn!(%reason, "the network will run several times slower than it could");
+                Runner::Tract(WithTract::new(onnx))
+            }
+        };
+        let network = Self { runner };
+        let edge = Grid::for_frame(1, 1).edge;
+        network.tile(edge, |image| image.fill(0.0), |_| ())?;
         Ok(network)
     }
 
@@ -56,112 +77,149 @@ impl Network {
     /// current rayon pool; the result does not depend on how many do.
     ///
     /// # Errors
-    /// When tract fails.
+    /// When the network does not give the maps.
     pub fn run(&self, frame: &Frame, grey: GreySpan, maps: &mut Maps) -> Result<(), NetworkError> {
         let (width, height) = (frame.width as usize, frame.height as usize);
         let grid = Grid::for_frame(width, height);
-        let plan = self.plan(grid.edge)?;
         maps.width = width;
         maps.height = height;
         for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact] {
             map.resize(width * height, 0.0);
         }
-        // In waves, so that the outputs waiting to be put together stay few for huge frames.
-        let wave = 4 * rayon::current_num_threads();
-        for tiles in grid.tiles().chunks(wave) {
-            let outputs: Vec<_> = tiles
-                .par_iter()
-                .map(|&(row, column)| {
-                    let input = cut(frame, grey, grid.edge, row, column);
-                    let input = Tensor::from_shape(&[1, 1, grid.edge, grid.edge], &input)
-                        .map_err(|error| NetworkError::new("cannot make the input", &error))?;
-                    plan.run(tvec![TValue::from(input.into_tensor())])
-                        .map_err(|error| NetworkError::new("cannot run the network", &error))
-                })
-                .collect();
-            for (&(row, column), output) in tiles.iter().zip(outputs) {
-                let output = output?;
-                let values = output[0]
-                    .to_plain_array_view::<f32>()
-                    .map_err(|error| NetworkError::new("cannot read the maps", &error))?;
-                let values = values
-                    .as_slice()
-                    .ok_or_else(|| NetworkError::new("cannot read the maps", &"not contiguous"))?;
-                put(values, grid.edge, row, column, maps);
-            }
-        }
-        Ok(())
+        // Writing a tile's maps takes a twentieth of what computing them does, so that
+        // threads seldom wait for each other.
+        let maps = Mutex::new(maps);
+        grid.tiles().par_iter().try_for_each(|&(row, column)| {
+            self.tile(
+                grid.edge,
+                |image| cut(frame, grey, grid.edge, row, column, image),
+                |output| {
+                    let mut maps = maps.lock().unwrap_or_else(PoisonError::into_inner);
+                    output.put(row, column, &mut maps);
+                },
+            )
+        })
     }
 
-    fn plan(&self, edge: usize) -> Result<Plan, NetworkError> {
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = plans.get(&edge) {
-            return Ok(Arc::clone(plan));
+    /// Runs one tile of `edge × edge` that `fill` writes; `read` gets what comes out.
+    fn tile(
+        &self,
+        edge: usize,
+        fill: impl FnOnce(&mut [f32]),
+        read: impl FnOnce(Output<'_>),
+    ) -> Result<(), NetworkError> {
+        match &self.runner {
+            Runner::Ours { engine, idle } => {
+                let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+                let waiting = {
+                    let mut idle = lock();
+                    if idle.edge != edge {
+                        *idle = Idle { edge, workspaces: vec![] };
+                    }
+                    idle.workspaces.pop()
+                };
+                let mut workspace = match waiting {
+                    Some(workspace) => workspace,
+                    None => engine
+                        .workspace(edge, edge)
+                        .map_err(|error| NetworkError::new("cannot run it", &error))?,
+                };
+                fill(workspace.image_mut());
+                let planes = engine.run(&mut workspace);
+                let shape = planes.shape();
+                let shape = [shape.channels, shape.height, shape.width];
+                read(Output { values: Values::Blocks(planes), fine: fine(shape, edge)? });
+                let mut idle = lock();
+                if idle.edge == edge {
+                    idle.workspaces.push(workspace);
+                }
+                Ok(())
+            }
+            Runner::Tract(tract) => {
+                let mut image = vec![0.0; edge * edge];
+                fill(&mut image);
+                let (values, shape) = tract.run(&image, edge)?;
+                let values = Values::Plain { values: &values, edge: shape[2] };
+                read(Output { values, fine: fine(shape, edge)? });
+                Ok(())
+            }
         }
-        let plan = prepare(&self.onnx, edge)?;
-        plans.insert(edge, Arc::clone(&plan));
-        Ok(plan)
     }
 }
 
-/// One plan for one concrete tile size: with symbolic sizes tract takes twice as long.
-fn prepare(onnx: &[u8], edge: usize) -> Result<Plan, NetworkError> {
-    let doing = "cannot prepare the network";
-    let plan = tract_onnx::onnx()
-        .model_for_read(&mut Cursor::new(onnx))
-        .and_then(|model| {
-            model
-                .with_input_fact(0, InferenceFact::dt_shape(DatumType::F32, [1, 1, edge, edge]))?
-                .into_optimized()?
-                .into_runnable()
-        })
-        .map_err(|error| NetworkError::new(doing, &error))?;
-    let shape = plan
-        .model()
-        .output_fact(0)
-        .map_err(|error| NetworkError::new(doing, &error))?
-        .shape
-        .as_concrete()
-        .map(<[usize]>::to_vec);
-    let expected = [1, 4 * MAPS, edge / 2, edge / 2];
-    if shape.as_deref() != Some(&expected[..]) {
-        return Err(NetworkError::new(
-            doing,
-            &format!("its output is {shape:?}, not {expected:?}"),
-        ));
+/// Sub-pixels along an edge of one output pixel.
+fn fine([channels, height, width]: [usize; 3], edge: usize) -> Result<usize, NetworkError> {
+    let fine = edge / width.max(1);
+    if (channels, height, width) == (MAPS * fine * fine, edge / fine.max(1), edge / fine.max(1)) {
+        return Ok(fine);
     }
-    Ok(plan)
+    let shape = [channels, height, width];
+    Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
+}
+
+/// What the network gave for one tile.
+struct Output<'a> {
+    values: Values<'a>,
+    fine: usize,
+}
+
+enum Values<'a> {
+    Blocks(&'a Planes),
+    /// `[channel][y][x]`, with `edge` columns and rows.
+    Plain {
+        values: &'a [f32],
+        edge: usize,
+    },
+}
+
+impl Output<'_> {
+    /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
+    fn put(&self, row: Span, column: Span, maps: &mut Maps) {
+        let fine = self.fine;
+        let width = maps.width;
+        let columns = column.from - column.start..column.to - column.start;
+        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact];
+        for (map, plane) in planes.into_iter().enumerate() {
+            for y in row.from..row.to {
+                let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
+                let channel = fine * (fine * map + dy);
+                let out = &mut plane[y * width + column.from..y * width + column.to];
+                // One sub-pixel column at a time: no division for each pixel.
+                for dx in 0..fine {
+                    let first = (dx + fine - columns.start % fine) % fine;
+                    let coarse_x = (columns.start + first) / fine;
+                    let out = out.iter_mut().skip(first).step_by(fine);
+                    let channel = channel + dx;
+                    match self.values {
+                        Values::Blocks(planes) => {
+                            let line = &planes.row(channel / 16, coarse_y)[coarse_x..];
+                            for (out, block) in out.zip(line) {
+                                *out = block.0[channel % 16];
+                            }
+                        }
+                        Values::Plain { values, edge } => {
+                            let line = &values[(channel * edge + coarse_y) * edge..][..edge];
+                            for (out, value) in out.zip(&line[coarse_x..]) {
+                                *out = *value;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Normalised pixels of one tile. Beyond the frame, its last row and column are repeated.
-fn cut(frame: &Frame, grey: GreySpan, edge: usize, row: Span, column: Span) -> Vec<f32> {
+fn cut(frame: &Frame, grey: GreySpan, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
     let (width, height) = (frame.width as usize, frame.height as usize);
-    let mut tile = Vec::with_capacity(edge * edge);
-    for y in row.start..row.start + edge {
-        let line = y.min(height - 1) * width;
-        let inside = column.start..(column.start + edge).min(width);
-        let missing = edge - inside.len();
-        tile.extend(inside.map(|x| grey.apply(frame.pixels.get(line + x))));
-        tile.extend(std::iter::repeat_n(tile[tile.len() - 1], missing));
-    }
-    tile
-}
-
-/// Writes the part of a tile's output that it answers for, sub-pixels to their places.
-fn put(values: &[f32], edge: usize, row: Span, column: Span, maps: &mut Maps) {
-    let half = edge / 2;
-    let width = maps.width;
-    let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact];
-    for (map, plane) in planes.into_iter().enumerate() {
-        for y in row.from..row.to {
-            let inner = y - row.start;
-            let channel = 4 * map + 2 * (inner % 2);
-            let line = |sub: usize| &values[((channel + sub) * half + inner / 2) * half..][..half];
-            let (even, odd) = (line(0), line(1));
-            let out = &mut plane[y * width + column.from..y * width + column.to];
-            for (x, out) in (column.from - column.start..).zip(out) {
-                *out = if x % 2 == 0 { even[x / 2] } else { odd[x / 2] };
-            }
+    let inside = edge.min(width - column.start);
+    for (y, line) in (row.start..).zip(tile.chunks_exact_mut(edge)) {
+        let start = y.min(height - 1) * width + column.start;
+        let (pixels, missing) = line.split_at_mut(inside);
+        for (at, pixel) in (start..).zip(pixels.iter_mut()) {
+            *pixel = grey.apply(frame.pixels.get(at));
         }
+        missing.fill(pixels[inside - 1]);
     }
 }

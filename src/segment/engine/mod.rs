@@ -1,0 +1,169 @@
+//! An inference engine for small convolutional networks on the CPU.
+//!
+//! It owns the arithmetic of a network: convolutions with what surrounds them, in `f32`, with
+//! the widest vectors that the processor has (AVX-512, AVX2 or NEON, found at run time by
+//! pulp). It promises:
+//!
+//! - the same input gives the same output, whatever ran in the workspace before;
+//! - a run allocates nothing and runs on the caller's thread alone: to use more cores, run
+//!   several workspaces side by side;
+//! - the result is that of the network's definition up to rounding (the tests say how far).
+//!
+//! Which tiles a frame is cut into and what the maps mean does not belong here.
+//!
+//! A [`Graph`] says what the network computes. [`Engine::new`] chooses a kernel for each part
+//! and brings the weights into the order in which they are used. A [`Workspace`] is the memory
+//! for one size of image.
+
+mod direct;
+mod graph;
+mod planes;
+mod program;
+mod read_onnx;
+#[cfg(test)]
+mod reference;
+mod resample;
+mod stem;
+#[cfg(test)]
+mod tests;
+mod vector;
+mod winograd;
+mod workspace;
+
+use pulp::Arch;
+
+pub use graph::{Conv, Graph, Node, Window};
+pub use planes::{Block, Planes, Shape};
+pub use program::Unfit;
+pub use read_onnx::{ReadError, read_onnx};
+pub use workspace::Workspace;
+
+use program::{Kernel, Step};
+use vector::Finish;
+
+/// A network ready to run.
+#[derive(Debug)]
+pub struct Engine {
+    arch: Arch,
+    channels: usize,
+    steps: Vec<Step>,
+}
+
+impl Engine {
+    /// Prepares a network, once for all sizes.
+    ///
+    /// # Errors
+    /// When it is not one that this engine runs.
+    pub fn new(graph: &Graph) -> Result<Self, Unfit> {
+        Self::with_arch(graph, Arch::new())
+    }
+
+    /// As [`Self::new`], for a vector extension that may not be the widest one.
+    fn with_arch(graph: &Graph, arch: Arch) -> Result<Self, Unfit> {
+        let Node::Image(channels) = graph.nodes()[0] else {
+            unreachable!("a graph begins with its input, by construction");
+        };
+        Ok(Self { arch, channels, steps: program::steps(graph)? })
+    }
+
+    /// Memory for runs on images of `height × width` pixels.
+    ///
+    /// # Errors
+    /// When the network does not take images of this size.
+    pub fn workspace(&self, height: usize, width: usize) -> Result<Workspace, Unfit> {
+        Workspace::new(&self.steps, Shape { channels: self.channels, height, width })
+    }
+
+    /// Runs the network on the image in the workspace, which must be one of this engine.
+    pub fn run<'a>(&self, workspace: &'a mut Workspace) -> &'a Planes {
+        self.run_watched(workspace, |_| ())
+    }
+
+    /// As [`Self::run`]; `done` hears the number of every step when it is done.
+    pub fn run_watched<'a>(
+        &self,
+        workspace: &'a mut Workspace,
+        mut done: impl FnMut(usize),
+    ) -> &'a Planes {
+        let mut last = 0;
+        for number in 0..self.steps.len() {
+            self.step(number, workspace);
+            done(number);
+            last = workspace.routes[number].to;
+        }
+        &workspace.maps[last]
+    }
+
+    /// What every step is and the multiply-adds that its definition takes in `workspace`.
+    pub fn describe(&self, workspace: &Workspace) -> Vec<(String, u64)> {
+        let describe = |(step, route): (&Step, &workspace::Route)| {
+            let input =
+                route.from.map_or(self.channels, |from| workspace.maps[from].shape().channels);
+            let output = workspace.maps[route.to].shape();
+            let size = step.window.size;
+            let factor = if step.tail.doubled { 4 } else { 1 };
+            let work =
+                output.channels * output.height * output.width * input * size * size / factor;
+            let (name, work) = match step.kernel {
+                Kernel::Stem(_) => ("stem", work),
+                Kernel::Winograd(_) => ("winograd", work),
+                Kernel::Direct(_) => ("direct", work),
+                Kernel::Pool => ("pool", 0),
+                Kernel::Pass => ("pass", 0),
+            };
+            let name = format!(
+                "{name} {size}×{size} {input} to {} at {}×{}",
+                output.channels, output.height, output.width
+            );
+            (name, work as u64)
+        };
+        self.steps.iter().zip(&workspace.routes).map(describe).collect()
+    }
+
+    fn step(&self, number: usize, workspace: &mut Workspace) {
+        let step = &self.steps[number];
+        let route = workspace.routes[number];
+        // Taken out, so that the other maps can be read while this one is written.
+        let mut output = std::mem::take(&mut workspace.maps[route.to]);
+        let Workspace { image, phases, scratch, maps, .. } = workspace;
+        let input = || &maps[route.from.expect("only the stem has no map to read")];
+        let finish = Finish {
+            bias: &step.bias,
+            add: route.add.map(|add| &maps[add]),
+            activation: step.tail.activation,
+        };
+        let doubled = step.tail.doubled;
+        let output_mut = &mut output;
+        match &step.kernel {
+            Kernel::Stem(stem) => {
+                let phases = phases.as_mut().expect("a workspace for a stem has its phases");
+                stem.split(image, phases);
+                self.arch.dispatch(stem::Run { stem, phases, finish, output: output_mut });
+            }
+            Kernel::Winograd(winograd) => self.arch.dispatch(winograd::Run {
+                winograd,
+                input: input(),
+                scratch,
+                finish,
+                output: output_mut,
+            }),
+            Kernel::Direct(direct) => self.arch.dispatch(direct::Run {
+                direct,
+                input: input(),
+                finish,
+                doubled,
+                output: output_mut,
+            }),
+            Kernel::Pool => {
+                self.arch.dispatch(resample::Pool { input: input(), output: output_mut });
+            }
+            Kernel::Pass => self.arch.dispatch(resample::Pass {
+                input: input(),
+                finish,
+                doubled,
+                output: output_mut,
+            }),
+        }
+        workspace.maps[route.to] = output;
+    }
+}

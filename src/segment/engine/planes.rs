@@ -1,0 +1,105 @@
+//! Feature maps in memory: sixteen channels of a pixel side by side, one plane for every
+//! sixteen channels.
+//!
+//! Index order is `[channel / 16][y][x][channel % 16]`, so sixteen channels fill one vector
+//! of AVX-512, two of AVX2 and four of NEON, and neighbours in `x` lie at a distance that the
+//! compiler knows. A margin of zeros around every plane means that no kernel tests for edges.
+
+/// Channels of a block. A count of channels is filled up to a multiple of it with zeros.
+pub(super) const CHANNELS: usize = 16;
+
+/// Sixteen channels of one pixel, on one cache line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C, align(64))]
+pub struct Block(pub [f32; CHANNELS]);
+
+impl Block {
+    /// Nothing in any channel.
+    pub const ZERO: Self = Self([0.0; CHANNELS]);
+}
+
+/// Weights of sixteen input channels (outer) for sixteen output channels.
+pub(super) type Weights = [Block; CHANNELS];
+
+/// How many channels, and how many pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Channels, without those that fill up the last block.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+}
+
+impl Shape {
+    /// Planes of sixteen channels.
+    pub fn blocks(self) -> usize {
+        self.channels.div_ceil(CHANNELS)
+    }
+}
+
+/// A feature map. The margin and what fills up the last block stay zero: nobody writes there.
+#[derive(Debug, Default)]
+pub struct Planes {
+    shape: Option<Shape>,
+    margin: usize,
+    rows: usize,
+    columns: usize,
+    data: Vec<Block>,
+}
+
+/// Heights and widths are filled up with zeros to a multiple of this, an output tile of
+/// [`super::winograd`].
+pub(super) const TILE: usize = 4;
+
+impl Planes {
+    /// Zeros, with a margin of at least `margin` pixels on every side.
+    pub(super) fn new(shape: Shape, margin: usize) -> Self {
+        let rows = shape.height.next_multiple_of(TILE) + 2 * margin;
+        let columns = shape.width.next_multiple_of(TILE) + 2 * margin;
+        let data = vec![Block::ZERO; shape.blocks() * rows * columns];
+        Self { shape: Some(shape), margin, rows, columns, data }
+    }
+
+    /// Channels and pixels.
+    ///
+    /// # Panics
+    /// For [`Planes::default`], which only holds a place.
+    pub fn shape(&self) -> Shape {
+        self.shape.expect("no map is used while another one holds its place")
+    }
+
+    /// Row `y` of the sixteen channels from `16 * block`.
+    #[inline(always)]
+    pub fn row(&self, block: usize, y: usize) -> &[Block] {
+        let width = self.shape().width;
+        &self.padded_row(block, y + self.margin)[self.margin..][..width]
+    }
+
+    /// As [`Self::row`], to be written.
+    #[inline(always)]
+    pub(super) fn row_mut(&mut self, block: usize, y: usize) -> &mut [Block] {
+        let width = self.shape().width;
+        let start = (block * self.rows + y + self.margin) * self.columns + self.margin;
+        &mut self.data[start..][..width]
+    }
+
+    /// A row with its margin, counted from the top of the margin. Item 0 is the pixel at
+    /// `x = -margin`.
+    #[inline(always)]
+    pub(super) fn padded_row(&self, block: usize, row: usize) -> &[Block] {
+        &self.data[(block * self.rows + row) * self.columns..][..self.columns]
+    }
+
+    /// Bytes held.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.data[..])
+    }
+
+    /// Pixels of zeros on every side.
+    #[inline(always)]
+    pub(super) fn margin(&self) -> usize {
+        self.margin
+    }
+}

@@ -1,0 +1,165 @@
+//! What the kernels share: vectors of a block, multiply and accumulate, and what is done with
+//! a finished value before it is stored.
+//!
+//! Everything here is `inline(always)`: it must become part of a function that pulp compiled
+//! for the vector extension at hand.
+
+use pulp::Simd;
+
+use super::planes::{Block, CHANNELS, Planes, Weights};
+
+/// Sums of `P` pixels, each for `B` blocks of output channels, each of `N` vectors.
+pub(super) type Sums<S, const P: usize, const B: usize, const N: usize> =
+    [[[<S as Simd>::f32s; N]; B]; P];
+
+/// Vector `n` of a block.
+#[inline(always)]
+pub(super) fn load<S: Simd>(block: &Block, n: usize) -> S::f32s {
+    S::as_simd_f32s(&block.0).0[n]
+}
+
+/// Writes vector `n` of a block.
+#[inline(always)]
+pub(super) fn store<S: Simd>(block: &mut Block, n: usize, value: S::f32s) {
+    S::as_mut_simd_f32s(&mut block.0).0[n] = value;
+}
+
+/// Adds to `sums` what sixteen input channels of `P` pixels give.
+#[inline(always)]
+pub(super) fn accumulate<S: Simd, const P: usize, const B: usize, const N: usize>(
+    simd: S,
+    sums: &mut Sums<S, P, B, N>,
+    pixels: &[Block; P],
+    weights: [&Weights; B],
+) {
+    for k in 0..CHANNELS {
+        for b in 0..B {
+            for n in 0..N {
+                let weight = load::<S>(&weights[b][k], n);
+                for p in 0..P {
+                    let input = simd.splat_f32s(pixels[p].0[k]);
+                    sums[p][b][n] = simd.mul_add_e_f32s(input, weight, sums[p][b][n]);
+                }
+            }
+        }
+    }
+}
+
+/// What follows a convolution and is done while its result is still in registers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Activation {
+    #[default]
+    None,
+    Relu,
+    Sigmoid,
+}
+
+/// The last part of a step: `activation(value + bias + add)`.
+pub(super) struct Finish<'a> {
+    /// One for each block of output channels, or nothing at all.
+    pub(super) bias: &'a [Block],
+    pub(super) add: Option<&'a Planes>,
+    pub(super) activation: Activation,
+}
+
+impl Finish<'_> {
+    /// The first `count` of `values`, for output block `block` at row `y` from pixel `x` on,
+    /// are finished and stored.
+    #[inline(always)]
+    pub(super) fn put<S: Simd, const P: usize, const N: usize>(
+        &self,
+        simd: S,
+        values: &[[S::f32s; N]; P],
+        output: &mut Planes,
+        (block, y, x): (usize, usize, usize),
+        count: usize,
+    ) {
+        let bias = self.bias.get(block).unwrap_or(&Block::ZERO);
+        let added = self.add.map(|add| &add.row(block, y)[x..x + count]);
+        let row = &mut output.row_mut(block, y)[x..x + count];
+        // Not an iterator over `row`: `values` stays in registers only if `p` is a constant in
+        // every round of the unrolled loop.
+        for p in 0..P {
+            if p < count {
+                for n in 0..N {
+                    let mut value = simd.add_f32s(values[p][n], load::<S>(bias, n));
+                    if let Some(added) = added {
+                        value = simd.add_f32s(value, load::<S>(&added[p], n));
+                    }
+                    store::<S>(&mut row[p], n, activate(simd, self.activation, value));
+                }
+            }
+        }
+    }
+
+    /// As [`Self::put`], but every value is for the 2×2 pixels of an output of twice the
+    /// height and width.
+    #[inline(always)]
+    pub(super) fn put_doubled<S: Simd, const P: usize, const N: usize>(
+        &self,
+        simd: S,
+        values: &[[S::f32s; N]; P],
+        output: &mut Planes,
+        (block, y, x): (usize, usize, usize),
+    ) {
+        for line in [2 * y, 2 * y + 1] {
+            for p in 0..P {
+                let pair = [values[p]; 2];
+                self.put::<S, 2, N>(simd, &pair, output, (block, line, 2 * (x + p)), 2);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn activate<S: Simd>(simd: S, activation: Activation, value: S::f32s) -> S::f32s {
+    match activation {
+        Activation::None => value,
+        Activation::Relu => simd.max_f32s(value, simd.splat_f32s(0.0)),
+        Activation::Sigmoid => sigmoid(simd, value),
+    }
+}
+
+/// `1 / (1 + exp(-x))` to about 1e-7.
+#[inline(always)]
+fn sigmoid<S: Simd>(simd: S, value: S::f32s) -> S::f32s {
+    let one = simd.splat_f32s(1.0);
+    let power = exp(simd, simd.sub_f32s(simd.splat_f32s(0.0), value));
+    simd.div_f32s(one, simd.add_f32s(one, power))
+}
+
+/// `exp(x)` with x held within ±87, where neither overflow nor subnormal numbers occur.
+///
+/// `x = n ln 2 + r` with `|r| <= ln 2 / 2`; `exp(r)` by the polynomial of Cephes (`expf.c`,
+/// relative error 2e-7) and `2^n` by writing the exponent.
+#[inline(always)]
+#[expect(clippy::excessive_precision, reason = "as published")]
+fn exp<S: Simd>(simd: S, value: S::f32s) -> S::f32s {
+    // Adding it leaves the nearest whole number in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    const POLYNOMIAL: [f32; 6] = [
+        1.987_569_15e-4,
+        1.398_199_95e-3,
+        8.333_451_9e-3,
+        4.166_579_6e-2,
+        1.666_666_55e-1,
+        5.000_000_1e-1,
+    ];
+    let splat = |value| simd.splat_f32s(value);
+    let value = simd.min_f32s(simd.max_f32s(value, splat(-87.0)), splat(87.0));
+    let shifted = simd.mul_add_e_f32s(value, splat(std::f32::consts::LOG2_E), splat(ROUND));
+    let whole = simd.sub_f32s(shifted, splat(ROUND));
+    // ln 2 in two parts, the first one exact in few bits.
+    let rest = simd.mul_add_e_f32s(whole, splat(-0.693_359_375), value);
+    let rest = simd.mul_add_e_f32s(whole, splat(2.121_944_4e-4), rest);
+    let mut sum = splat(POLYNOMIAL[0]);
+    for coefficient in &POLYNOMIAL[1..] {
+        sum = simd.mul_add_e_f32s(sum, rest, splat(*coefficient));
+    }
+    let fraction =
+        simd.add_f32s(simd.mul_add_e_f32s(simd.mul_f32s(sum, rest), rest, rest), splat(1.0));
+    let exponent =
+        simd.wrapping_dyn_shl_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(23));
+    let scale = simd.add_u32s(exponent, simd.splat_u32s(1.0_f32.to_bits()));
+    simd.mul_f32s(fraction, simd.transmute_f32s_u32s(scale))
+}
