@@ -38,12 +38,23 @@ pub struct Args {
     /// Images at a time [default: one for each processor core]
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
+    /// Typical diameter of the objects in pixels [default: from the pixel size, where image and
+    /// model know it, else estimated from each image]
+    #[arg(long, value_name = "PX", value_parser = diameter)]
+    object_diameter: Option<f32>,
     /// Images of more megapixels are refused
     #[arg(long, value_name = "MP")]
     max_megapixels: Option<f64>,
     /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
+}
+
+fn diameter(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|pixels| (1.0..=1000.0).contains(pixels))
+        .ok_or_else(|| "must be a number of pixels from 1 to 1000".to_owned())
 }
 
 /// Everything made of one page of one image.
@@ -87,6 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         model: args.model.clone(),
         // Cores are shared out between images; a single large image gets all of them.
         threads: NonZeroUsize::new(cores / jobs),
+        object_diameter_px: args.object_diameter,
         max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
     };
     let clock = Clock::system();

@@ -157,6 +157,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             file: "model.onnx".to_owned(),
             sha256: hex::encode(Sha256::digest(&network)),
             object_diameter_px,
+            pixel_size_um: None,
         },
         normalisation: NORMALISATION,
         postprocessing: tune::START,

@@ -298,6 +298,7 @@ mod tests {
     use crate::segment::instances::Maps;
     use crate::segment::network::Network;
     use crate::segment::normalise::Span;
+    use crate::segment::scale::Plane;
 
     #[test]
     fn the_exported_network_gives_in_tract_what_it_gives_in_training() {
@@ -325,9 +326,11 @@ mod tests {
             truth: None,
         };
         let frame = Arc::new(frame.into_frame().unwrap());
+        let mut plane = Plane::default();
+        plane.fill(&frame, span);
         let mut maps = Maps::default();
         let network = Network::new(onnx_bytes(&net).unwrap()).unwrap();
-        network.run(&frame, span, &mut maps).unwrap();
+        network.run(&plane, &mut maps).unwrap();
         let half = size / 2;
         for (map, plane) in [&maps.foreground, &maps.distance, &maps.contact].iter().enumerate() {
             for (at, value) in plane.iter().enumerate() {

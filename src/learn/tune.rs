@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use super::evaluate::{Comparison, SizeMismatch, THRESHOLDS};
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
-use crate::segment::instances::{self, Maps, Postprocessing};
-use crate::segment::{SegmentError, Segmenter};
+use crate::segment::instances::Postprocessing;
+use crate::segment::{ScaledMaps, SegmentError, Segmenter};
 
 /// Where the search begins; also what a package without held-out data gets.
 pub const START: Postprocessing = Postprocessing {
@@ -46,7 +46,7 @@ pub fn choose(
     let maps = held_out
         .iter()
         .map(|(frame, _)| segmenter.maps(frame))
-        .collect::<Result<Vec<Maps>, _>>()?;
+        .collect::<Result<Vec<ScaledMaps>, _>>()?;
     let truths: Vec<&LabelImage> = held_out.iter().map(|(_, truth)| truth).collect();
     let mut best = START;
     let mut best_result = score(&maps, &truths, &best)?;
@@ -69,14 +69,14 @@ fn quality(comparison: &Comparison) -> f64 {
 }
 
 fn score(
-    maps: &[Maps],
+    maps: &[ScaledMaps],
     truths: &[&LabelImage],
     parameters: &Postprocessing,
 ) -> Result<Comparison, SizeMismatch> {
     let each: Vec<_> = maps
         .par_iter()
         .zip(truths)
-        .map(|(maps, truth)| Comparison::of(truth, &instances::from_maps(maps, parameters)))
+        .map(|(maps, truth)| Comparison::of(truth, &maps.labels(parameters)))
         .collect();
     let mut pooled = Comparison::default();
     for comparison in each {

@@ -1,7 +1,7 @@
 //! Segmentation: a frame becomes a label image, objects and a focus score.
 //!
-//! Left to right: [`normalise`] scales grey values, [`tile`] cuts the frame, [`network`] runs
-//! the model on each tile, [`instances`] reads objects from its maps, [`measure`] and
+//! Left to right: [`normalise`] scales grey values, [`scale`] brings objects to the model's size,
+//! [`tile`] cuts the frame, [`network`] runs the model on each tile, [`instances`] reads objects from its maps, [`measure`] and
 //! [`focus`] put numbers on them. [`package`] is where models come from.
 //!
 //! Promises: the same frame and package give the same labels and numbers on the same machine,
@@ -13,24 +13,29 @@ use std::sync::Arc;
 
 use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
+use crate::domain::label_image::LabelImage;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
 
 pub mod engine;
+mod estimate;
 pub mod focus;
 pub mod golden;
 mod hull;
-pub mod scale;
+
 pub mod instances;
 pub mod measure;
 pub mod network;
 pub mod normalise;
 pub mod package;
+pub mod scale;
+pub mod size;
 pub mod tile;
 mod with_tract;
 
-use instances::Maps;
+use instances::{Maps, Postprocessing};
 use package::ModelPackage;
+use scale::{Plane, Scale};
 
 /// `[segment]`: how frames are segmented.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -40,13 +45,23 @@ pub struct Options {
     pub model: String,
     /// Threads that segment; by default one for each processor core.
     pub threads: Option<NonZeroUsize>,
+    /// Typical diameter of the objects in pixels of the frame. Left out: from the pixel size,
+    /// where the frame has one and the model knows its objects' size, else estimated from each
+    /// frame.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub object_diameter_px: Option<f32>,
     /// Frames of more megapixels are refused. One megapixel takes about 30 MB of memory.
     pub max_megapixels: f64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { model: "nuclei".to_owned(), threads: None, max_megapixels: MAX_PIXELS as f64 / 1e6 }
+        Self {
+            model: "nuclei".to_owned(),
+            threads: None,
+            object_diameter_px: None,
+            max_megapixels: MAX_PIXELS as f64 / 1e6,
+        }
     }
 }
 
@@ -146,8 +161,11 @@ pub struct Segmenter {
     model: Arc<ModelRef>,
     network: network::Network,
     pool: rayon::ThreadPool,
+    object_diameter_px: Option<f32>,
     max_pixels: u64,
     clock: Clock,
+    /// Reused from frame to frame.
+    plane: Plane,
     /// Reused from frame to frame.
     maps: Maps,
 }
@@ -184,8 +202,10 @@ impl Segmenter {
             package,
             network,
             pool,
+            object_diameter_px: options.object_diameter_px,
             max_pixels: options.max_pixels(),
             clock,
+            plane: Plane::default(),
             maps: Maps::default(),
         })
     }
@@ -224,17 +244,17 @@ impl Segmenter {
         if u64::from(width) * u64::from(height) > self.max_pixels {
             return Err(SegmentError::TooLarge { width, height, limit: self.max_pixels });
         }
-        let manifest = self.package.manifest();
-        let mut lap = Lap::start(&self.clock);
-        let grey = manifest.normalisation.span(&frame.pixels, width as usize);
+        let clock = self.clock.clone();
+        let mut lap = Lap::start(&clock);
+        let grey = self.package.manifest().normalisation.span(&frame.pixels, width as usize);
         ended(Stage::Normalise);
         let normalise_us = lap.next();
-        let (network, maps) = (&self.network, &mut self.maps);
-        self.pool.install(|| network.run(frame, grey, maps))?;
+        let scale = self.run_network(frame, grey)?;
         ended(Stage::Network);
         let network_us = lap.next();
         let maps = &self.maps;
-        let labels = self.pool.install(|| instances::from_maps(maps, &manifest.postprocessing));
+        let parameters = &self.package.manifest().postprocessing;
+        let labels = self.pool.install(|| found_at(scale, maps, parameters, width, height));
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
@@ -255,13 +275,66 @@ impl Segmenter {
     ///
     /// # Errors
     /// When the network fails.
-    pub fn maps(&mut self, frame: &Frame) -> Result<Maps, SegmentError> {
+    pub fn maps(&mut self, frame: &Frame) -> Result<ScaledMaps, SegmentError> {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
-        let mut maps = Maps::default();
-        let network = &self.network;
-        self.pool.install(|| network.run(frame, grey, &mut maps))?;
-        Ok(maps)
+        let scale = self.run_network(frame, grey)?;
+        Ok(ScaledMaps {
+            maps: std::mem::take(&mut self.maps),
+            scale,
+            width: frame.width,
+            height: frame.height,
+        })
     }
+
+    /// Maps of the frame at the scale that is returned.
+    fn run_network(&mut self, frame: &Frame, grey: normalise::Span) -> Result<Scale, SegmentError> {
+        let known = self.known_scale(frame);
+        let Self { pool, network, plane, maps, .. } = self;
+        plane.fill(frame, grey);
+        let scale = pool.install(|| {
+            let scale = known.map_or_else(|| estimate::scale(network, plane), Ok)?;
+            network.run(&plane.at(scale), maps)?;
+            Ok::<_, network::NetworkError>(scale)
+        })?;
+        Ok(scale)
+    }
+
+    /// The scale by what is known of the frame, without looking at it.
+    fn known_scale(&self, frame: &Frame) -> Option<Scale> {
+        let own = &self.package.manifest().network;
+        let diameter = self.object_diameter_px.or_else(|| {
+            let ratio = own.pixel_size_um? / frame.pixel_size_um?;
+            Some(own.object_diameter_px * ratio as f32)
+        })?;
+        Some(Scale::for_diameter(diameter, own.object_diameter_px))
+    }
+}
+
+/// What the network says of one frame, at the scale at which it looked.
+pub struct ScaledMaps {
+    maps: Maps,
+    scale: Scale,
+    width: u32,
+    height: u32,
+}
+
+impl ScaledMaps {
+    /// The label image of the frame, read with `parameters`.
+    pub fn labels(&self, parameters: &Postprocessing) -> LabelImage {
+        found_at(self.scale, &self.maps, parameters, self.width, self.height)
+    }
+}
+
+/// Objects in `maps`, as labels of the frame.
+fn found_at(
+    scale: Scale,
+    maps: &Maps,
+    parameters: &Postprocessing,
+    width: u32,
+    height: u32,
+) -> LabelImage {
+    let labels = instances::from_maps(maps, parameters);
+    if scale == Scale::NATIVE { labels } else { scale::to_frame(&labels, scale, width, height) }
 }
 
 /// Wall time between calls, in microseconds.

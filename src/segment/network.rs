@@ -7,14 +7,14 @@ use rayon::prelude::*;
 
 use super::engine::{Engine, Planes, Workspace, read_onnx};
 use super::instances::Maps;
-use super::normalise::Span as GreySpan;
+use super::scale::Plane;
 use super::tile::{Grid, Span};
 use super::with_tract::WithTract;
-use crate::domain::frame::Frame;
 
 /// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
-/// output of 1/n of the tile's height and width.
-const MAPS: usize = 3;
+/// output of 1/n of the tile's height and width. Foreground, distance and contact; then sizes,
+/// which networks made before there was that map do not give.
+const MAPS: std::ops::RangeInclusive<usize> = 3..=4;
 
 /// The network cannot be prepared or run.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,8 @@ impl NetworkError {
 /// A network ready to run.
 pub struct Network {
     runner: Runner,
+    /// How many of [`MAPS`] it gives.
+    maps: usize,
 }
 
 enum Runner {
@@ -55,7 +57,7 @@ impl Network {
     /// Reads a network from ONNX and runs it once, so that a wrong file is known now.
     ///
     /// # Errors
-    /// When it is not ONNX, or does not take `[1,1,H,W]` to three maps (see [`MAPS`]).
+    /// When it is not ONNX, or does not take `[1,1,H,W]` to maps (see [`MAPS`]).
     pub fn new(onnx: Vec<u8>) -> Result<Self, NetworkError> {
         let engine = read_onnx(&onnx)
             .map_err(|error| error.to_string())
@@ -67,32 +69,38 @@ impl Network {
                 Runner::Tract(WithTract::new(onnx))
             }
         };
-        let network = Self { runner };
+        let mut network = Self { runner, maps: 0 };
         let edge = Grid::for_frame(1, 1).edge;
-        network.tile(edge, |image| image.fill(0.0), |_| ())?;
+        network.maps = network.tile(edge, |image| image.fill(0.0), |output| output.maps)?;
         Ok(network)
     }
 
-    /// Runs every tile of `frame` and puts the maps together. Tiles run side by side in the
+    /// Whether it tells how large objects are ([`super::size`]).
+    pub fn gives_sizes(&self) -> bool {
+        self.maps == *MAPS.end()
+    }
+
+    /// Runs every tile of `image` and puts the maps together. Tiles run side by side in the
     /// current rayon pool; the result does not depend on how many do.
     ///
     /// # Errors
     /// When the network does not give the maps.
-    pub fn run(&self, frame: &Frame, grey: GreySpan, maps: &mut Maps) -> Result<(), NetworkError> {
-        let (width, height) = (frame.width as usize, frame.height as usize);
+    pub fn run(&self, image: &Plane, maps: &mut Maps) -> Result<(), NetworkError> {
+        let (width, height) = (image.width, image.height);
         let grid = Grid::for_frame(width, height);
         maps.width = width;
         maps.height = height;
         for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact] {
             map.resize(width * height, 0.0);
         }
+        maps.size.resize(if self.gives_sizes() { width * height } else { 0 }, 0.0);
         // Writing a tile's maps takes a twentieth of what computing them does, so that
         // threads seldom wait for each other.
         let maps = Mutex::new(maps);
         grid.tiles().par_iter().try_for_each(|&(row, column)| {
             self.tile(
                 grid.edge,
-                |image| cut(frame, grey, grid.edge, row, column, image),
+                |tile| cut(image, grid.edge, row, column, tile),
                 |output| {
                     let mut maps = maps.lock().unwrap_or_else(PoisonError::into_inner);
                     output.put(row, column, &mut maps);
@@ -102,12 +110,12 @@ impl Network {
     }
 
     /// Runs one tile of `edge × edge` that `fill` writes; `read` gets what comes out.
-    fn tile(
+    fn tile<T>(
         &self,
         edge: usize,
         fill: impl FnOnce(&mut [f32]),
-        read: impl FnOnce(Output<'_>),
-    ) -> Result<(), NetworkError> {
+        read: impl FnOnce(Output<'_>) -> T,
+    ) -> Result<T, NetworkError> {
         match &self.runner {
             Runner::Ours { engine, idle } => {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,38 +136,30 @@ impl Network {
                 let planes = engine.run(&mut workspace);
                 let shape = planes.shape();
                 let shape = [shape.channels, shape.height, shape.width];
-                read(Output { values: Values::Blocks(planes), fine: fine(shape, edge)? });
+                let read = read(Output::new(Values::Blocks(planes), shape, edge)?);
                 let mut idle = lock();
                 if idle.edge == edge {
                     idle.workspaces.push(workspace);
                 }
-                Ok(())
+                Ok(read)
             }
             Runner::Tract(tract) => {
                 let mut image = vec![0.0; edge * edge];
                 fill(&mut image);
                 let (values, shape) = tract.run(&image, edge)?;
                 let values = Values::Plain { values: &values, edge: shape[2] };
-                read(Output { values, fine: fine(shape, edge)? });
-                Ok(())
+                Ok(read(Output::new(values, shape, edge)?))
             }
         }
     }
 }
 
-/// Sub-pixels along an edge of one output pixel.
-fn fine([channels, height, width]: [usize; 3], edge: usize) -> Result<usize, NetworkError> {
-    let fine = edge / width.max(1);
-    if (channels, height, width) == (MAPS * fine * fine, edge / fine.max(1), edge / fine.max(1)) {
-        return Ok(fine);
-    }
-    let shape = [channels, height, width];
-    Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
-}
-
 /// What the network gave for one tile.
 struct Output<'a> {
     values: Values<'a>,
+    /// How many of [`MAPS`].
+    maps: usize,
+    /// Sub-pixels along an edge of one output pixel.
     fine: usize,
 }
 
@@ -172,14 +172,26 @@ enum Values<'a> {
     },
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    /// Takes `values` of `shape` (channels, rows, columns) for what they are for a tile of `edge`.
+    fn new(values: Values<'a>, shape: [usize; 3], edge: usize) -> Result<Self, NetworkError> {
+        let [channels, height, width] = shape;
+        let fine = (edge / width.max(1)).max(1);
+        let maps = channels / fine.pow(2);
+        if MAPS.contains(&maps) && shape == [maps * fine * fine, edge / fine, edge / fine] {
+            return Ok(Self { values, maps, fine });
+        }
+        let given = format!("{channels} channels of {height}×{width} for a tile of {edge}");
+        Err(NetworkError::new("cannot use its output", &given))
+    }
+
     /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
     fn put(&self, row: Span, column: Span, maps: &mut Maps) {
         let fine = self.fine;
         let width = maps.width;
         let columns = column.from - column.start..column.to - column.start;
-        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact];
-        for (map, plane) in planes.into_iter().enumerate() {
+        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size];
+        for (map, plane) in planes.into_iter().enumerate().take(self.maps) {
             for y in row.from..row.to {
                 let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
                 let channel = fine * (fine * map + dy);
@@ -210,16 +222,13 @@ impl Output<'_> {
     }
 }
 
-/// Normalised pixels of one tile. Beyond the frame, its last row and column are repeated.
-fn cut(frame: &Frame, grey: GreySpan, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
-    let (width, height) = (frame.width as usize, frame.height as usize);
-    let inside = edge.min(width - column.start);
+/// Pixels of one tile. Beyond the image, its last row and column are repeated.
+fn cut(image: &Plane, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
+    let inside = edge.min(image.width - column.start);
     for (y, line) in (row.start..).zip(tile.chunks_exact_mut(edge)) {
-        let start = y.min(height - 1) * width + column.start;
+        let start = y.min(image.height - 1) * image.width + column.start;
         let (pixels, missing) = line.split_at_mut(inside);
-        for (at, pixel) in (start..).zip(pixels.iter_mut()) {
-            *pixel = grey.apply(frame.pixels.get(at));
-        }
+        pixels.copy_from_slice(&image.values[start..start + inside]);
         missing.fill(pixels[inside - 1]);
     }
 }

@@ -3,7 +3,7 @@
 //! A package is a folder:
 //! ```text
 //! model.toml         this manifest
-//! model.onnx         the network (input [1,1,H,W], output [1,12,H/2,W/2], see docs/design/model-package.md)
+//! model.onnx         the network (input [1,1,H,W], output [1,16,H/2,W/2], see docs/design/model-package.md)
 //! golden.png         a frame, and
 //! golden-labels.png  what this package makes of it, to prove that a box segments as it should
 //! README.md          the card: what it is for, what it was trained on, how good it is
@@ -64,8 +64,11 @@ pub struct NetworkFile {
     pub file: String,
     /// SHA-256 of that file, in hex.
     pub sha256: String,
-    /// Median diameter of the objects it was trained on, in pixels: the scale it is best at.
+    /// Diameter of objects at its own scale, in pixels. Frames are brought to that scale.
     pub object_diameter_px: f32,
+    /// Edge of a pixel at its own scale, in µm, where objects of the kind have a known size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pixel_size_um: Option<f64>,
 }
 
 /// Table `[training]`.

@@ -5,6 +5,8 @@
 //! fractions, objects come out 0.7 to 1.4 times as large as the model's own (which it has been
 //! trained for), and a slightly different estimate gives the same result.
 
+use std::borrow::Cow;
+
 use crate::domain::frame::{Frame, Pixels};
 use crate::domain::label_image::LabelImage;
 
@@ -26,11 +28,15 @@ impl Scale {
 
     /// The scale at which objects of `diameter` pixels are nearest to the model's `own`.
     pub fn for_diameter(diameter: f32, own: f32) -> Self {
-        let octaves = (own / diameter).log2();
-        if !octaves.is_finite() {
-            return Self::NATIVE;
-        }
-        Self(octaves.round().clamp(f32::from(Self::SMALLEST), f32::from(Self::LARGEST)) as i8)
+        let octaves = (diameter / own).log2();
+        if octaves.is_finite() { Self::NATIVE.smaller_by(octaves) } else { Self::NATIVE }
+    }
+
+    /// The scale at which objects that are `octaves` doublings too large here are nearest to
+    /// the model's.
+    pub(super) fn smaller_by(self, octaves: f32) -> Self {
+        let octaves = f32::from(self.0) - octaves.round();
+        Self(octaves.clamp(f32::from(Self::SMALLEST), f32::from(Self::LARGEST)) as i8)
     }
 
     /// How many times as long an edge gets.
@@ -56,20 +62,30 @@ pub struct Plane {
 }
 
 impl Plane {
-    /// `frame` at `scale`: reduced by averaging, enlarged by linear interpolation, so that every
-    /// pixel counts as much as any other.
-    pub fn of(frame: &Frame, grey: Span, scale: Scale) -> Self {
-        let values = match &frame.pixels {
-            Pixels::U8(values) => values.iter().map(|&value| grey.apply(value.into())).collect(),
-            Pixels::U16(values) => values.iter().map(|&value| grey.apply(value)).collect(),
-        };
-        let mut plane =
-            Self { width: frame.width as usize, height: frame.height as usize, values };
+    /// The normalised pixels of `frame`, into the memory of `self`.
+    pub fn fill(&mut self, frame: &Frame, grey: Span) {
+        self.width = frame.width as usize;
+        self.height = frame.height as usize;
+        self.values.clear();
+        match &frame.pixels {
+            Pixels::U8(values) => {
+                self.values.extend(values.iter().map(|&value| grey.apply(value.into())));
+            }
+            Pixels::U16(values) => {
+                self.values.extend(values.iter().map(|&value| grey.apply(value)))
+            }
+        }
+    }
+
+    /// This plane at `scale`: reduced by averaging, enlarged by linear interpolation, so that
+    /// every pixel counts as much as any other.
+    pub fn at(&self, scale: Scale) -> Cow<'_, Self> {
+        let mut plane = Cow::Borrowed(self);
         for _ in scale.0..0 {
-            plane = plane.halved();
+            plane = Cow::Owned(plane.halved());
         }
         for _ in 0..scale.0 {
-            plane = plane.doubled();
+            plane = Cow::Owned(plane.doubled());
         }
         plane
     }

@@ -1,0 +1,169 @@
+//! How large the objects of an unknown frame are, by the network's own size map.
+//!
+//! The network looks at one window of the frame, at the frame's own scale first. It knows sizes
+//! within a few octaves of the model's; where it sees objects of another octave it looks again
+//! at that scale, so that sizes far from the model's are found step by step. Nothing is carried
+//! from frame to frame: the same frame always has the same scale.
+
+use super::instances::Maps;
+use super::network::{Network, NetworkError};
+use super::scale::{Plane, Scale};
+use super::size;
+
+/// Edge of the window, in pixels at the scale that is tried: some hundred objects.
+const WINDOW: usize = 256;
+
+/// Looks at most. The first is seldom more than one octave off.
+const LOOKS: usize = 3;
+
+/// Cells along the window's edge when it is placed.
+const CELLS: usize = 8;
+
+/// Normalised grey value from which on a pixel counts as signal when the window is placed.
+const SIGNAL: f32 = 0.3;
+
+/// Fewer pixels of objects say nothing about their size.
+const FEWEST_PIXELS: f32 = 25.0;
+
+/// Bins of the histogram of sizes, over the whole range of the map.
+const BINS: usize = 96;
+
+/// The scale at which the objects of `native` have about the size that `network` is made for;
+/// the frame's own where it shows nothing, or the network gives no sizes.
+///
+/// # Errors
+/// When the network fails.
+pub(super) fn scale(network: &Network, native: &Plane) -> Result<Scale, NetworkError> {
+    if !network.gives_sizes() {
+        return Ok(Scale::NATIVE);
+    }
+    let mut maps = Maps::default();
+    // What was tried, and how many octaves from the model's size objects were there.
+    let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
+    let mut scale = Scale::NATIVE;
+    for _ in 0..LOOKS {
+        let plane = native.at(scale).window(WINDOW);
+        network.run(&plane, &mut maps)?;
+        let Some(octaves) = typical_octaves(&maps) else { break };
+        tried.push((scale, octaves));
+        scale = scale.smaller_by(octaves);
+        if tried.iter().any(|&(before, _)| before == scale) {
+            break;
+        }
+    }
+    // Where two scales point at each other, the one that is less off.
+    let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+    Ok(match nearest {
+        Some(&(tried, octaves)) => tried.smaller_by(octaves),
+        None => Scale::NATIVE,
+    })
+}
+
+/// Doublings from the model's own diameter to that of the median object.
+fn typical_octaves(maps: &Maps) -> Option<f32> {
+    let mut histogram = [0.0_f32; BINS];
+    let mut pixels = 0.0;
+    for (&foreground, &value) in maps.foreground.iter().zip(&maps.size) {
+        if foreground > 0.5 {
+            let bin = (value * BINS as f32) as usize;
+            // An object of twice the diameter has four times as many pixels and is one object.
+            histogram[bin.min(BINS - 1)] += size::ratio_of(value).powi(-2);
+            pixels += 1.0;
+        }
+    }
+    if pixels < FEWEST_PIXELS {
+        return None;
+    }
+    let half = histogram.iter().sum::<f32>() / 2.0;
+    let mut below = 0.0;
+    let median = histogram.iter().position(|weight| {
+        below += weight;
+        below >= half
+    })?;
+    Some(size::ratio_of((median as f32 + 0.5) / BINS as f32).log2())
+}
+
+impl Plane {
+    /// The square part of at most `edge × edge` with the most signal; the first in reading order
+    /// where several have it.
+    fn window(&self, edge: usize) -> Self {
+        if self.width <= edge && self.height <= edge {
+            return self.clone();
+        }
+        let cell = edge / CELLS;
+        let (columns, rows) = (self.width.div_ceil(cell), self.height.div_ceil(cell));
+        let mut signal = vec![0_u32; columns * rows];
+        for (y, line) in self.values.chunks_exact(self.width).enumerate() {
+            let cells = &mut signal[y / cell * columns..][..columns];
+            for (pixels, cell) in line.chunks(cell).zip(cells) {
+                *cell += pixels.iter().filter(|value| **value > SIGNAL).count() as u32;
+            }
+        }
+        let (wide, high) = (CELLS.min(columns), CELLS.min(rows));
+        let sum = |row: usize, column: usize| -> u32 {
+            (row..row + high)
+                .map(|row| signal[row * columns + column..][..wide].iter().sum::<u32>())
+                .sum()
+        };
+        let places = (0..=rows - high).flat_map(|row| (0..=columns - wide).map(move |c| (row, c)));
+        let (row, column) = places
+            .max_by_key(|&(row, column)| {
+                (sum(row, column), std::cmp::Reverse(row), std::cmp::Reverse(column))
+            })
+            .unwrap_or((0, 0));
+        let top = (row * cell).min(self.height.saturating_sub(edge));
+        let left = (column * cell).min(self.width.saturating_sub(edge));
+        let (width, height) = (edge.min(self.width), edge.min(self.height));
+        let values = (top..top + height)
+            .flat_map(|y| &self.values[y * self.width + left..][..width])
+            .copied()
+            .collect();
+        Self { width, height, values }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn maps(of: &[(f32, f32, usize)]) -> Maps {
+        let mut maps = Maps::default();
+        for &(foreground, ratio, pixels) in of {
+            maps.foreground.extend(std::iter::repeat_n(foreground, pixels));
+            maps.size.extend(std::iter::repeat_n(size::value_of(ratio), pixels));
+        }
+        maps
+    }
+
+    #[test]
+    fn the_median_counts_objects_and_not_pixels() {
+        // Three small objects of 50 pixels and one eight times as wide.
+        let octaves = typical_octaves(&maps(&[(0.9, 0.5, 150), (0.9, 4.0, 3200)])).unwrap();
+        assert!((octaves + 1.0).abs() < 0.1, "{octaves}");
+    }
+
+    #[test]
+    fn background_and_a_speck_say_nothing() {
+        assert_eq!(typical_octaves(&maps(&[(0.2, 1.0, 5000), (0.9, 1.0, 20)])), None);
+    }
+
+    #[test]
+    fn the_window_is_where_the_signal_is() {
+        let (width, height) = (700, 300);
+        let mut plane = Plane { width, height, values: vec![0.0; width * height] };
+        for y in 150..250 {
+            plane.values[y * width + 500..y * width + 620].fill(1.0);
+        }
+        let window = plane.window(WINDOW);
+        assert_eq!((window.width, window.height), (WINDOW, WINDOW));
+        let signal = window.values.iter().filter(|value| **value > SIGNAL).count();
+        assert_eq!(signal, 100 * 120);
+    }
+
+    #[test]
+    fn a_frame_that_is_narrow_keeps_its_width() {
+        let plane = Plane { width: 100, height: 1000, values: vec![0.5; 100_000] };
+        let window = plane.window(WINDOW);
+        assert_eq!((window.width, window.height), (100, WINDOW));
+    }
+}
