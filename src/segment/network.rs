@@ -124,7 +124,13 @@ impl Network {
                         .workspace(edge, edge)
                         .map_err(|error| NetworkError::new("cannot run it", &error))?,
                 };
-                fill(workspace.image_mut());
+                let image = workspace.image_mut();
+                if image.len() != edge * edge {
+                    let channels = image.len() / edge / edge;
+                    let error = format!("it takes {channels} channels, not one");
+                    return Err(NetworkError::new("cannot run it", &error));
+                }
+                fill(image);
                 let planes = engine.run(&mut workspace);
                 let shape = planes.shape();
                 let shape = [shape.channels, shape.height, shape.width];
@@ -177,33 +183,38 @@ impl Output<'_> {
     fn put(&self, row: Span, column: Span, maps: &mut Maps) {
         let fine = self.fine;
         let width = maps.width;
-        let columns = column.from - column.start..column.to - column.start;
-        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact];
-        for (map, plane) in planes.into_iter().enumerate() {
-            for y in row.from..row.to {
-                let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
-                let channel = fine * (fine * map + dy);
-                let out = &mut plane[y * width + column.from..y * width + column.to];
-                // One sub-pixel column at a time: no division for each pixel.
+        let from = column.from - column.start;
+        let mut planes = [&mut maps.foreground[..], &mut maps.distance[..], &mut maps.contact[..]];
+        for y in row.from..row.to {
+            let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
+            for (map, plane) in planes.iter_mut().enumerate() {
+                let out = &mut plane[y * width..][column.from..column.to];
+                // One column of sub-pixels at a time: no division for each pixel.
                 for dx in 0..fine {
-                    let first = (dx + fine - columns.start % fine) % fine;
-                    let coarse_x = (columns.start + first) / fine;
+                    let first = (dx + fine - from % fine) % fine;
                     let out = out.iter_mut().skip(first).step_by(fine);
-                    let channel = channel + dx;
-                    match self.values {
-                        Values::Blocks(planes) => {
-                            let line = &planes.row(channel / 16, coarse_y)[coarse_x..];
-                            for (out, block) in out.zip(line) {
-                                *out = block.0[channel % 16];
-                            }
-                        }
-                        Values::Plain { values, edge } => {
-                            let line = &values[(channel * edge + coarse_y) * edge..][..edge];
-                            for (out, value) in out.zip(&line[coarse_x..]) {
-                                *out = *value;
-                            }
-                        }
-                    }
+                    let channel = fine * (fine * map + dy) + dx;
+                    self.values.copy(channel, coarse_y, (from + first) / fine, out);
+                }
+            }
+        }
+    }
+}
+
+impl Values<'_> {
+    /// Row `y` of a channel from `x` on.
+    fn copy<'o>(&self, channel: usize, y: usize, x: usize, out: impl Iterator<Item = &'o mut f32>) {
+        match *self {
+            Self::Blocks(planes) => {
+                let (block, channel) = (channel / 16, channel % 16);
+                for (out, pixel) in out.zip(&planes.row(block, y)[x..]) {
+                    *out = pixel.0[channel];
+                }
+            }
+            Self::Plain { values, edge } => {
+                let row = &values[(channel * edge + y) * edge..][..edge];
+                for (out, value) in out.zip(&row[x..]) {
+                    *out = *value;
                 }
             }
         }
@@ -221,5 +232,61 @@ fn cut(frame: &Frame, grey: GreySpan, edge: usize, row: Span, column: Span, tile
             *pixel = grey.apply(frame.pixels.get(at));
         }
         missing.fill(pixels[inside - 1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/nuclei/model.onnx")).unwrap()
+    }
+
+    fn maps_of(network: &Network, edge: usize, row: Span, column: Span) -> Maps {
+        let noise = |at: usize| (at * 7919 % 1000) as f32 / 1000.0;
+        let mut maps = Maps { width: 90, height: 70, ..Maps::default() };
+        for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact] {
+            map.resize(90 * 70, -1.0);
+        }
+        let fill = |image: &mut [f32]| {
+            for (at, pixel) in image.iter_mut().enumerate() {
+                *pixel = noise(at);
+            }
+        };
+        network.tile(edge, fill, |output| output.put(row, column, &mut maps)).unwrap();
+        maps
+    }
+
+    #[test]
+    fn the_engine_gives_what_tract_gives_and_writes_only_its_part() {
+        let ours = Network::new(shipped()).unwrap();
+        assert!(matches!(ours.runner, Runner::Ours { .. }));
+        let tract = Network { runner: Runner::Tract(WithTract::new(shipped())) };
+        // Odd borders: a tile's part begins and ends in the middle of an output pixel.
+        let row = Span { start: 3, from: 10, to: 61 };
+        let column = Span { start: 8, from: 21, to: 84 };
+        let ours = maps_of(&ours, 96, row, column);
+        let tract = maps_of(&tract, 96, row, column);
+        let planes = |maps: &Maps| {
+            [maps.foreground.clone(), maps.distance.clone(), maps.contact.clone()].concat()
+        };
+        let (ours, tract) = (planes(&ours), planes(&tract));
+        for (at, (ours, tract)) in ours.iter().zip(&tract).enumerate() {
+            assert!((ours - tract).abs() < 1e-5, "{ours} and {tract} at {at}");
+        }
+        assert_eq!(ours.iter().filter(|&&value| value >= 0.0).count(), 3 * 51 * 63);
+    }
+
+    #[test]
+    fn a_network_with_other_maps_is_refused() {
+        use prost::Message;
+        let mut model = tract_onnx::pb::ModelProto::decode(&shipped()[..]).unwrap();
+        let graph = model.graph.as_mut().unwrap();
+        // Without the last convolution and the sigmoid it gives 16 channels.
+        graph.node.truncate(graph.node.len() - 2);
+        graph.output[0].name = graph.node.last().unwrap().output[0].clone();
+        let error = Network::new(model.encode_to_vec()).err().unwrap();
+        assert!(error.to_string().contains("cannot use its output"), "{error}");
     }
 }

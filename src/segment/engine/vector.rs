@@ -33,12 +33,19 @@ pub(super) fn accumulate<S: Simd, const P: usize, const B: usize, const N: usize
     weights: [&Weights; B],
 ) {
     for k in 0..CHANNELS {
+        // Weights first, then one pixel at a time: with 16 registers there is room for all
+        // weights of `k`, but not for all pixels.
+        let mut row = [[simd.splat_f32s(0.0); N]; B];
         for b in 0..B {
             for n in 0..N {
-                let weight = load::<S>(&weights[b][k], n);
-                for p in 0..P {
-                    let input = simd.splat_f32s(pixels[p].0[k]);
-                    sums[p][b][n] = simd.mul_add_e_f32s(input, weight, sums[p][b][n]);
+                row[b][n] = load::<S>(&weights[b][k], n);
+            }
+        }
+        for p in 0..P {
+            let input = simd.splat_f32s(pixels[p].0[k]);
+            for b in 0..B {
+                for n in 0..N {
+                    sums[p][b][n] = simd.mul_add_e_f32s(input, row[b][n], sums[p][b][n]);
                 }
             }
         }

@@ -12,8 +12,10 @@
 //! of the 36 places of a tile it is a product of matrices: tiles × input channels × output
 //! channels. Tiles go in groups, so that both sides of the products stay in the cache.
 //!
-//! Rounding: with f32 the largest error is about ten times that of the direct sum, near
-//! 1e-5 of the largest output (see the tests, which hold it to that).
+//! Rounding: with 16 to 96 channels the largest error is 1e-5 to 4e-5 for outputs up to about
+//! 4, six to ten times that of the direct sum; in the maps of the shipped network 4.5e-6
+//! (direct: 1.0e-6). F(6×6, 3×3) would save another fifth of the multiplications and lose
+//! another digit.
 
 use pulp::{Simd, WithSimd};
 
@@ -29,7 +31,8 @@ const PATCH: usize = TILE + 2;
 const PLACES: usize = PATCH * PATCH;
 
 /// Tiles of a group. A multiple of every `P` below. Few, so that a group of 64 channels (two
-/// arrays of 36 · 24 · 64 values) and its weights stay in a cache of 1 MiB.
+/// arrays of 36 · 24 · 64 values) and its weights stay in a cache of 1 MiB; from 8 to 48 the
+/// time differs by less than 4%.
 const GROUP: usize = 24;
 
 /// A 3×3 convolution with stride 1 and one pixel of zeros around the input.
