@@ -5,15 +5,15 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::engine::{Engine, Planes, Workspace, read_onnx};
+use super::engine::{Block, Engine, Planes, Shape, Workspace, read_onnx};
 use super::instances::Maps;
 use super::normalise::Span as GreySpan;
 use super::tile::{Grid, Span};
 use super::with_tract::WithTract;
-use crate::domain::frame::Frame;
+use crate::domain::frame::{Frame, Pixels};
 
 /// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
-/// output of 1/n of the tile's height and width.
+/// output of 1/n of the tile's height and width, where n is 2 or 4.
 const MAPS: usize = 3;
 
 /// The network cannot be prepared or run.
@@ -86,8 +86,8 @@ impl Network {
         for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact] {
             map.resize(width * height, 0.0);
         }
-        // Writing a tile's maps takes a twentieth of what computing them does, so that
-        // threads seldom wait for each other.
+        // Writing a tile's maps takes a fiftieth of what computing them does, so that threads
+        // seldom wait for each other.
         let maps = Mutex::new(maps);
         grid.tiles().par_iter().try_for_each(|&(row, column)| {
             self.tile(
@@ -132,9 +132,7 @@ impl Network {
                 }
                 fill(image);
                 let planes = engine.run(&mut workspace);
-                let shape = planes.shape();
-                let shape = [shape.channels, shape.height, shape.width];
-                read(Output { values: Values::Blocks(planes), fine: fine(shape, edge)? });
+                read(Output { planes, fine: fine(planes.shape(), edge)? });
                 let mut idle = lock();
                 if idle.edge == edge {
                     idle.workspaces.push(workspace);
@@ -144,80 +142,77 @@ impl Network {
             Runner::Tract(tract) => {
                 let mut image = vec![0.0; edge * edge];
                 fill(&mut image);
-                let (values, shape) = tract.run(&image, edge)?;
-                let values = Values::Plain { values: &values, edge: shape[2] };
-                read(Output { values, fine: fine(shape, edge)? });
+                let planes = tract.run(&image, edge)?;
+                read(Output { planes: &planes, fine: fine(planes.shape(), edge)? });
                 Ok(())
             }
         }
     }
 }
 
-/// Sub-pixels along an edge of one output pixel.
-fn fine([channels, height, width]: [usize; 3], edge: usize) -> Result<usize, NetworkError> {
-    let fine = edge / width.max(1);
-    if (channels, height, width) == (MAPS * fine * fine, edge / fine.max(1), edge / fine.max(1)) {
-        return Ok(fine);
+/// How many sub-pixels lie along an edge of one output pixel.
+#[derive(Clone, Copy)]
+enum Fine {
+    Halves,
+    Quarters,
+}
+
+fn fine(shape: Shape, edge: usize) -> Result<Fine, NetworkError> {
+    let gives = |fine: usize| {
+        let Shape { channels, height, width } = shape;
+        (channels, fine * height, fine * width) == (MAPS * fine * fine, edge, edge)
+    };
+    if gives(2) {
+        Ok(Fine::Halves)
+    } else if gives(4) {
+        Ok(Fine::Quarters)
+    } else {
+        Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
     }
-    let shape = [channels, height, width];
-    Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
 }
 
 /// What the network gave for one tile.
 struct Output<'a> {
-    values: Values<'a>,
-    fine: usize,
-}
-
-enum Values<'a> {
-    Blocks(&'a Planes),
-    /// `[channel][y][x]`, with `edge` columns and rows.
-    Plain {
-        values: &'a [f32],
-        edge: usize,
-    },
+    planes: &'a Planes,
+    fine: Fine,
 }
 
 impl Output<'_> {
     /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
     fn put(&self, row: Span, column: Span, maps: &mut Maps) {
-        let fine = self.fine;
+        match self.fine {
+            Fine::Halves => self.put_fine::<2>(row, column, maps),
+            Fine::Quarters => self.put_fine::<4>(row, column, maps),
+        }
+    }
+
+    fn put_fine<const F: usize>(&self, row: Span, column: Span, maps: &mut Maps) {
         let width = maps.width;
+        let planes = [&mut maps.foreground[..], &mut maps.distance[..], &mut maps.contact[..]];
         let from = column.from - column.start;
-        let mut planes = [&mut maps.foreground[..], &mut maps.distance[..], &mut maps.contact[..]];
-        for y in row.from..row.to {
-            let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
-            for (map, plane) in planes.iter_mut().enumerate() {
+        for (map, plane) in planes.into_iter().enumerate() {
+            for y in row.from..row.to {
+                let channel = F * (F * map + (y - row.start) % F);
+                let pixels = &self.planes.row(channel / 16, (y - row.start) / F)[from / F..];
                 let out = &mut plane[y * width..][column.from..column.to];
-                // One column of sub-pixels at a time: no division for each pixel.
-                for dx in 0..fine {
-                    let first = (dx + fine - from % fine) % fine;
-                    let out = out.iter_mut().skip(first).step_by(fine);
-                    let channel = fine * (fine * map + dy) + dx;
-                    self.values.copy(channel, coarse_y, (from + first) / fine, out);
-                }
+                spread::<F>(pixels, channel % 16, from % F, out);
             }
         }
     }
 }
 
-impl Values<'_> {
-    /// Row `y` of a channel from `x` on.
-    fn copy<'o>(&self, channel: usize, y: usize, x: usize, out: impl Iterator<Item = &'o mut f32>) {
-        match *self {
-            Self::Blocks(planes) => {
-                let (block, channel) = (channel / 16, channel % 16);
-                for (out, pixel) in out.zip(&planes.row(block, y)[x..]) {
-                    *out = pixel.0[channel];
-                }
-            }
-            Self::Plain { values, edge } => {
-                let row = &values[(channel * edge + y) * edge..][..edge];
-                for (out, value) in out.zip(&row[x..]) {
-                    *out = *value;
-                }
-            }
-        }
+/// Writes `F` channels of each pixel side by side; of the first pixel the first `skipped` not.
+fn spread<const F: usize>(pixels: &[Block], channel: usize, skipped: usize, out: &mut [f32]) {
+    let sub_pixels =
+        |pixel: &Block| -> [f32; F] { std::array::from_fn(|dx| pixel.0[channel + dx]) };
+    let (first, others) = out.split_at_mut((F - skipped).min(out.len()));
+    first.copy_from_slice(&sub_pixels(&pixels[0])[skipped..][..first.len()]);
+    let (whole, last) = others.as_chunks_mut();
+    for (out, pixel) in whole.iter_mut().zip(&pixels[1..]) {
+        *out = sub_pixels(pixel);
+    }
+    if !last.is_empty() {
+        last.copy_from_slice(&sub_pixels(&pixels[1 + whole.len()])[..last.len()]);
     }
 }
 
@@ -228,10 +223,17 @@ fn cut(frame: &Frame, grey: GreySpan, edge: usize, row: Span, column: Span, tile
     for (y, line) in (row.start..).zip(tile.chunks_exact_mut(edge)) {
         let start = y.min(height - 1) * width + column.start;
         let (pixels, missing) = line.split_at_mut(inside);
-        for (at, pixel) in (start..).zip(pixels.iter_mut()) {
-            *pixel = grey.apply(frame.pixels.get(at));
+        match &frame.pixels {
+            Pixels::U8(values) => scale(grey, &values[start..][..inside], pixels),
+            Pixels::U16(values) => scale(grey, &values[start..][..inside], pixels),
         }
         missing.fill(pixels[inside - 1]);
+    }
+}
+
+fn scale<T: Copy + Into<u16>>(grey: GreySpan, values: &[T], pixels: &mut [f32]) {
+    for (pixel, &value) in pixels.iter_mut().zip(values) {
+        *pixel = grey.apply(value.into());
     }
 }
 

@@ -62,6 +62,19 @@ impl Planes {
         Self { shape: Some(shape), margin, rows, columns, data }
     }
 
+    /// A map without margin from `[channel][y][x]`.
+    pub fn from_values(shape: Shape, values: &[f32]) -> Self {
+        let mut planes = Self::new(shape, 0);
+        for (line, values) in values.chunks_exact(shape.width).enumerate() {
+            let (channel, y) = (line / shape.height, line % shape.height);
+            let row = planes.row_mut(channel / CHANNELS, y);
+            for (pixel, value) in row.iter_mut().zip(values) {
+                pixel.0[channel % CHANNELS] = *value;
+            }
+        }
+        planes
+    }
+
     /// Channels and pixels.
     ///
     /// # Panics
