@@ -5,15 +5,15 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::engine::{Engine, Planes, Workspace, read_onnx};
+use super::engine::{Block, Engine, Planes, Shape, Workspace, read_onnx};
 use super::instances::Maps;
 use super::scale::Plane;
 use super::tile::{Grid, Span};
 use super::with_tract::WithTract;
 
 /// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
-/// output of 1/n of the tile's height and width. Foreground, distance and contact; then sizes,
-/// which networks made before there was that map do not give.
+/// output of 1/n of the tile's height and width, where n is 2 or 4. Foreground, distance and
+/// contact; then sizes, which networks made before there was that map do not give.
 const MAPS: std::ops::RangeInclusive<usize> = 3..=4;
 
 /// The network cannot be prepared or run.
@@ -38,19 +38,31 @@ pub struct Network {
 }
 
 enum Runner {
-    Ours {
-        engine: Engine,
-        /// Not in use now. There are as many as tiles were ever run at the same time.
-        idle: Mutex<Idle>,
-    },
+    Ours { engine: Engine, idle: Mutex<Idle> },
     Tract(WithTract),
 }
 
-/// Workspaces for tiles of one edge: frames of other sizes seldom mix.
+/// Workspaces that are not in use now, for tiles of some edges, the latest last. Of each edge there
+/// are as many as its tiles were ever run at the same time.
 #[derive(Default)]
-struct Idle {
-    edge: usize,
-    workspaces: Vec<Workspace>,
+struct Idle(Vec<(usize, Vec<Workspace>)>);
+
+impl Idle {
+    /// Edges kept: that of the frames, that of the window in which sizes are estimated, and one
+    /// of other frames in between.
+    const EDGES: usize = 3;
+
+    /// Those for tiles of `edge`.
+    fn of(&mut self, edge: usize) -> &mut Vec<Workspace> {
+        let known = self.0.iter().position(|(other, _)| *other == edge);
+        let entry = known.map_or_else(|| (edge, Vec::new()), |at| self.0.remove(at));
+        if self.0.len() == Self::EDGES {
+            self.0.remove(0);
+        }
+        self.0.push(entry);
+        let last = self.0.len() - 1;
+        &mut self.0[last].1
+    }
 }
 
 impl Network {
@@ -94,8 +106,8 @@ impl Network {
             map.resize(width * height, 0.0);
         }
         maps.size.resize(if self.gives_sizes() { width * height } else { 0 }, 0.0);
-        // Writing a tile's maps takes a twentieth of what computing them does, so that
-        // threads seldom wait for each other.
+        // Writing a tile's maps takes a fiftieth of what computing them does, so that threads
+        // seldom wait for each other.
         let maps = Mutex::new(maps);
         grid.tiles().par_iter().try_for_each(|&(row, column)| {
             self.tile(
@@ -119,106 +131,101 @@ impl Network {
         match &self.runner {
             Runner::Ours { engine, idle } => {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-                let waiting = {
-                    let mut idle = lock();
-                    if idle.edge != edge {
-                        *idle = Idle { edge, workspaces: vec![] };
-                    }
-                    idle.workspaces.pop()
-                };
+                let waiting = lock().of(edge).pop();
                 let mut workspace = match waiting {
                     Some(workspace) => workspace,
                     None => engine
                         .workspace(edge, edge)
                         .map_err(|error| NetworkError::new("cannot run it", &error))?,
                 };
-                fill(workspace.image_mut());
-                let planes = engine.run(&mut workspace);
-                let shape = planes.shape();
-                let shape = [shape.channels, shape.height, shape.width];
-                let read = read(Output::new(Values::Blocks(planes), shape, edge)?);
-                let mut idle = lock();
-                if idle.edge == edge {
-                    idle.workspaces.push(workspace);
+                let image = workspace.image_mut();
+                if image.len() != edge * edge {
+                    let channels = image.len() / edge / edge;
+                    let error = format!("it takes {channels} channels, not one");
+                    return Err(NetworkError::new("cannot run it", &error));
                 }
+                fill(image);
+                let planes = engine.run(&mut workspace);
+                let read = read(Output::new(planes, edge)?);
+                lock().of(edge).push(workspace);
                 Ok(read)
             }
             Runner::Tract(tract) => {
                 let mut image = vec![0.0; edge * edge];
                 fill(&mut image);
-                let (values, shape) = tract.run(&image, edge)?;
-                let values = Values::Plain { values: &values, edge: shape[2] };
-                Ok(read(Output::new(values, shape, edge)?))
+                let planes = tract.run(&image, edge)?;
+                Ok(read(Output::new(&planes, edge)?))
             }
         }
     }
+}
+
+/// How many sub-pixels lie along an edge of one output pixel.
+#[derive(Clone, Copy)]
+enum Fine {
+    Halves,
+    Quarters,
 }
 
 /// What the network gave for one tile.
 struct Output<'a> {
-    values: Values<'a>,
+    planes: &'a Planes,
     /// How many of [`MAPS`].
     maps: usize,
-    /// Sub-pixels along an edge of one output pixel.
-    fine: usize,
-}
-
-enum Values<'a> {
-    Blocks(&'a Planes),
-    /// `[channel][y][x]`, with `edge` columns and rows.
-    Plain {
-        values: &'a [f32],
-        edge: usize,
-    },
+    fine: Fine,
 }
 
 impl<'a> Output<'a> {
-    /// Takes `values` of `shape` (channels, rows, columns) for what they are for a tile of `edge`.
-    fn new(values: Values<'a>, shape: [usize; 3], edge: usize) -> Result<Self, NetworkError> {
-        let [channels, height, width] = shape;
-        let fine = (edge / width.max(1)).max(1);
-        let maps = channels / fine.pow(2);
-        if MAPS.contains(&maps) && shape == [maps * fine * fine, edge / fine, edge / fine] {
-            return Ok(Self { values, maps, fine });
-        }
-        let given = format!("{channels} channels of {height}×{width} for a tile of {edge}");
-        Err(NetworkError::new("cannot use its output", &given))
-    }
-
-    /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
-    fn put(&self, row: Span, column: Span, maps: &mut Maps) {
-        let fine = self.fine;
-        let width = maps.width;
-        let columns = column.from - column.start..column.to - column.start;
-        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size];
-        for (map, plane) in planes.into_iter().enumerate().take(self.maps) {
-            for y in row.from..row.to {
-                let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
-                let channel = fine * (fine * map + dy);
-                let out = &mut plane[y * width + column.from..y * width + column.to];
-                // One sub-pixel column at a time: no division for each pixel.
-                for dx in 0..fine {
-                    let first = (dx + fine - columns.start % fine) % fine;
-                    let coarse_x = (columns.start + first) / fine;
-                    let out = out.iter_mut().skip(first).step_by(fine);
-                    let channel = channel + dx;
-                    match self.values {
-                        Values::Blocks(planes) => {
-                            let line = &planes.row(channel / 16, coarse_y)[coarse_x..];
-                            for (out, block) in out.zip(line) {
-                                *out = block.0[channel % 16];
-                            }
-                        }
-                        Values::Plain { values, edge } => {
-                            let line = &values[(channel * edge + coarse_y) * edge..][..edge];
-                            for (out, value) in out.zip(&line[coarse_x..]) {
-                                *out = *value;
-                            }
-                        }
-                    }
-                }
+    fn new(planes: &'a Planes, edge: usize) -> Result<Self, NetworkError> {
+        let shape = planes.shape();
+        for (fine, size) in [(Fine::Halves, 2), (Fine::Quarters, 4)] {
+            let Shape { channels, height, width } = shape;
+            let maps = channels / (size * size);
+            let whole = (maps * size * size, size * height, size * width);
+            if MAPS.contains(&maps) && whole == (channels, edge, edge) {
+                return Ok(Self { planes, maps, fine });
             }
         }
+        Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
+    }
+}
+
+impl Output<'_> {
+    /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
+    fn put(&self, row: Span, column: Span, maps: &mut Maps) {
+        match self.fine {
+            Fine::Halves => self.put_fine::<2>(row, column, maps),
+            Fine::Quarters => self.put_fine::<4>(row, column, maps),
+        }
+    }
+
+    fn put_fine<const F: usize>(&self, row: Span, column: Span, maps: &mut Maps) {
+        let width = maps.width;
+        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size];
+        let from = column.from - column.start;
+        for (map, plane) in planes.into_iter().enumerate().take(self.maps) {
+            for y in row.from..row.to {
+                let channel = F * (F * map + (y - row.start) % F);
+                let pixels = &self.planes.row(channel / 16, (y - row.start) / F)[from / F..];
+                let out = &mut plane[y * width..][column.from..column.to];
+                spread::<F>(pixels, channel % 16, from % F, out);
+            }
+        }
+    }
+}
+
+/// Writes `F` channels of each pixel side by side; of the first pixel the first `skipped` not.
+fn spread<const F: usize>(pixels: &[Block], channel: usize, skipped: usize, out: &mut [f32]) {
+    let sub_pixels =
+        |pixel: &Block| -> [f32; F] { std::array::from_fn(|dx| pixel.0[channel + dx]) };
+    let (first, others) = out.split_at_mut((F - skipped).min(out.len()));
+    first.copy_from_slice(&sub_pixels(&pixels[0])[skipped..][..first.len()]);
+    let (whole, last) = others.as_chunks_mut();
+    for (out, pixel) in whole.iter_mut().zip(&pixels[1..]) {
+        *out = sub_pixels(pixel);
+    }
+    if !last.is_empty() {
+        last.copy_from_slice(&sub_pixels(&pixels[1 + whole.len()])[..last.len()]);
     }
 }
 
@@ -230,5 +237,62 @@ fn cut(image: &Plane, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
         let (pixels, missing) = line.split_at_mut(inside);
         pixels.copy_from_slice(&image.values[start..start + inside]);
         missing.fill(pixels[inside - 1]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shipped() -> Vec<u8> {
+        std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/nuclei/model.onnx")).unwrap()
+    }
+
+    fn maps_of(network: &Network, edge: usize, row: Span, column: Span) -> Maps {
+        let noise = |at: usize| (at * 7919 % 1000) as f32 / 1000.0;
+        let mut maps = Maps { width: 90, height: 70, ..Maps::default() };
+        for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size] {
+            map.resize(90 * 70, -1.0);
+        }
+        let fill = |image: &mut [f32]| {
+            for (at, pixel) in image.iter_mut().enumerate() {
+                *pixel = noise(at);
+            }
+        };
+        network.tile(edge, fill, |output| output.put(row, column, &mut maps)).unwrap();
+        maps
+    }
+
+    #[test]
+    fn the_engine_gives_what_tract_gives_and_writes_only_its_part() {
+        let ours = Network::new(shipped()).unwrap();
+        assert!(matches!(ours.runner, Runner::Ours { .. }));
+        let tract = Network { runner: Runner::Tract(WithTract::new(shipped())), maps: ours.maps };
+        // Odd borders: a tile's part begins and ends in the middle of an output pixel.
+        let row = Span { start: 3, from: 10, to: 61 };
+        let column = Span { start: 8, from: 21, to: 84 };
+        let ours = maps_of(&ours, 96, row, column);
+        let tract = maps_of(&tract, 96, row, column);
+        let planes = |maps: &Maps| {
+            [maps.foreground.clone(), maps.distance.clone(), maps.contact.clone()].concat()
+        };
+        let (ours, tract) = (planes(&ours), planes(&tract));
+        for (at, (ours, tract)) in ours.iter().zip(&tract).enumerate() {
+            assert!((ours - tract).abs() < 1e-5, "{ours} and {tract} at {at}");
+        }
+        assert_eq!(ours.iter().filter(|&&value| value >= 0.0).count(), 3 * 51 * 63);
+    }
+
+    #[test]
+    fn a_network_with_other_maps_is_refused() {
+        use prost::Message;
+        let mut model = tract_onnx::pb::ModelProto::decode(&shipped()[..]).unwrap();
+        let graph = model.graph.as_mut().unwrap();
+        // The first level alone: 32 channels at a quarter of the resolution.
+        let end = graph.node.iter().position(|node| node.output[0] == "level0.enter").unwrap();
+        graph.node.truncate(end + 1);
+        graph.output[0].name = "level0.enter".to_owned();
+        let error = Network::new(model.encode_to_vec()).err().unwrap();
+        assert!(error.to_string().contains("cannot use its output"), "{error}");
     }
 }

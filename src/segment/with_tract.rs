@@ -10,6 +10,7 @@ use tract_onnx::prelude::{
 };
 use tract_onnx::tract_hir::infer::InferenceFact;
 
+use super::engine::{Planes, Shape};
 use super::network::NetworkError;
 
 type Plan = Arc<TypedSimplePlan>;
@@ -25,13 +26,8 @@ impl WithTract {
         Self { onnx, plans: Mutex::new(BTreeMap::new()) }
     }
 
-    /// The maps of one tile of `edge × edge`, `[channel][y][x]`, and how many channels, rows
-    /// and columns there are.
-    pub(super) fn run(
-        &self,
-        tile: &[f32],
-        edge: usize,
-    ) -> Result<(Vec<f32>, [usize; 3]), NetworkError> {
+    /// The maps of one tile of `edge × edge`.
+    pub(super) fn run(&self, tile: &[f32], edge: usize) -> Result<Planes, NetworkError> {
         let failed = |error: &dyn std::fmt::Debug| NetworkError::new("cannot run it", &error);
         let input =
             Tensor::from_shape(&[1, 1, edge, edge], tile).map_err(|error| failed(&error))?;
@@ -43,7 +39,8 @@ impl WithTract {
             return Err(failed(&format!("it gives a tensor of shape {:?}", output[0].shape())));
         };
         let values = output[0].to_plain_array_view::<f32>().map_err(|error| failed(&error))?;
-        Ok((values.iter().copied().collect(), [channels, height, width]))
+        let shape = Shape { channels, height, width };
+        Ok(Planes::from_values(shape, &values.iter().copied().collect::<Vec<f32>>()))
     }
 
     /// One plan for one concrete tile size: with symbolic sizes tract takes twice as long.

@@ -122,26 +122,33 @@ impl Run<'_> {
         let corner = self.input.margin() - pad;
         let taps = size * size * inputs;
         let mut sums: Sums<S, P, B, N> = [[[simd.splat_f32s(0.0); N]; B]; P];
-        for tap in 0..taps {
-            let input = tap % inputs;
-            let (ky, kx) = (tap / inputs / size, tap / inputs % size);
-            let row = &self.input.padded_row(input, corner + y * stride + ky)[corner + kx..];
-            let weights = std::array::from_fn(|b| &weights[(block + b) * taps + tap]);
-            if stride == 1 {
-                let pixels = row[x..].first_chunk().expect("the margin is as wide as the pad");
-                accumulate::<S, P, B, N>(simd, &mut sums, pixels, weights);
-            } else {
-                let pixels = std::array::from_fn(|p| row[(x + p) * stride]);
-                accumulate::<S, P, B, N>(simd, &mut sums, &pixels, weights);
+        let mut tap = 0;
+        for ky in 0..size {
+            for kx in 0..size {
+                for input in 0..inputs {
+                    let row = self.input.padded_row(input, corner + y * stride + ky);
+                    let weights: [&Weights; B] =
+                        std::array::from_fn(|b| &weights[(block + b) * taps + tap]);
+                    tap += 1;
+                    if stride == 1 {
+                        let pixels = row[corner + kx + x..]
+                            .first_chunk()
+                            .expect("the margin is as wide as the pad");
+                        accumulate::<S, P, B, N>(simd, &mut sums, pixels, weights);
+                    } else {
+                        let pixels = std::array::from_fn(|p| row[corner + kx + (x + p) * stride]);
+                        accumulate::<S, P, B, N>(simd, &mut sums, &pixels, weights);
+                    }
+                }
             }
         }
         for b in 0..B {
             let values: [[S::f32s; N]; P] = std::array::from_fn(|p| sums[p][b]);
             let at = (block + b, y, x);
             if self.doubled {
-                self.finish.put_doubled(simd, &values, self.output, at);
+                self.finish.put_doubled(simd, values, self.output, at);
             } else {
-                self.finish.put(simd, &values, self.output, at, P);
+                self.finish.put(simd, values, self.output, at, P);
             }
         }
     }

@@ -15,6 +15,11 @@
 //! and brings the weights into the order in which they are used. A [`Workspace`] is the memory
 //! for one size of image.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "arrays of vectors stay in registers only where every index is a constant"
+)]
+
 mod direct;
 mod graph;
 mod planes;

@@ -62,6 +62,19 @@ impl Planes {
         Self { shape: Some(shape), margin, rows, columns, data }
     }
 
+    /// A map without margin from `[channel][y][x]`.
+    pub fn from_values(shape: Shape, values: &[f32]) -> Self {
+        let mut planes = Self::new(shape, 0);
+        for (line, values) in values.chunks_exact(shape.width).enumerate() {
+            let (channel, y) = (line / shape.height, line % shape.height);
+            let row = planes.row_mut(channel / CHANNELS, y);
+            for (pixel, value) in row.iter_mut().zip(values) {
+                pixel.0[channel % CHANNELS] = *value;
+            }
+        }
+        planes
+    }
+
     /// Channels and pixels.
     ///
     /// # Panics
@@ -74,14 +87,14 @@ impl Planes {
     #[inline(always)]
     pub fn row(&self, block: usize, y: usize) -> &[Block] {
         let width = self.shape().width;
-        &self.padded_row(block, y + self.margin)[self.margin..][..width]
+        &self.data[self.start(block, y)..][..width]
     }
 
     /// As [`Self::row`], to be written.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, block: usize, y: usize) -> &mut [Block] {
         let width = self.shape().width;
-        let start = (block * self.rows + y + self.margin) * self.columns + self.margin;
+        let start = self.start(block, y);
         &mut self.data[start..][..width]
     }
 
@@ -90,6 +103,31 @@ impl Planes {
     #[inline(always)]
     pub(super) fn padded_row(&self, block: usize, row: usize) -> &[Block] {
         &self.data[(block * self.rows + row) * self.columns..][..self.columns]
+    }
+
+    /// `P` pixels from `x` on, of a row of which they may pass the end into the margin.
+    #[inline(always)]
+    pub(super) fn pixels<const P: usize>(&self, block: usize, y: usize, x: usize) -> &[Block; P] {
+        let start = self.start(block, y) + x;
+        self.data[start..].first_chunk().expect("no more than a margin past the end")
+    }
+
+    /// As [`Self::pixels`], to be written.
+    #[inline(always)]
+    pub(super) fn pixels_mut<const P: usize>(
+        &mut self,
+        block: usize,
+        y: usize,
+        x: usize,
+    ) -> &mut [Block; P] {
+        let start = self.start(block, y) + x;
+        self.data[start..].first_chunk_mut().expect("no more than a margin past the end")
+    }
+
+    /// Place of the pixel at `x = 0`.
+    #[inline(always)]
+    fn start(&self, block: usize, y: usize) -> usize {
+        (block * self.rows + y + self.margin) * self.columns + self.margin
     }
 
     /// Bytes held.

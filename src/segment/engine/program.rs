@@ -34,8 +34,8 @@ pub(super) enum Kernel {
 pub(super) struct Step {
     pub(super) kernel: Kernel,
     pub(super) window: Window,
-    /// Output channels; as many as there are in the input where this is none.
-    pub(super) channels: Option<usize>,
+    /// Input and output channels; any number, and the same, where this is none.
+    pub(super) channels: Option<(usize, usize)>,
     pub(super) bias: Vec<Block>,
     pub(super) from: usize,
     pub(super) tail: Tail,
@@ -78,7 +78,8 @@ impl Tail {
 /// The steps in order.
 ///
 /// # Errors
-/// When the network reads its image in any other way than by one convolution.
+/// When the network reads its image in any other way than by one convolution, or does not read
+/// what it computes.
 pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
     let nodes = graph.nodes();
     let mut readers = vec![Vec::new(); nodes.len()];
@@ -90,6 +91,11 @@ pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
     let [stem] = readers[0][..] else {
         return Err(Unfit { node: 0, reason: "the image must be read once" });
     };
+    // What nobody reads could be left out, but it also means that the file is not what it
+    // seems to be.
+    if let Some(node) = (0..nodes.len() - 1).find(|&place| readers[place].is_empty()) {
+        return Err(Unfit { node, reason: "nobody reads it" });
+    }
     let mut ready = vec![false; nodes.len()];
     let mut steps = Vec::new();
     // A node is taken along if its map or a later one has come out of a step.
@@ -101,10 +107,8 @@ pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
         let from = node.inputs()[0];
         let mut tail = Tail { to: from, ..Tail::default() };
         let whole = Window { size: 1, stride: 1, pad: 0 };
-        let (kernel, window, channels) = match node {
-            Node::Conv(_, conv) if place == stem => {
-                (Kernel::Stem(Stem::new(conv)), conv.window, Some(conv.outputs))
-            }
+        let (kernel, window) = match node {
+            Node::Conv(_, conv) if place == stem => (Kernel::Stem(Stem::new(conv)), conv.window),
             _ if place == stem => {
                 return Err(Unfit {
                     node: place,
@@ -112,16 +116,14 @@ pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
                 });
             }
             Node::Conv(_, conv) if Winograd::fits(conv) => {
-                (Kernel::Winograd(Winograd::new(conv)), conv.window, Some(conv.outputs))
+                (Kernel::Winograd(Winograd::new(conv)), conv.window)
             }
-            Node::Conv(_, conv) => {
-                (Kernel::Direct(Direct::new(conv)), conv.window, Some(conv.outputs))
-            }
-            Node::MaxPool(_) => (Kernel::Pool, Window { size: 2, stride: 2, pad: 0 }, None),
+            Node::Conv(_, conv) => (Kernel::Direct(Direct::new(conv)), conv.window),
+            Node::MaxPool(_) => (Kernel::Pool, Window { size: 2, stride: 2, pad: 0 }),
             _ => {
                 let possible = tail.take(node, place, &ready, true);
                 assert!(possible, "a pass takes any one node whose inputs stand before it");
-                (Kernel::Pass, whole, None)
+                (Kernel::Pass, whole)
             }
         };
         tail.to = place;
@@ -133,9 +135,9 @@ pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
             taken[reader] = true;
         }
         ready[tail.to] = true;
-        let bias = match node {
-            Node::Conv(_, conv) => blocks(conv),
-            _ => vec![],
+        let (channels, bias) = match node {
+            Node::Conv(_, conv) => (Some((conv.inputs, conv.outputs)), blocks(conv)),
+            _ => (None, vec![]),
         };
         steps.push(Step { kernel, window, channels, bias, from, tail });
     }

@@ -128,8 +128,8 @@ impl<'a> Reader<'a> {
         let stride = same(node, "strides", 2, 1)?;
         let pad = same(node, "pads", 4, 0)?;
         expect_integers(node, "kernel_shape", &[size as i64; 2], true)?;
-        if stride == 0 || weights.is_empty() {
-            return Err(unknown(&node.name, "no stride or no weights"));
+        if stride == 0 || pad >= size || weights.is_empty() {
+            return Err(unknown(&node.name, "no stride, no weights, or more padding than kernel"));
         }
         let bias = match node.input.get(2) {
             Some(name) if !name.is_empty() => self.weight(node, 2)?.1,

@@ -67,9 +67,9 @@ impl Pass<'_> {
                 for (x, pixel) in self.input.row(block, y).iter().enumerate() {
                     let values: [[S::f32s; N]; 1] = [std::array::from_fn(|n| load::<S>(pixel, n))];
                     if self.doubled {
-                        self.finish.put_doubled(simd, &values, self.output, (block, y, x));
+                        self.finish.put_doubled(simd, values, self.output, (block, y, x));
                     } else {
-                        self.finish.put(simd, &values, self.output, (block, y, x), 1);
+                        self.finish.put(simd, values, self.output, (block, y, x), 1);
                     }
                 }
             }

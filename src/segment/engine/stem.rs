@@ -28,6 +28,8 @@ pub(super) struct Phases {
     rows: usize,
     columns: usize,
     data: Vec<f32>,
+    /// For each tap of the kernel, `[channel][y][x]`, where the first output pixel finds it.
+    taps: Vec<usize>,
 }
 
 impl Phases {
@@ -61,13 +63,19 @@ impl Stem {
         // One more, for the part of a stride at the right.
         let columns = (width + 2 * pad) / stride + 1;
         let data = vec![0.0; self.channels * rows * stride * columns];
-        Phases { height, width, rows, columns, data }
+        let size = self.window.size;
+        let tap = |tap: usize| {
+            let (channel, ky, kx) = (tap / size / size, tap / size % size, tap % size);
+            ((channel * rows + ky) * stride + kx % stride) * columns + kx / stride
+        };
+        let taps = (0..self.channels * size * size).map(tap).collect();
+        Phases { height, width, rows, columns, data, taps }
     }
 
     /// Splits `image`, `[channel][y][x]`.
     pub(super) fn split(&self, image: &[f32], phases: &mut Phases) {
         let Window { stride, pad, .. } = self.window;
-        let &mut Phases { height, width, rows, columns, ref mut data } = phases;
+        let &mut Phases { height, width, rows, columns, ref mut data, .. } = phases;
         assert_eq!(image.len(), self.channels * height * width, "pixels of the image");
         for (line, pixels) in image.chunks_exact(width).enumerate() {
             let row = line / height * rows + line % height + pad;
@@ -134,29 +142,23 @@ impl Run<'_> {
         y: usize,
         x: usize,
     ) {
-        let &Stem { channels, window: Window { size, stride, .. }, ref weights } = self.stem;
-        let &Phases { rows, columns, ref data, .. } = self.phases;
-        let taps = channels * size * size;
-        let mut weights = weights[block * taps..].iter();
+        let Phases { columns, data, taps, .. } = self.phases;
+        let stride = self.stem.window.stride;
+        let data = &data[y * stride * stride * columns + x..];
+        let weights = &self.stem.weights[block * taps.len()..];
         let mut sums: Sums<S, P, 1, N> = [[[simd.splat_f32s(0.0); N]; 1]; P];
-        for channel in 0..channels {
-            for ky in 0..size {
-                let row = (channel * rows + y * stride + ky) * stride;
-                for (kx, weights) in (0..size).zip(weights.by_ref()) {
-                    let start = (row + kx % stride) * columns + kx / stride + x;
-                    let pixels: &[f32; P] =
-                        data[start..].first_chunk().expect("the zeros are as wide as the pad");
-                    for n in 0..N {
-                        let weight = load::<S>(weights, n);
-                        for p in 0..P {
-                            let input = simd.splat_f32s(pixels[p]);
-                            sums[p][0][n] = simd.mul_add_e_f32s(input, weight, sums[p][0][n]);
-                        }
-                    }
+        for (&tap, weights) in taps.iter().zip(weights) {
+            let pixels: &[f32; P] =
+                data[tap..].first_chunk().expect("the zeros are as wide as the pad");
+            for n in 0..N {
+                let weight = load::<S>(weights, n);
+                for p in 0..P {
+                    let input = simd.splat_f32s(pixels[p]);
+                    sums[p][0][n] = simd.mul_add_e_f32s(input, weight, sums[p][0][n]);
                 }
             }
         }
         let values: [[S::f32s; N]; P] = std::array::from_fn(|p| sums[p][0]);
-        self.finish.put(simd, &values, self.output, (block, y, x), P);
+        self.finish.put(simd, values, self.output, (block, y, x), P);
     }
 }

@@ -33,12 +33,19 @@ pub(super) fn accumulate<S: Simd, const P: usize, const B: usize, const N: usize
     weights: [&Weights; B],
 ) {
     for k in 0..CHANNELS {
+        // Weights first, then one pixel at a time: with 16 registers there is room for all
+        // weights of `k`, but not for all pixels.
+        let mut row = [[simd.splat_f32s(0.0); N]; B];
         for b in 0..B {
             for n in 0..N {
-                let weight = load::<S>(&weights[b][k], n);
-                for p in 0..P {
-                    let input = simd.splat_f32s(pixels[p].0[k]);
-                    sums[p][b][n] = simd.mul_add_e_f32s(input, weight, sums[p][b][n]);
+                row[b][n] = load::<S>(&weights[b][k], n);
+            }
+        }
+        for p in 0..P {
+            let input = simd.splat_f32s(pixels[p].0[k]);
+            for b in 0..B {
+                for n in 0..N {
+                    sums[p][b][n] = simd.mul_add_e_f32s(input, row[b][n], sums[p][b][n]);
                 }
             }
         }
@@ -69,24 +76,33 @@ impl Finish<'_> {
     pub(super) fn put<S: Simd, const P: usize, const N: usize>(
         &self,
         simd: S,
-        values: &[[S::f32s; N]; P],
+        mut values: [[S::f32s; N]; P],
         output: &mut Planes,
         (block, y, x): (usize, usize, usize),
         count: usize,
     ) {
-        let bias = self.bias.get(block).unwrap_or(&Block::ZERO);
-        let added = self.add.map(|add| &add.row(block, y)[x..x + count]);
-        let row = &mut output.row_mut(block, y)[x..x + count];
-        // Not an iterator over `row`: `values` stays in registers only if `p` is a constant in
-        // every round of the unrolled loop.
+        // All pixels through one stage, then the next: one test for each stage and group.
+        if let Some(bias) = self.bias.get(block) {
+            for p in 0..P {
+                for n in 0..N {
+                    values[p][n] = simd.add_f32s(values[p][n], load::<S>(bias, n));
+                }
+            }
+        }
+        if let Some(add) = self.add {
+            let added: &[Block; P] = add.pixels(block, y, x);
+            for p in 0..P {
+                for n in 0..N {
+                    values[p][n] = simd.add_f32s(values[p][n], load::<S>(&added[p], n));
+                }
+            }
+        }
+        activate(simd, self.activation, &mut values);
+        let pixels: &mut [Block; P] = output.pixels_mut(block, y, x);
         for p in 0..P {
             if p < count {
                 for n in 0..N {
-                    let mut value = simd.add_f32s(values[p][n], load::<S>(bias, n));
-                    if let Some(added) = added {
-                        value = simd.add_f32s(value, load::<S>(&added[p], n));
-                    }
-                    store::<S>(&mut row[p], n, activate(simd, self.activation, value));
+                    store::<S>(&mut pixels[p], n, values[p][n]);
                 }
             }
         }
@@ -98,25 +114,44 @@ impl Finish<'_> {
     pub(super) fn put_doubled<S: Simd, const P: usize, const N: usize>(
         &self,
         simd: S,
-        values: &[[S::f32s; N]; P],
+        values: [[S::f32s; N]; P],
         output: &mut Planes,
         (block, y, x): (usize, usize, usize),
     ) {
         for line in [2 * y, 2 * y + 1] {
-            for p in 0..P {
-                let pair = [values[p]; 2];
-                self.put::<S, 2, N>(simd, &pair, output, (block, line, 2 * (x + p)), 2);
+            for half in 0..2 {
+                let mut spread = values;
+                for p in 0..P {
+                    spread[p] = values[(half * P + p) / 2];
+                }
+                self.put(simd, spread, output, (block, line, 2 * x + half * P), P);
             }
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn activate<S: Simd>(simd: S, activation: Activation, value: S::f32s) -> S::f32s {
+fn activate<S: Simd, const P: usize, const N: usize>(
+    simd: S,
+    activation: Activation,
+    values: &mut [[S::f32s; N]; P],
+) {
     match activation {
-        Activation::None => value,
-        Activation::Relu => simd.max_f32s(value, simd.splat_f32s(0.0)),
-        Activation::Sigmoid => sigmoid(simd, value),
+        Activation::None => {}
+        Activation::Relu => {
+            for p in 0..P {
+                for n in 0..N {
+                    values[p][n] = simd.max_f32s(values[p][n], simd.splat_f32s(0.0));
+                }
+            }
+        }
+        Activation::Sigmoid => {
+            for p in 0..P {
+                for n in 0..N {
+                    values[p][n] = sigmoid(simd, values[p][n]);
+                }
+            }
+        }
     }
 }
 

@@ -43,6 +43,9 @@ impl Workspace {
             let (from, add) = (place_of(step.from), step.tail.add.and_then(place_of));
             let input = from.map_or(image, |from| workspace.maps[from].shape());
             let unfit = |reason| Unfit { node: step.tail.to, reason };
+            if step.channels.is_some_and(|(channels, _)| channels != input.channels) {
+                return Err(unfit("its weights are for another number of channels"));
+            }
             let shape = output_shape(step, input).ok_or(unfit("its input is too small"))?;
             if add.is_some_and(|add| workspace.maps[add].shape() != shape) {
                 return Err(unfit("it adds maps of different shapes"));
@@ -94,7 +97,7 @@ fn output_shape(step: &Step, input: Shape) -> Option<Shape> {
     let factor = if step.tail.doubled { 2 } else { 1 };
     let length = |length| step.window.output_length(length).map(|length| factor * length);
     Some(Shape {
-        channels: step.channels.unwrap_or(input.channels),
+        channels: step.channels.map_or(input.channels, |(_, channels)| channels),
         height: length(input.height)?,
         width: length(input.width)?,
     })
