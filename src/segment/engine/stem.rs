@@ -9,6 +9,7 @@ use pulp::{Simd, WithSimd};
 
 use super::graph::{Conv, Window};
 use super::planes::{Block, CHANNELS, Planes};
+use super::resample::Pooling;
 use super::vector::{Finish, Sums, load};
 
 /// The convolution with its weights in the order in which they are used.
@@ -115,6 +116,7 @@ pub(super) struct Run<'a> {
     pub(super) phases: &'a Phases,
     pub(super) finish: Finish<'a>,
     pub(super) output: &'a mut Planes,
+    pub(super) pooling: Option<Pooling<'a>>,
 }
 
 impl WithSimd for Run<'_> {
@@ -146,6 +148,9 @@ impl Run<'_> {
                     self.group::<S, 1, N>(simd, block, y, x);
                     x += 1;
                 }
+            }
+            if let Some(pooling) = &mut self.pooling {
+                pooling.catch_up(simd, self.output, y + 1);
             }
         }
     }
