@@ -8,6 +8,7 @@ use pulp::{Simd, WithSimd};
 
 use super::graph::{Conv, Window};
 use super::planes::{Block, CHANNELS, Planes, Weights};
+use super::resample::Pooling;
 use super::vector::{Finish, Sums, accumulate};
 
 /// A convolution with its weights in the order in which they are used.
@@ -52,6 +53,7 @@ pub(super) struct Run<'a> {
     /// Every pixel of the result becomes 2×2.
     pub(super) doubled: bool,
     pub(super) output: &'a mut Planes,
+    pub(super) pooling: Option<Pooling<'a>>,
 }
 
 impl WithSimd for Run<'_> {
@@ -85,6 +87,9 @@ impl Run<'_> {
             while block < shape.blocks() {
                 self.line::<S, P, 1, N>(simd, block, y, width);
                 block += 1;
+            }
+            if let Some(pooling) = &mut self.pooling {
+                pooling.catch_up(simd, self.output, factor * (y + 1));
             }
         }
     }

@@ -44,7 +44,8 @@ pub use read_onnx::{ReadError, read_onnx};
 pub use workspace::Workspace;
 
 use program::{Kernel, Step};
-use vector::Finish;
+use resample::Pooling;
+use vector::{Addend, Finish};
 
 /// A network ready to run.
 #[derive(Debug)]
@@ -128,46 +129,52 @@ impl Engine {
     fn step(&self, number: usize, workspace: &mut Workspace) {
         let step = &self.steps[number];
         let route = workspace.routes[number];
-        // Taken out, so that the other maps can be read while this one is written.
+        // Taken out, so that the other maps can be read while these are written.
         let mut output = std::mem::take(&mut workspace.maps[route.to]);
+        let mut pooled = route.pooled.map(|pooled| std::mem::take(&mut workspace.maps[pooled]));
         let Workspace { image, phases, scratch, maps, .. } = workspace;
         let input = || &maps[route.from.expect("only the stem has no map to read")];
         let finish = Finish {
             bias: &step.bias,
-            add: route.add.map(|add| &maps[add]),
+            add: match route.add {
+                None => Addend::Nothing,
+                Some(add) if add == route.to => Addend::Output,
+                Some(add) => Addend::Map(&maps[add]),
+            },
             activation: step.tail.activation,
         };
         let doubled = step.tail.doubled;
-        let output_mut = &mut output;
+        let pooling = pooled.as_mut().map(Pooling::new);
+        let out = &mut output;
         match &step.kernel {
             Kernel::Stem(stem) => {
                 let phases = phases.as_mut().expect("a workspace for a stem has its phases");
                 stem.split(image, phases);
-                self.arch.dispatch(stem::Run { stem, phases, finish, output: output_mut });
+                self.arch.dispatch(stem::Run { stem, phases, finish, output: out, pooling });
             }
             Kernel::Winograd(winograd) => self.arch.dispatch(winograd::Run {
                 winograd,
                 input: input(),
                 scratch,
                 finish,
-                output: output_mut,
+                output: out,
+                pooling,
             }),
             Kernel::Direct(direct) => self.arch.dispatch(direct::Run {
                 direct,
                 input: input(),
                 finish,
                 doubled,
-                output: output_mut,
+                output: out,
+                pooling,
             }),
-            Kernel::Pool => {
-                self.arch.dispatch(resample::Pool { input: input(), output: output_mut });
+            Kernel::Pool => self.arch.dispatch(resample::Pool { input: input(), output: out }),
+            Kernel::Pass => {
+                self.arch.dispatch(resample::Pass { input: input(), finish, doubled, output: out })
             }
-            Kernel::Pass => self.arch.dispatch(resample::Pass {
-                input: input(),
-                finish,
-                doubled,
-                output: output_mut,
-            }),
+        }
+        if let (Some(place), Some(pooled)) = (route.pooled, pooled) {
+            workspace.maps[place] = pooled;
         }
         workspace.maps[route.to] = output;
     }

@@ -2,7 +2,8 @@
 //!
 //! A convolution takes along what follows it and what nobody else reads: a doubling (only
 //! [`super::direct`] can), then an addition of a map that is there already, then an
-//! activation. What no convolution takes along becomes a pass of its own.
+//! activation; and a pooling of what comes out. What no convolution takes along becomes a pass
+//! of its own.
 
 use super::direct::Direct;
 use super::graph::{Conv, Graph, Node, Window};
@@ -49,6 +50,8 @@ pub(super) struct Tail {
     pub(super) activation: Activation,
     /// The node whose map comes out.
     pub(super) to: usize,
+    /// A pooling of this map, which comes out beside it.
+    pub(super) pooled: Option<usize>,
 }
 
 impl Tail {
@@ -135,6 +138,16 @@ pub(super) fn steps(graph: &Graph) -> Result<Vec<Step>, Unfit> {
             taken[reader] = true;
         }
         ready[tail.to] = true;
+        // Not of the last node, whose map must be what comes out last.
+        tail.pooled = readers[tail.to].iter().copied().find(|&reader| {
+            let pools = matches!(nodes[reader], Node::MaxPool(_));
+            let can_pool = !matches!(kernel, Kernel::Pool | Kernel::Pass);
+            pools && can_pool && reader + 1 < nodes.len()
+        });
+        if let Some(pooled) = tail.pooled {
+            taken[pooled] = true;
+            ready[pooled] = true;
+        }
         let (channels, bias) = match node {
             Node::Conv(_, conv) => (Some((conv.inputs, conv.outputs)), blocks(conv)),
             _ => (None, vec![]),

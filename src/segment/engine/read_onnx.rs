@@ -42,7 +42,7 @@ pub fn read_onnx(bytes: &[u8]) -> Result<Graph, ReadError> {
     let weights: BTreeMap<&str, &TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
     // Files of old versions list weights among the inputs.
-    let mut inputs = graph.input.iter().filter(|input| !weights.contains_key(&input.name[..]));
+    let mut inputs = graph.input.iter().filter(|input| !weights.contains_key(input.name.as_str()));
     let (Some(image), None, [output]) = (inputs.next(), inputs.next(), &graph.output[..]) else {
         return Err(unknown("the network", "it must have one input and one output"));
     };
@@ -54,7 +54,7 @@ pub fn read_onnx(bytes: &[u8]) -> Result<Graph, ReadError> {
     for node in &graph.node {
         reader.read(node)?;
     }
-    if reader.places.get(&output.name[..]) != reader.places.values().max() {
+    if reader.places.get(output.name.as_str()) != reader.places.values().max() {
         return Err(unknown(&output.name, "the output is not what the last node gives"));
     }
     Ok(reader.nodes)
@@ -199,7 +199,7 @@ fn same(node: &NodeProto, name: &str, count: usize, default: usize) -> Result<us
         [first, ref others @ ..]
             if others.len() + 1 == count && others.iter().all(|&other| other == first) =>
         {
-            usize::try_from(first).map_err(|_| wrong(node, name))
+            usize::try_from(first).ok().ok_or_else(|| wrong(node, name))
         }
         _ => Err(wrong(node, name)),
     }

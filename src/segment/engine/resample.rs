@@ -6,22 +6,28 @@ use pulp::{Simd, WithSimd};
 use super::planes::Planes;
 use super::vector::{Finish, load};
 
-/// The largest of every 2×2 pixels.
-pub(super) struct Pool<'a> {
-    pub(super) input: &'a Planes,
-    pub(super) output: &'a mut Planes,
+/// The largest of every 2×2 pixels of a map that is being written: a row is read as soon as it
+/// is there, while the cache still has it.
+pub(super) struct Pooling<'a> {
+    output: &'a mut Planes,
+    /// Rows of the output that are written.
+    done: usize,
 }
 
-impl WithSimd for Pool<'_> {
-    type Output = ();
+impl<'a> Pooling<'a> {
+    pub(super) fn new(output: &'a mut Planes) -> Self {
+        Self { output, done: 0 }
+    }
 
+    /// Goes on as far as the first `rows` rows of `input` allow.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
+    pub(super) fn catch_up<S: Simd>(&mut self, simd: S, input: &Planes, rows: usize) {
         let shape = self.output.shape();
-        for block in 0..shape.blocks() {
-            for y in 0..shape.height {
-                let upper = self.input.row(block, 2 * y).chunks_exact(2);
-                let lower = self.input.row(block, 2 * y + 1).chunks_exact(2);
+        let until = shape.height.min(rows / 2);
+        for y in self.done..until {
+            for block in 0..shape.blocks() {
+                let upper = input.row(block, 2 * y).chunks_exact(2);
+                let lower = input.row(block, 2 * y + 1).chunks_exact(2);
                 let output = self.output.row_mut(block, y).iter_mut();
                 for ((output, upper), lower) in output.zip(upper).zip(lower) {
                     let output = S::as_mut_simd_f32s(&mut output.0).0;
@@ -33,6 +39,22 @@ impl WithSimd for Pool<'_> {
                 }
             }
         }
+        self.done = until.max(self.done);
+    }
+}
+
+/// Pooling of a map that was there before.
+pub(super) struct Pool<'a> {
+    pub(super) input: &'a Planes,
+    pub(super) output: &'a mut Planes,
+}
+
+impl WithSimd for Pool<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        Pooling::new(self.output).catch_up(simd, self.input, self.input.shape().height);
     }
 }
 

@@ -9,6 +9,7 @@ use pulp::{Simd, WithSimd};
 
 use super::graph::{Conv, Window};
 use super::planes::{Block, CHANNELS, Planes};
+use super::resample::Pooling;
 use super::vector::{Finish, Sums, load};
 
 /// The convolution with its weights in the order in which they are used.
@@ -83,12 +84,29 @@ impl Stem {
                 // The first column of this phase that is in the image, not in the zeros.
                 let first = (phase + stride - pad % stride) % stride;
                 let start = (row * stride + phase) * columns + (first + pad) / stride;
-                let taken = pixels[first.min(width)..].iter().step_by(stride);
-                for (out, pixel) in data[start..].iter_mut().zip(taken) {
-                    *out = *pixel;
+                let (pixels, out) = (&pixels[first.min(width)..], &mut data[start..]);
+                match stride {
+                    2 => take_every::<2>(pixels, out),
+                    4 => take_every::<4>(pixels, out),
+                    _ => {
+                        for (out, pixel) in out.iter_mut().zip(pixels.iter().step_by(stride)) {
+                            *out = *pixel;
+                        }
+                    }
                 }
             }
         }
+    }
+}
+
+/// Every `S`-th pixel, with a distance that the compiler knows and makes vectors of.
+fn take_every<const S: usize>(pixels: &[f32], out: &mut [f32]) {
+    let (whole, rest) = pixels.as_chunks::<S>();
+    for (out, pixels) in out.iter_mut().zip(whole) {
+        *out = pixels[0];
+    }
+    if let Some(pixel) = rest.first() {
+        out[whole.len()] = *pixel;
     }
 }
 
@@ -98,6 +116,7 @@ pub(super) struct Run<'a> {
     pub(super) phases: &'a Phases,
     pub(super) finish: Finish<'a>,
     pub(super) output: &'a mut Planes,
+    pub(super) pooling: Option<Pooling<'a>>,
 }
 
 impl WithSimd for Run<'_> {
@@ -129,6 +148,9 @@ impl Run<'_> {
                     self.group::<S, 1, N>(simd, block, y, x);
                     x += 1;
                 }
+            }
+            if let Some(pooling) = &mut self.pooling {
+                pooling.catch_up(simd, self.output, y + 1);
             }
         }
     }

@@ -61,11 +61,20 @@ pub(super) enum Activation {
     Sigmoid,
 }
 
+/// What is added before the activation.
+#[derive(Clone, Copy)]
+pub(super) enum Addend<'a> {
+    Nothing,
+    Map(&'a Planes),
+    /// What stood in the output before.
+    Output,
+}
+
 /// The last part of a step: `activation(value + bias + add)`.
 pub(super) struct Finish<'a> {
     /// One for each block of output channels, or nothing at all.
     pub(super) bias: &'a [Block],
-    pub(super) add: Option<&'a Planes>,
+    pub(super) add: Addend<'a>,
     pub(super) activation: Activation,
 }
 
@@ -89,8 +98,12 @@ impl Finish<'_> {
                 }
             }
         }
-        if let Some(add) = self.add {
-            let added: &[Block; P] = add.pixels(block, y, x);
+        let added: Option<&[Block; P]> = match self.add {
+            Addend::Nothing => None,
+            Addend::Map(map) => Some(map.pixels(block, y, x)),
+            Addend::Output => Some(output.pixels(block, y, x)),
+        };
+        if let Some(added) = added {
             for p in 0..P {
                 for n in 0..N {
                     values[p][n] = simd.add_f32s(values[p][n], load::<S>(&added[p], n));

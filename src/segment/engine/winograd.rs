@@ -22,6 +22,7 @@ use pulp::{Simd, WithSimd};
 use super::direct::pack;
 use super::graph::{Conv, Window};
 use super::planes::{Block, CHANNELS, Planes, TILE, Weights};
+use super::resample::Pooling;
 use super::vector::{Finish, Sums, accumulate, load, store};
 
 /// Width and height of the input of a tile.
@@ -164,6 +165,7 @@ pub(super) struct Run<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) finish: Finish<'a>,
     pub(super) output: &'a mut Planes,
+    pub(super) pooling: Option<Pooling<'a>>,
 }
 
 impl WithSimd for Run<'_> {
@@ -212,6 +214,9 @@ impl Run<'_> {
                 for block in 0..self.winograd.outputs {
                     self.collect::<S, N>(simd, block, (slot, TILE * y, TILE * x));
                 }
+            }
+            if let Some(pooling) = &mut self.pooling {
+                pooling.catch_up(simd, self.output, TILE * ((first + count) / across));
             }
         }
     }

@@ -12,7 +12,7 @@ pub struct Workspace {
     pub(super) phases: Option<Phases>,
     pub(super) scratch: Scratch,
     pub(super) maps: Vec<Planes>,
-    /// For each step the place in `maps` of its input, of what it adds, and of its output.
+    /// For each step the places in `maps` of its input, of what it adds, and of its outputs.
     pub(super) routes: Vec<Route>,
 }
 
@@ -23,6 +23,7 @@ pub(super) struct Route {
     pub(super) from: Option<usize>,
     pub(super) add: Option<usize>,
     pub(super) to: usize,
+    pub(super) pooled: Option<usize>,
 }
 
 impl Workspace {
@@ -59,13 +60,33 @@ impl Workspace {
             }
             // A map that nobody will read again makes room for one of the same shape: zeros
             // around it stay where they are.
-            let fitting = free.iter().position(|&place| workspace.maps[place].shape() == shape);
-            let to = fitting.map(|index| free.swap_remove(index)).unwrap_or_else(|| {
-                workspace.maps.push(Planes::new(shape, margin));
-                workspace.maps.len() - 1
-            });
-            workspace.routes.push(Route { from, add, to });
+            let mut place_for = |shape| {
+                let fitting = free.iter().position(|&place| workspace.maps[place].shape() == shape);
+                fitting.map(|index| free.swap_remove(index)).unwrap_or_else(|| {
+                    workspace.maps.push(Planes::new(shape, margin));
+                    workspace.maps.len() - 1
+                })
+            };
+            // What is added and not wanted again may be where the result goes, but not while
+            // its neighbours are still to be read.
+            let ends_here = |&add: &usize| {
+                let wanted = |step: &Step| step.from == add || step.tail.add == Some(add);
+                add != step.from && !steps[number + 1..].iter().any(wanted)
+            };
+            let to = if step.tail.add.as_ref().is_some_and(ends_here) {
+                held.retain(|&(_, place)| Some(place) != add);
+                add.expect("a map that is added is held")
+            } else {
+                place_for(shape)
+            };
             held.push((step.tail.to, to));
+            let pooled = step.tail.pooled.map(|node| {
+                let Shape { channels, height, width } = shape;
+                let place = place_for(Shape { channels, height: height / 2, width: width / 2 });
+                held.push((node, place));
+                place
+            });
+            workspace.routes.push(Route { from, add, to, pooled });
             let later = &steps[number + 1..];
             held.retain(|&(node, place)| {
                 let wanted = later.is_empty()
