@@ -32,7 +32,7 @@ pub struct Postprocessing {
     pub min_area: u32,
 }
 
-/// Three maps of a frame, row-major, values 0 to 1.
+/// The maps of a frame, row-major, values 0 to 1.
 #[derive(Default)]
 pub struct Maps {
     /// Pixels a row.
@@ -45,6 +45,9 @@ pub struct Maps {
     pub distance: Vec<f32>,
     /// Probability that another object is next to it.
     pub contact: Vec<f32>,
+    /// Diameter of the object as [`super::size`] has it; means nothing outside objects. Empty
+    /// when the network does not give it.
+    pub size: Vec<f32>,
 }
 
 /// Steps in which heights are sorted. Finer than any difference that matters, and the
@@ -286,6 +289,7 @@ mod tests {
             foreground: distance.iter().map(|&value| f32::from(u8::from(value > 0.0))).collect(),
             distance: distance.to_vec(),
             contact: vec![0.0; distance.len()],
+            size: vec![],
         }
     }
 
@@ -332,7 +336,7 @@ mod tests {
             foreground in proptest::collection::vec(0.0_f32..1.0, 16 * 9),
         ) {
             let maps = Maps {
-                width: 16, height: 9, foreground, distance, contact: vec![0.1; 16 * 9],
+                width: 16, height: 9, foreground, distance, contact: vec![0.1; 16 * 9], size: vec![],
             };
             let parameters = Postprocessing { smoothing_passes: 1, contact_weight: 0.5, ..PARAMETERS };
             let labels = from_maps(&maps, &parameters);

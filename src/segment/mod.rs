@@ -25,6 +25,7 @@ pub mod measure;
 pub mod network;
 pub mod normalise;
 pub mod package;
+pub mod size;
 pub mod tile;
 mod with_tract;
 

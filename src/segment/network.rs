@@ -13,8 +13,9 @@ use super::with_tract::WithTract;
 use crate::domain::frame::Frame;
 
 /// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
-/// output of 1/n of the tile's height and width.
-const MAPS: usize = 3;
+/// output of 1/n of the tile's height and width. Foreground, distance and contact; then sizes,
+/// which networks made before there was that map do not give.
+const MAPS: std::ops::RangeInclusive<usize> = 3..=4;
 
 /// The network cannot be prepared or run.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,8 @@ impl NetworkError {
 /// A network ready to run.
 pub struct Network {
     runner: Runner,
+    /// How many of [`MAPS`] it gives.
+    maps: usize,
 }
 
 enum Runner {
@@ -55,7 +58,7 @@ impl Network {
     /// Reads a network from ONNX and runs it once, so that a wrong file is known now.
     ///
     /// # Errors
-    /// When it is not ONNX, or does not take `[1,1,H,W]` to three maps (see [`MAPS`]).
+    /// When it is not ONNX, or does not take `[1,1,H,W]` to maps (see [`MAPS`]).
     pub fn new(onnx: Vec<u8>) -> Result<Self, NetworkError> {
         let engine = read_onnx(&onnx)
             .map_err(|error| error.to_string())
@@ -67,9 +70,9 @@ impl Network {
                 Runner::Tract(WithTract::new(onnx))
             }
         };
-        let network = Self { runner };
+        let mut network = Self { runner, maps: 0 };
         let edge = Grid::for_frame(1, 1).edge;
-        network.tile(edge, |image| image.fill(0.0), |_| ())?;
+        network.maps = network.tile(edge, |image| image.fill(0.0), |output| output.maps)?;
         Ok(network)
     }
 
@@ -86,6 +89,7 @@ impl Network {
         for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact] {
             map.resize(width * height, 0.0);
         }
+        maps.size.resize(if self.maps == *MAPS.end() { width * height } else { 0 }, 0.0);
         // Writing a tile's maps takes a twentieth of what computing them does, so that
         // threads seldom wait for each other.
         let maps = Mutex::new(maps);
@@ -102,12 +106,12 @@ impl Network {
     }
 
     /// Runs one tile of `edge × edge` that `fill` writes; `read` gets what comes out.
-    fn tile(
+    fn tile<T>(
         &self,
         edge: usize,
         fill: impl FnOnce(&mut [f32]),
-        read: impl FnOnce(Output<'_>),
-    ) -> Result<(), NetworkError> {
+        read: impl FnOnce(Output<'_>) -> T,
+    ) -> Result<T, NetworkError> {
         match &self.runner {
             Runner::Ours { engine, idle } => {
                 let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
@@ -128,38 +132,30 @@ impl Network {
                 let planes = engine.run(&mut workspace);
                 let shape = planes.shape();
                 let shape = [shape.channels, shape.height, shape.width];
-                read(Output { values: Values::Blocks(planes), fine: fine(shape, edge)? });
+                let read = read(Output::new(Values::Blocks(planes), shape, edge)?);
                 let mut idle = lock();
                 if idle.edge == edge {
                     idle.workspaces.push(workspace);
                 }
-                Ok(())
+                Ok(read)
             }
             Runner::Tract(tract) => {
                 let mut image = vec![0.0; edge * edge];
                 fill(&mut image);
                 let (values, shape) = tract.run(&image, edge)?;
                 let values = Values::Plain { values: &values, edge: shape[2] };
-                read(Output { values, fine: fine(shape, edge)? });
-                Ok(())
+                Ok(read(Output::new(values, shape, edge)?))
             }
         }
     }
 }
 
-/// Sub-pixels along an edge of one output pixel.
-fn fine([channels, height, width]: [usize; 3], edge: usize) -> Result<usize, NetworkError> {
-    let fine = edge / width.max(1);
-    if (channels, height, width) == (MAPS * fine * fine, edge / fine.max(1), edge / fine.max(1)) {
-        return Ok(fine);
-    }
-    let shape = [channels, height, width];
-    Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
-}
-
 /// What the network gave for one tile.
 struct Output<'a> {
     values: Values<'a>,
+    /// How many of [`MAPS`].
+    maps: usize,
+    /// Sub-pixels along an edge of one output pixel.
     fine: usize,
 }
 
@@ -172,14 +168,26 @@ enum Values<'a> {
     },
 }
 
-impl Output<'_> {
+impl<'a> Output<'a> {
+    /// Takes `values` of `shape` (channels, rows, columns) for what they are for a tile of `edge`.
+    fn new(values: Values<'a>, shape: [usize; 3], edge: usize) -> Result<Self, NetworkError> {
+        let [channels, height, width] = shape;
+        let fine = (edge / width.max(1)).max(1);
+        let maps = channels / fine.pow(2);
+        if MAPS.contains(&maps) && shape == [maps * fine * fine, edge / fine, edge / fine] {
+            return Ok(Self { values, maps, fine });
+        }
+        let given = format!("{channels} channels of {height}×{width} for a tile of {edge}");
+        Err(NetworkError::new("cannot use its output", &given))
+    }
+
     /// Writes the part of the maps that the tile answers for, sub-pixels to their places.
     fn put(&self, row: Span, column: Span, maps: &mut Maps) {
         let fine = self.fine;
         let width = maps.width;
         let columns = column.from - column.start..column.to - column.start;
-        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact];
-        for (map, plane) in planes.into_iter().enumerate() {
+        let planes = [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size];
+        for (map, plane) in planes.into_iter().enumerate().take(self.maps) {
             for y in row.from..row.to {
                 let (coarse_y, dy) = ((y - row.start) / fine, (y - row.start) % fine);
                 let channel = fine * (fine * map + dy);

@@ -3,7 +3,7 @@
 //! A package is a folder:
 //! ```text
 //! model.toml         this manifest
-//! model.onnx         the network (input [1,1,H,W], output [1,12,H/2,W/2], see docs/design/model-package.md)
+//! model.onnx         the network (input [1,1,H,W], output [1,16,H/2,W/2], see docs/design/model-package.md)
 //! golden.png         a frame, and
 //! golden-labels.png  what this package makes of it, to prove that a box segments as it should
 //! README.md          the card: what it is for, what it was trained on, how good it is
