@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
+use std::process::Stdio;
 
 use image::{GrayImage, ImageBuffer, Luma};
 
@@ -84,6 +86,52 @@ fn images_and_labels_become_a_package_that_segments() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn an_interrupted_training_makes_a_package_of_what_it_has_and_goes_on_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    for index in 0..2 {
+        write_pair(&data, &format!("{index}.png"), index);
+    }
+    let package = folder.path().join("discs");
+    let train = || {
+        let mut command = reticle();
+        command.arg("train").arg(&data).arg("--out").arg(&package);
+        command.args(["--steps", "1500", "--batch", "1", "--crop", "32", "--threads", "1"]);
+        command
+    };
+    let mut child = train().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.starts_with("step 100/") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended before step 100");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    let stopped_at = || {
+        let manifest = std::fs::read_to_string(package.join("model.toml")).unwrap();
+        let manifest: toml::Table = toml::from_str(&manifest).unwrap();
+        manifest["training"]["recipe"].get("stopped_at").and_then(toml::Value::as_integer)
+    };
+    let step = stopped_at().unwrap();
+    assert!((100..1500).contains(&step) && rest.contains(&format!("stopped at step {step}")));
+
+    let output = train().args(["--seed", "7"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("is of another training"), "{said}");
+
+    let output = train().output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains(&format!("going on from step {step} ")), "{said}");
+    assert_eq!(stopped_at(), None);
+    assert!(!package.join("checkpoint.bin").exists());
 }
 
 #[test]

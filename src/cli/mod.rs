@@ -20,6 +20,7 @@ pub mod run;
 pub mod segment;
 pub mod sync;
 pub mod train;
+mod training;
 pub mod version;
 
 /// How a verb ended when nothing stopped it.

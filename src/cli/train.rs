@@ -1,23 +1,21 @@
 //! `reticle train`: from images and label images to a model package.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
-use super::Outcome;
-use super::out::{self, progress_bar};
+use super::{Outcome, out, training};
 use crate::base::clock::Clock;
 use crate::base::durable;
-use crate::base::shutdown::Shutdown;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::{self, Limits};
 use crate::learn::evaluate::Comparison;
-use crate::learn::net::{GRANULE, Widths};
-use crate::learn::train::{Progress, Recipe, train};
+use crate::learn::net::GRANULE;
+use crate::learn::train::Recipe;
 use crate::learn::{card, dataset, export, tune};
 use crate::segment::golden;
 use crate::segment::normalise::Normalisation;
@@ -76,12 +74,20 @@ pub struct Args {
     /// Start of all randomness
     #[arg(long, default_value_t = Recipe::default().seed)]
     seed: u64,
+    /// Diameter in pixels that objects are brought to: the scale the model is made for
+    /// [default: that of --start, else 24]
+    #[arg(long, value_name = "PIXELS")]
+    object_diameter: Option<f32>,
+    /// Threads that train; the result is the same with any number [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<std::num::NonZeroUsize>,
 }
 
 /// Trains, chooses post-processing on held-out images, and writes the package.
 ///
-/// A network in --out that the same recipe made from the same images is not trained again, so
-/// that a run that was interrupted after training only has to be finished.
+/// A training that was interrupted goes on when it is started again in the same way: from the
+/// last checkpoint in --out, or, if the network was trained already, with what comes after.
+/// Ctrl-C ends the training and makes a package of what it has; a second one ends all.
 ///
 /// # Errors
 /// When the data set cannot be used or the package cannot be written.
@@ -90,15 +96,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         bail!("--crop {} is no multiple of {GRANULE}, which the network needs", args.crop);
     }
     let start = args.start.as_deref().map(ModelPackage::find).transpose()?;
-    let recipe = Recipe {
-        steps: args.steps,
-        batch: args.batch.max(1),
-        crop: args.crop,
-        learning_rate: args.learning_rate,
-        seed: args.seed,
-        widths: Widths::default(),
-        start: start.as_ref().map(|package| package.manifest().network.sha256.clone()),
-    };
+    let recipe = recipe(&args, start.as_ref())?;
     let clock = Clock::system();
     let mut pairs = dataset::read(&args.data, &NORMALISATION)?;
     let mut held_out = match &args.held_out {
@@ -125,10 +123,10 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         pairs.iter().map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize).sum();
     let images = pairs.len();
     let data_sha256 = dataset::sha256(&pairs);
-    let object_diameter_px = median_diameter(&pairs);
     durable::create_dir(&args.out)
         .with_context(|| format!("cannot make {}", args.out.display()))?;
     let trained = serde_json::json!({"recipe": recipe, "data_sha256": data_sha256});
+    let mut recipe_table = toml::Table::try_from(&recipe)?;
     let network = match trained_before(&args.out, &trained) {
         Some(network) => {
             out::tell(format_args!(
@@ -138,10 +136,18 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             network
         }
         None => {
-            let network =
-                train_network(&recipe, &pairs, start.as_ref().map(ModelPackage::network), &clock)?;
+            let start = start.as_ref().map(ModelPackage::network);
+            let checkpoint = args.out.join(training::CHECKPOINT);
+            let work = training::Work { recipe: &recipe, pairs: &pairs, start, key: &trained };
+            let learner = training::in_threads(args.threads, || work.run(&checkpoint, &clock))?;
+            let network = export::onnx_bytes(&learner.average);
             durable::write(&args.out.join("model.onnx"), &network)?;
-            durable::write(&args.out.join(TRAINED), trained.to_string().as_bytes())?;
+            if learner.step < recipe.steps {
+                recipe_table.insert("stopped_at".to_owned(), (learner.step as i64).into());
+            } else {
+                durable::write(&args.out.join(TRAINED), trained.to_string().as_bytes())?;
+                durable::remove(&checkpoint)?;
+            }
             network
         }
     };
@@ -156,7 +162,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         network: NetworkFile {
             file: "model.onnx".to_owned(),
             sha256: hex::encode(Sha256::digest(&network)),
-            object_diameter_px,
+            object_diameter_px: recipe.object_diameter_px,
             pixel_size_um: None,
         },
         normalisation: NORMALISATION,
@@ -168,7 +174,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             objects,
             made: clock.now().rfc3339(),
             software: concat!("reticle ", env!("CARGO_PKG_VERSION")).to_owned(),
-            recipe: toml::Table::try_from(&recipe)?,
+            recipe: recipe_table,
         },
         metrics: Metrics {
             split: split_name(&args),
@@ -179,6 +185,35 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         },
     };
     finish(&args, manifest, &held_out, &clock)
+}
+
+/// What the arguments ask for. A model that goes on from another one keeps its scale and its
+/// channels.
+fn recipe(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Recipe> {
+    let defaults = Recipe::default();
+    let object_diameter_px = args
+        .object_diameter
+        .or_else(|| start.map(|package| package.manifest().network.object_diameter_px))
+        .unwrap_or(defaults.object_diameter_px);
+    if !(4.0..=200.0).contains(&object_diameter_px) {
+        bail!(
+            "objects of {object_diameter_px} pixels cannot be learnt; give --object-diameter 4 to 200"
+        );
+    }
+    let widths = match start {
+        Some(package) => export::load_weights(package.network())?.widths,
+        None => defaults.widths,
+    };
+    Ok(Recipe {
+        steps: args.steps,
+        batch: args.batch.max(1),
+        crop: args.crop,
+        learning_rate: args.learning_rate,
+        seed: args.seed,
+        widths,
+        object_diameter_px,
+        start: start.map(|package| package.manifest().network.sha256.clone()),
+    })
 }
 
 /// Chooses post-processing, measures, and writes manifest, golden frame and card.
@@ -244,49 +279,9 @@ fn split_name(args: &Args) -> String {
     }
 }
 
-fn median_diameter(pairs: &[dataset::Pair]) -> f32 {
-    let mut diameters: Vec<f32> = pairs.iter().filter_map(|pair| pair.median_diameter).collect();
-    if diameters.is_empty() {
-        return 0.0;
-    }
-    let middle = diameters.len() / 2;
-    let (_, &mut median, _) = diameters.select_nth_unstable_by(middle, f32::total_cmp);
-    (median * 10.0).round() / 10.0
-}
-
 fn trained_before(out: &Path, trained: &serde_json::Value) -> Option<Vec<u8>> {
     let before = std::fs::read_to_string(out.join(TRAINED)).ok()?;
-    let before: serde_json::Value = serde_json::from_str(&before).ok()?;
-    (before == *trained).then(|| std::fs::read(out.join("model.onnx")).ok()).flatten()
-}
-
-fn train_network(
-    recipe: &Recipe,
-    pairs: &[dataset::Pair],
-    start: Option<&[u8]>,
-    clock: &Clock,
-) -> anyhow::Result<Vec<u8>> {
-    let is_terminal = std::io::stderr().is_terminal();
-    let template = "{bar:32} step {pos}/{len}, loss {msg}, {eta} left";
-    let bar = progress_bar(recipe.steps as u64, template);
-    let began = clock.now();
-    let mut mean = None;
-    let net = train(recipe, pairs, start, &Shutdown::new(), |Progress { step, loss }| {
-        // Over about 50 steps: a single batch says little.
-        let smooth = mean.map_or(loss, |mean: f32| 0.98 * mean + 0.02 * loss);
-        mean = Some(smooth);
-        bar.set_position(step as u64);
-        bar.set_message(format!("{smooth:.3}"));
-        if !is_terminal && (step % 100 == 0 || step == recipe.steps) {
-            let seconds = clock.now().since(&began).as_secs_f64();
-            out::tell(format_args!(
-                "step {step}/{}, loss {smooth:.3}, {seconds:.0} s",
-                recipe.steps
-            ));
-        }
-    })?;
-    bar.finish_and_clear();
-    Ok(export::onnx_bytes(&net)?)
+    (before == trained.to_string()).then(|| std::fs::read(out.join("model.onnx")).ok()).flatten()
 }
 
 fn frames(

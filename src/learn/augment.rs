@@ -1,5 +1,10 @@
-//! Training crops: a random part of an image, rotated, mirrored, scaled, and with other
-//! intensities, so that one set of images stands for many microscopes.
+//! Training crops: a random part of an image, brought to about the model's object scale,
+//! rotated, mirrored, and with other intensities, so that one set of images stands for many
+//! microscopes.
+//!
+//! Frames are segmented at the model's scale too, where that is known or estimated; estimates
+//! err, so crops err likewise. One in four is far off, which teaches the size map (and less of the
+//! others: see [`FAR`]).
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -7,10 +12,24 @@ use rand_distr::{Distribution, Normal};
 
 use super::dataset::Pair;
 use super::targets::{self, Targets};
+use crate::segment::size;
 
 /// Pixels around a crop that are warped with it, so that objects cut by its edge keep the
 /// distances of the whole object. Half of a large nucleus.
-const SURROUND: usize = 24;
+const SURROUND: usize = 32;
+
+/// Crops are scaled by up to 2^±this beyond the model's scale.
+const NEAR: f32 = 0.5;
+
+/// The same for one crop in four.
+const WIDE: f32 = 1.6;
+
+/// Beyond 2^±this a crop counts [`FAR_WEIGHT`] in all maps but the size: frames are brought
+/// nearer than that before their objects are read.
+const FAR: f32 = 0.8;
+
+/// See [`FAR`].
+const FAR_WEIGHT: f32 = 0.3;
 
 /// One training example of `size × size`.
 pub struct Crop {
@@ -18,73 +37,93 @@ pub struct Crop {
     pub image: Vec<f32>,
     /// What the network shall say.
     pub targets: Targets,
+    /// How much it counts in foreground, distance and contact.
+    pub weight: f32,
 }
 
-/// Draws a crop of `size × size` from one of `pairs`.
+/// What crops are like.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    /// Edge in pixels.
+    pub edge: usize,
+    /// Diameter that the median object of an image is brought to, in pixels of the crop.
+    pub object_diameter_px: f32,
+}
+
+/// Draws a crop from one of `pairs`.
 ///
 /// # Panics
 /// When `pairs` is empty.
-pub fn draw(pairs: &[Pair], size: usize, rng: &mut impl Rng) -> Crop {
+pub fn draw(pairs: &[Pair], view: View, rng: &mut impl Rng) -> Crop {
     // By the square root of the area: large fields hold more objects, but the small
     // ones come from more experiments.
     let pair = pairs
         .choose_weighted(rng, |pair| (pair.image.len() as f64).sqrt())
         .expect("the data set was checked to have images");
+    let own_diameter = diameter_or_another(pair, pairs, rng).unwrap_or(view.object_diameter_px);
     let labels_wanted = rng.random_bool(0.9);
-    let mut crop = warp(pair, size, rng);
+    let mut crop = warp(pair, own_diameter, view, rng);
     // Mostly crops with something in them; now and then an empty one is a lesson too.
     for _ in 0..4 {
         if !labels_wanted || crop.targets.foreground.iter().any(|&value| value > 0.0) {
             break;
         }
-        crop = warp(pair, size, rng);
+        crop = warp(pair, own_diameter, view, rng);
     }
-    change_intensities(&mut crop.image, size, rng);
+    change_intensities(&mut crop.image, view.edge, rng);
     crop
 }
 
-/// A random affine view: any of the 8 mirror images, ±17° of rotation, scale 2^±0.6 around
-/// the image's own, since frames are segmented at theirs.
-fn warp(pair: &Pair, size: usize, rng: &mut impl Rng) -> Crop {
-    let canvas = size + 2 * SURROUND;
-    let scale = 2_f32.powf(rng.random_range(-0.6..0.6));
-    let angle = rng.random_range(-0.3_f32..0.3);
-    let (sin, cos) = angle.sin_cos();
-    let mirror = [(1.0, 1.0), (-1.0, 1.0), (1.0, -1.0), (-1.0, -1.0)][rng.random_range(0..4)];
-    let transpose = rng.random_bool(0.5);
-    // Canvas pixel (u, v), from its centre → image pixel: rotate, mirror, shrink.
-    let mut to_image = [cos * mirror.0, -sin * mirror.1, sin * mirror.0, cos * mirror.1];
-    if transpose {
-        to_image.swap(0, 1);
-        to_image.swap(2, 3);
-    }
-    for factor in &mut to_image {
-        *factor /= scale;
-    }
+/// Median object of the image; for one without objects that of another image, so that empty
+/// background comes at every scale.
+fn diameter_or_another(pair: &Pair, pairs: &[Pair], rng: &mut impl Rng) -> Option<f32> {
+    pair.median_diameter.or_else(|| {
+        let known: Vec<f32> = pairs.iter().filter_map(|pair| pair.median_diameter).collect();
+        known.choose(rng).copied()
+    })
+}
+
+/// A random view: scaled, turned by any angle, mirrored or not.
+fn warp(pair: &Pair, own_diameter: f32, view: View, rng: &mut impl Rng) -> Crop {
+    let edge = view.edge;
+    let canvas = edge + 2 * SURROUND;
+    let range = if rng.random_bool(0.75) { NEAR } else { WIDE };
+    let off_scale = rng.random_range(-range..range);
+    let scale = view.object_diameter_px / own_diameter * off_scale.exp2();
+    let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
+    let mirror = if rng.random_bool(0.5) { -1.0 } else { 1.0 };
+    // Canvas pixel (u, v), from its centre → image pixel: mirror, rotate, shrink.
+    let to_image = [cos * mirror, -sin, sin * mirror, cos].map(|factor| factor / scale);
     let (width, height) = (pair.width as f32, pair.height as f32);
-    let reach = size as f32 / (2.0 * scale);
+    let reach = edge as f32 / (2.0 * scale) * (sin.abs() + cos.abs());
     let centre_x = centre(width, reach, rng);
     let centre_y = centre(height, reach, rng);
 
-    let mut image = Vec::with_capacity(size * size);
+    // Intensities from the level of the pyramid that is nearest in scale: what is shrunk is
+    // averaged, as it is when frames are.
+    let level = pair.level(1.0 / scale);
+    let mut image = Vec::with_capacity(edge * edge);
     let mut labels = vec![0_u32; canvas * canvas];
     let middle = (canvas as f32 - 1.0) / 2.0;
     for v in 0..canvas {
-        for u in 0..canvas {
-            let (du, dv) = (u as f32 - middle, v as f32 - middle);
-            let x = centre_x + to_image[0] * du + to_image[1] * dv;
-            let y = centre_y + to_image[2] * du + to_image[3] * dv;
-            labels[v * canvas + u] = pair.label_at(mirrored(x, width), mirrored(y, height));
-            let inside = SURROUND..SURROUND + size;
-            if inside.contains(&u) && inside.contains(&v) {
-                image.push(pair.intensity_at(mirrored(x, width), mirrored(y, height)));
+        let dv = v as f32 - middle;
+        let inside = (SURROUND..SURROUND + edge).contains(&v);
+        for (u, label) in labels[v * canvas..(v + 1) * canvas].iter_mut().enumerate() {
+            let du = u as f32 - middle;
+            let x = mirrored(centre_x + to_image[0] * du + to_image[1] * dv, width);
+            let y = mirrored(centre_y + to_image[2] * du + to_image[3] * dv, height);
+            *label = pair.label_at(x, y);
+            if inside && (SURROUND..SURROUND + edge).contains(&u) {
+                image.push(level.intensity_at(x, y));
             }
         }
     }
-    let whole = targets::from_labels(&labels, canvas, canvas);
+    let size_of =
+        |label: u32| size::value_of(pair.diameter_of(label) * scale / view.object_diameter_px);
+    let whole = targets::from_labels(&labels, canvas, canvas, size_of);
     let cut = |map: &[f32]| -> Vec<f32> {
-        (SURROUND..SURROUND + size)
-            .flat_map(|v| &map[v * canvas + SURROUND..v * canvas + SURROUND + size])
+        (SURROUND..SURROUND + edge)
+            .flat_map(|v| &map[v * canvas + SURROUND..v * canvas + SURROUND + edge])
             .copied()
             .collect()
     };
@@ -94,7 +133,9 @@ fn warp(pair: &Pair, size: usize, rng: &mut impl Rng) -> Crop {
             foreground: cut(&whole.foreground),
             distance: cut(&whole.distance),
             contact: cut(&whole.contact),
+            size: cut(&whole.size),
         },
+        weight: if off_scale.abs() > FAR { FAR_WEIGHT } else { 1.0 },
     }
 }
 
@@ -110,6 +151,9 @@ fn centre(length: f32, reach: f32, rng: &mut impl Rng) -> f32 {
 /// Folds a coordinate back into `0..=length-1` by reflection.
 fn mirrored(position: f32, length: f32) -> f32 {
     let last = length - 1.0;
+    if (0.0..=last).contains(&position) {
+        return position;
+    }
     if last <= 0.0 {
         return 0.0;
     }
@@ -117,10 +161,11 @@ fn mirrored(position: f32, length: f32) -> f32 {
     if folded > last { 2.0 * last - folded } else { folded }
 }
 
-/// Gamma, gain, offset, blur and noise, each within what exposure, gain and focus do.
+/// Gamma, gain, offset, defocus, shading and noise, each within what exposure, gain and focus do.
 fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
-    if rng.random_bool(0.25) {
-        let passes = rng.random_range(1..=3);
+    if rng.random_bool(0.3) {
+        // Mostly slight: n passes are a Gaussian of √(n/2) pixels.
+        let passes = [1, 1, 2, 2, 3, 4, 6][rng.random_range(0..7)];
         for _ in 0..passes {
             *image = blurred(image, size);
         }
@@ -128,41 +173,55 @@ fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
     let gamma = 2_f32.powf(rng.random_range(-0.7..0.7));
     let gain = rng.random_range(0.6..1.3);
     let offset = rng.random_range(-0.1..0.1);
-    let noise = if rng.random_bool(0.5) { rng.random_range(0.0..0.08_f32) } else { 0.0 };
-    let shading = [rng.random_range(-0.25..0.25_f32), rng.random_range(-0.25..0.25)];
     let shaded = rng.random_bool(0.3);
-    let normal = Normal::new(0.0, noise).expect("a standard deviation of at least 0");
-    for (at, value) in image.iter_mut().enumerate() {
-        let powered = value.max(0.0).powf(gamma) + value.min(0.0);
-        let mut new = powered * gain + offset;
-        if shaded {
-            let x = (at % size) as f32 / size as f32 - 0.5;
-            let y = (at / size) as f32 / size as f32 - 0.5;
-            new *= 1.0 + shading[0] * x + shading[1] * y;
+    let slope = [0; 2].map(|_| if shaded { rng.random_range(-0.25..0.25_f32) } else { 0.0 });
+    for (y, row) in image.chunks_exact_mut(size).enumerate() {
+        let down = 1.0 + slope[1] * (y as f32 / size as f32 - 0.5);
+        for (x, value) in row.iter_mut().enumerate() {
+            let powered = value.max(0.0).powf(gamma) + value.min(0.0);
+            let shading = down + slope[0] * (x as f32 / size as f32 - 0.5);
+            *value = (powered * gain + offset) * shading;
         }
-        if noise > 0.0 {
-            new += normal.sample(rng);
-        }
-        *value = new;
+    }
+    if rng.random_bool(0.5) {
+        add_noise(image, size, rng);
+    }
+}
+
+/// Read noise, or shot noise that grows with the signal; sometimes smoothed, as it is in frames
+/// that were enlarged.
+fn add_noise(image: &mut [f32], size: usize, rng: &mut impl Rng) {
+    let deviation = rng.random_range(0.0..0.08_f32);
+    let is_shot = rng.random_bool(0.4);
+    let normal = Normal::new(0.0, deviation).expect("a standard deviation of at least 0");
+    let mut noise: Vec<f32> = (0..image.len()).map(|_| normal.sample(rng)).collect();
+    if rng.random_bool(0.4) {
+        noise = blurred(&noise, size);
+        // One pass leaves 3/8 of the deviation; half of that is given back.
+        noise.iter_mut().for_each(|value| *value *= 1.9);
+    }
+    for (value, noise) in image.iter_mut().zip(noise) {
+        *value += if is_shot { noise * 1.5 * value.clamp(0.02, 1.0).sqrt() } else { noise };
     }
 }
 
 /// One pass of the binomial filter [1 2 1]/4 in both directions, edges repeated.
 fn blurred(image: &[f32], size: usize) -> Vec<f32> {
+    let last = size - 1;
     let mut rows = vec![0.0; image.len()];
-    for y in 0..size {
-        for x in 0..size {
-            let left = image[y * size + x.saturating_sub(1)];
-            let right = image[y * size + (x + 1).min(size - 1)];
-            rows[y * size + x] = (left + 2.0 * image[y * size + x] + right) / 4.0;
+    for (row, out) in image.chunks_exact(size).zip(rows.chunks_exact_mut(size)) {
+        out[0] = (3.0 * row[0] + row[1.min(last)]) / 4.0;
+        out[last] = (3.0 * row[last] + row[last.saturating_sub(1)]) / 4.0;
+        for (out, near) in out[1..].iter_mut().zip(row.windows(3)) {
+            *out = (near[0] + 2.0 * near[1] + near[2]) / 4.0;
         }
     }
     let mut out = vec![0.0; image.len()];
-    for y in 0..size {
-        let (above, below) = (y.saturating_sub(1) * size, (y + 1).min(size - 1) * size);
-        for x in 0..size {
-            out[y * size + x] =
-                (rows[above + x] + 2.0 * rows[y * size + x] + rows[below + x]) / 4.0;
+    let row = |y: usize| &rows[y * size..(y + 1) * size];
+    for (y, out) in out.chunks_exact_mut(size).enumerate() {
+        let around = row(y.saturating_sub(1)).iter().zip(row(y)).zip(row((y + 1).min(last)));
+        for (out, ((above, here), below)) in out.iter_mut().zip(around) {
+            *out = (above + 2.0 * here + below) / 4.0;
         }
     }
     out
@@ -175,6 +234,8 @@ mod tests {
 
     use super::*;
 
+    const VIEW: View = View { edge: 32, object_diameter_px: 16.0 };
+
     #[test]
     fn coordinates_outside_are_mirrored_inside() {
         for (position, expected) in [(-1.0, 1.0), (9.0, 9.0), (10.0, 8.0), (18.0, 0.0), (0.5, 0.5)]
@@ -186,28 +247,53 @@ mod tests {
     #[test]
     fn image_and_labels_are_warped_together() {
         // Bright where labelled: after any warp the foreground must stay the brighter part.
-        let (width, height) = (64, 48);
+        let (width, height) = (128, 96);
         let labels: Vec<u32> =
             (0..width * height).map(|at| u32::from((at % width) / 16 % 2 == 1)).collect();
         let image = labels.iter().map(|&label| label as f32).collect();
         let pair = Pair::new("stripes".into(), width, height, image, labels);
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         for _ in 0..20 {
-            let crop = warp(&pair, 32, &mut rng);
+            let crop = warp(&pair, 16.0, VIEW, &mut rng);
             let wrong = crop
                 .image
                 .iter()
                 .zip(&crop.targets.foreground)
                 .filter(|(value, foreground)| (**value > 0.5) != (**foreground > 0.5))
                 .count();
-            assert!(wrong < 32 * 32 / 10, "{wrong} of 1024 pixels moved apart");
+            assert!(wrong < 32 * 32 / 8, "{wrong} of 1024 pixels moved apart");
+        }
+    }
+
+    #[test]
+    fn the_size_map_tells_by_how_much_a_crop_is_off_scale() {
+        // One disc of 40 pixels across, brought to 16: cut by the crop or not.
+        let edge = 120;
+        let labels: Vec<u32> = (0..edge * edge)
+            .map(|at| {
+                let (x, y) = ((at % edge) as f32 - 60.0, (at / edge) as f32 - 60.0);
+                u32::from(x.hypot(y) <= 20.0)
+            })
+            .collect();
+        let image = labels.iter().map(|&label| label as f32).collect();
+        let pair = Pair::new("disc".into(), edge, edge, image, labels);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..20 {
+            let crop = warp(&pair, 40.0, VIEW, &mut rng);
+            let sizes = crop.targets.size.iter().zip(&crop.targets.foreground);
+            let inside: Vec<f32> =
+                sizes.filter(|(_, inside)| **inside > 0.0).map(|(size, _)| *size).collect();
+            // 0.5 ± WIDE octaves / 6
+            assert!(inside.iter().all(|size| (0.2..0.8).contains(size)), "{inside:?}");
+            assert!(inside.windows(2).all(|pair| pair[0] == pair[1]));
         }
     }
 
     #[test]
     fn the_same_seed_draws_the_same_crop() {
         let pair = Pair::new("dot".into(), 40, 40, vec![0.5; 1600], vec![1; 1600]);
-        let draw_one = || draw(std::slice::from_ref(&pair), 32, &mut ChaCha8Rng::seed_from_u64(3));
+        let draw_one =
+            || draw(std::slice::from_ref(&pair), VIEW, &mut ChaCha8Rng::seed_from_u64(3));
         assert_eq!(draw_one().image, draw_one().image);
     }
 }

@@ -22,6 +22,25 @@ pub struct Pair {
     pub labels: Vec<u32>,
     /// Median diameter of its objects, of circles of equal area; `None` without objects.
     pub median_diameter: Option<f32>,
+    /// Pixels of each object, by label.
+    areas: Vec<u32>,
+    /// The intensities at 1/2, 1/4, … of the resolution, each pixel the mean of four.
+    smaller: Vec<Smaller>,
+}
+
+/// Intensities of an image at `2^-octave` of its resolution.
+struct Smaller {
+    width: usize,
+    image: Vec<f32>,
+}
+
+/// Intensities of an image at one of its resolutions.
+#[derive(Clone, Copy)]
+pub struct Level<'a> {
+    width: usize,
+    image: &'a [f32],
+    /// Pixels of the image to one of these.
+    shrink: f32,
 }
 
 /// Why a data set cannot be used.
@@ -75,45 +94,95 @@ impl Pair {
         image: Vec<f32>,
         labels: Vec<u32>,
     ) -> Self {
-        let median_diameter = median_diameter(&labels);
-        Self { name, width, height, image, labels, median_diameter }
+        let areas = areas(&labels);
+        let median_diameter = median_diameter(&areas);
+        let mut smaller: Vec<Smaller> = Vec::new();
+        let mut size = (width, height);
+        while size.0.min(size.1) >= 16 && smaller.len() < 5 {
+            let previous = smaller.last().map_or(&image, |level| &level.image);
+            let halved = halved(previous, size.0);
+            size = (size.0 / 2, size.1 / 2);
+            smaller.push(Smaller { width: size.0, image: halved });
+        }
+        Self { name, width, height, image, labels, median_diameter, areas, smaller }
+    }
+
+    /// Diameter of a circle with the area of the whole object.
+    pub fn diameter_of(&self, label: u32) -> f32 {
+        diameter(self.areas[label as usize])
+    }
+
+    /// The resolution for views that have one pixel for about `shrink` of the image's.
+    pub fn level(&self, shrink: f32) -> Level<'_> {
+        let octave = (shrink.log2().round().max(0.0) as usize).min(self.smaller.len());
+        match octave.checked_sub(1).map(|at| &self.smaller[at]) {
+            None => Level { width: self.width, image: &self.image, shrink: 1.0 },
+            Some(Smaller { width, image }) => {
+                Level { width: *width, image, shrink: (1_usize << octave) as f32 }
+            }
+        }
     }
 
     /// Label at the pixel nearest to `(x, y)`, both within the image.
     pub fn label_at(&self, x: f32, y: f32) -> u32 {
-        let column = (x.round() as usize).min(self.width - 1);
-        let row = (y.round() as usize).min(self.height - 1);
+        let column = ((x + 0.5) as usize).min(self.width - 1);
+        let row = ((y + 0.5) as usize).min(self.height - 1);
         self.labels[row * self.width + column]
     }
+}
 
-    /// Intensity at `(x, y)` within the image, bilinear between pixels.
+impl Level<'_> {
+    /// Intensity at `(x, y)` of the whole image, bilinear between pixels.
     pub fn intensity_at(&self, x: f32, y: f32) -> f32 {
-        let (left, top) = (x.floor() as usize, y.floor() as usize);
+        // Pixel 0 of a level lies in the middle of the pixels it was made of.
+        let place = |position: f32| ((position + 0.5) / self.shrink - 0.5).max(0.0);
+        let (x, y) = (place(x), place(y));
+        let height = self.image.len() / self.width;
+        let left = (x as usize).min(self.width - 1);
+        let top = (y as usize).min(height - 1);
         let right = (left + 1).min(self.width - 1);
-        let bottom = (top + 1).min(self.height - 1);
-        let (left, top) = (left.min(self.width - 1), top.min(self.height - 1));
-        let (fx, fy) = (x.fract(), y.fract());
+        let bottom = (top + 1).min(height - 1);
+        let (fx, fy) = (x - left as f32, y - top as f32);
         let row = |row: usize| {
-            self.image[row * self.width + left] * (1.0 - fx)
-                + self.image[row * self.width + right] * fx
+            let row = &self.image[row * self.width..(row + 1) * self.width];
+            row[left] * (1.0 - fx) + row[right] * fx
         };
         row(top) * (1.0 - fy) + row(bottom) * fy
     }
 }
 
-fn median_diameter(labels: &[u32]) -> Option<f32> {
-    let count = labels.iter().copied().max()? as usize;
+/// Half the resolution, by the mean of 2×2 pixels; an odd last row or column is left out.
+fn halved(image: &[f32], width: usize) -> Vec<f32> {
+    let rows: Vec<&[f32]> = image.chunks_exact(width).collect();
+    rows.as_chunks::<2>()
+        .0
+        .iter()
+        .flat_map(|[above, below]| above.as_chunks::<2>().0.iter().zip(below.as_chunks::<2>().0))
+        .map(|(above, below)| (above[0] + above[1] + below[0] + below[1]) / 4.0)
+        .collect()
+}
+
+fn areas(labels: &[u32]) -> Vec<u32> {
+    let count = labels.iter().copied().max().unwrap_or(0) as usize;
     let mut areas = vec![0_u32; count + 1];
     for &label in labels {
         areas[label as usize] += 1;
     }
-    let mut areas: Vec<u32> = areas.into_iter().skip(1).filter(|&area| area > 0).collect();
+    areas
+}
+
+fn diameter(area: u32) -> f32 {
+    2.0 * (area as f32 / std::f32::consts::PI).sqrt()
+}
+
+fn median_diameter(areas: &[u32]) -> Option<f32> {
+    let mut areas: Vec<u32> = areas.iter().copied().skip(1).filter(|&area| area > 0).collect();
     if areas.is_empty() {
         return None;
     }
     let middle = areas.len() / 2;
     let (_, &mut median, _) = areas.select_nth_unstable(middle);
-    Some(2.0 * (median as f32 / std::f32::consts::PI).sqrt())
+    Some(diameter(median))
 }
 
 /// Paths of images and their labels under `folder/images` and `folder/labels`, by file name.
@@ -214,9 +283,24 @@ mod tests {
             .iter()
             .flat_map(|&(label, area)| std::iter::repeat_n(label, area))
             .collect();
-        let diameter = median_diameter(&labels).unwrap();
+        let diameter = median_diameter(&areas(&labels)).unwrap();
         assert!((diameter - 20.0).abs() < 0.1, "{diameter}");
-        assert_eq!(median_diameter(&[0, 0]), None);
+        assert_eq!(median_diameter(&areas(&[0, 0])), None);
+    }
+
+    #[test]
+    fn a_shrunken_view_sees_means_at_the_same_places() {
+        // A ramp keeps its values at every resolution; single bright pixels are averaged away.
+        let ramp: Vec<f32> = (0..64 * 32).map(|at| (at % 64) as f32).collect();
+        let pair = Pair::new("ramp".into(), 64, 32, ramp, vec![0; 64 * 32]);
+        for shrink in [0.5, 1.0, 2.0, 2.3] {
+            let value = pair.level(shrink).intensity_at(21.5, 10.0);
+            assert!((value - 21.5).abs() < 1e-4, "{shrink}: {value}");
+        }
+        let dots: Vec<f32> =
+            (0..64 * 32).map(|at| f32::from(u8::from(at % 2 == 0 && at / 64 % 2 == 0))).collect();
+        let pair = Pair::new("dots".into(), 64, 32, dots, vec![0; 64 * 32]);
+        assert_eq!(pair.level(2.0).intensity_at(20.0, 10.0), 0.25);
     }
 
     #[test]

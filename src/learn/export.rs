@@ -1,11 +1,8 @@
 //! Writes the network as ONNX, with the sigmoid in the graph, so that any engine gives maps.
 //!
-//! Input `image` `[1, 1, H, W]` f32, output `maps` `[1, 12, H/2, W/2]` f32 in 0..1, where H and
+//! Input `image` `[1, 1, H, W]` f32, output `maps` `[1, 16, H/2, W/2]` f32 in 0..1, where H and
 //! W are symbolic multiples of 16. Opset 13, which every runtime of the last years reads.
 
-use burn::module::Param;
-use burn::nn::conv::Conv2d;
-use burn::tensor::{Device, TensorData};
 use prost::Message;
 use tract_onnx::pb;
 use tract_onnx::pb::attribute_proto::AttributeType;
@@ -14,7 +11,8 @@ use tract_onnx::pb::tensor_shape_proto::Dimension;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimensionValue;
 use tract_onnx::pb::type_proto;
 
-use super::net::{MAPS, Net};
+use super::net::{Layer, MAPS, Net, Plain, Widths};
+use super::planes::LANES;
 
 /// Weights could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -24,100 +22,97 @@ pub struct ExportError {
     reason: String,
 }
 
-/// The bytes of `model.onnx`.
-///
-/// # Errors
-/// When a weight is not f32.
-pub fn onnx_bytes(net: &Net) -> Result<Vec<u8>, ExportError> {
-    let mut graph = Graph::default();
-    let stem = graph.conv("stem", "image", &net.stem)?;
+/// The bytes of `model.onnx`: the network with its normalisation folded into the convolutions.
+pub fn onnx_bytes(net: &Net) -> Vec<u8> {
+    let convolutions = net.to_plain();
+    let layers = net.layers.iter().zip(&convolutions);
+    let mut graph = Graph { layers, nodes: Vec::new(), weights: Vec::new() };
+    let stem = graph.conv("image");
     let stem = graph.relu(&stem);
     let mut down = Vec::new();
     let mut current = stem.clone();
-    for (depth, level) in net.levels.iter().enumerate() {
+    for _ in 0..3 {
         let pooled = graph.max_pool(&current);
-        let entered = graph.conv(&format!("level{depth}.enter"), &pooled, &level.enter)?;
+        let entered = graph.conv(&pooled);
         let entered = graph.relu(&entered);
-        let refined = graph.conv(&format!("level{depth}.refine"), &entered, &level.refine)?;
+        let refined = graph.conv(&entered);
         let summed = graph.add(&entered, &refined);
         current = graph.relu(&summed);
         down.push(current.clone());
     }
     down.pop();
-    for (step, rise) in net.rises.iter().enumerate() {
-        let finer = down.pop().expect("one level for each rise, by construction");
-        let squeezed = graph.conv(&format!("rise{step}.squeeze"), &current, &rise.squeeze)?;
+    while let Some(finer) = down.pop() {
+        let squeezed = graph.conv(&current);
         let doubled = graph.doubled(&squeezed);
         let summed = graph.add(&doubled, &finer);
-        let merged = graph.conv(&format!("rise{step}.merge"), &summed, &rise.merge)?;
+        let merged = graph.conv(&summed);
         current = graph.relu(&merged);
     }
-    let squeezed = graph.conv("squeeze", &current, &net.squeeze)?;
+    let squeezed = graph.conv(&current);
     let doubled = graph.doubled(&squeezed);
     let summed = graph.add(&doubled, &stem);
     let full = graph.relu(&summed);
-    let logits = graph.conv("head", &full, &net.head)?;
+    let logits = graph.conv(&full);
     graph.node("Sigmoid", &[&logits], "maps", vec![]);
-    Ok(graph.into_model().encode_to_vec())
+    graph.into_model().encode_to_vec()
 }
 
-/// The weights of a network written by [`onnx_bytes`], put into `net`, which must have the
-/// same widths.
+/// The network in bytes written by [`onnx_bytes`], of whatever widths, without normalisation.
+/// One of a time when there were fewer maps gets zeros for the others.
 ///
 /// # Errors
-/// When the bytes are not such a network or its layers have other shapes.
-pub fn load_weights(mut net: Net, onnx: &[u8], device: &Device) -> Result<Net, ExportError> {
+/// When the bytes are not such a network.
+pub fn load_weights(onnx: &[u8]) -> Result<Net, ExportError> {
     let failed = |layer: &str, reason: String| ExportError { layer: layer.into(), reason };
     let model = pb::ModelProto::decode(onnx)
         .map_err(|error| failed("the network", format!("it is not ONNX ({error})")))?;
     let weights = model.graph.map(|graph| graph.initializer).unwrap_or_default();
-    let find = |name: String, shape: Vec<usize>| -> Result<TensorData, ExportError> {
-        let weight = weights
-            .iter()
-            .find(|weight| weight.name == name)
-            .ok_or_else(|| failed(&name, "it is missing".into()))?;
-        let dims: Vec<usize> = weight.dims.iter().map(|&size| size as usize).collect();
-        if dims != shape {
-            return Err(failed(&name, format!("its shape is {dims:?}, not {shape:?}")));
+    let find = |name: String| {
+        let weight = weights.iter().find(|weight| weight.name == name);
+        let weight = weight.ok_or_else(|| failed(&name, "it is missing".into()))?;
+        let shape: Vec<usize> = weight.dims.iter().map(|&size| size as usize).collect();
+        let values = weight.raw_data.as_chunks::<4>().0;
+        let values: Vec<f32> = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        if shape.iter().product::<usize>() != values.len() {
+            return Err(failed(&name, format!("{} numbers for {shape:?}", values.len())));
         }
-        let values = weight
-            .raw_data
-            .chunks_exact(4)
-            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
-            .collect::<Vec<f32>>();
-        Ok(TensorData::new(values, shape))
+        Ok((shape, values))
     };
-    let load = |name: &str, conv: &mut Conv2d| -> Result<(), ExportError> {
-        let shape = conv.weight.val().dims().to_vec();
-        let weight = find(format!("{name}.weight"), shape)?;
-        conv.weight = Param::from_data(weight, device);
-        if let Some(bias) = &mut conv.bias {
-            let shape = bias.val().dims().to_vec();
-            *bias = Param::from_data(find(format!("{name}.bias"), shape)?, device);
+    let mut widths = [0; 4];
+    for (width, layer) in
+        widths.iter_mut().zip(["stem", "level0.enter", "level1.enter", "level2.enter"])
+    {
+        let (shape, _) = find(format!("{layer}.weight"))?;
+        *width = shape.first().copied().unwrap_or(0);
+        if *width == 0 || *width % LANES != 0 {
+            return Err(failed(layer, format!("{shape:?} are no multiple of {LANES} channels")));
         }
-        Ok(())
-    };
-    load("stem", &mut net.stem)?;
-    for (depth, level) in net.levels.iter_mut().enumerate() {
-        load(&format!("level{depth}.enter"), &mut level.enter)?;
-        load(&format!("level{depth}.refine"), &mut level.refine)?;
     }
-    for (step, rise) in net.rises.iter_mut().enumerate() {
-        load(&format!("rise{step}.squeeze"), &mut rise.squeeze)?;
-        load(&format!("rise{step}.merge"), &mut rise.merge)?;
+    let expected = Net::plain(Widths(widths), &[]);
+    let mut convolutions = Vec::new();
+    for layer in &expected.layers {
+        let (shape, weights) = find(format!("{}.weight", layer.name))?;
+        let (bias_shape, bias) = find(format!("{}.bias", layer.name))?;
+        let last = layer.name == "head";
+        let outputs = shape.first().copied().unwrap_or(0);
+        let fits = outputs == layer.to || (last && outputs < layer.to);
+        let plain = [outputs, layer.from, layer.kernel, layer.kernel];
+        if !fits || shape != plain || bias_shape != [outputs] {
+            return Err(failed(&layer.name, format!("{shape:?} and {bias_shape:?} do not fit")));
+        }
+        convolutions.push(Plain { shape: plain, weights, bias });
     }
-    load("squeeze", &mut net.squeeze)?;
-    load("head", &mut net.head)?;
-    Ok(net)
+    Ok(Net::plain(Widths(widths), &convolutions))
 }
 
-#[derive(Default)]
-struct Graph {
+/// The graph while it is written; takes the convolutions in their order.
+struct Graph<'a> {
+    layers: std::iter::Zip<std::slice::Iter<'a, Layer>, std::slice::Iter<'a, Plain>>,
     nodes: Vec<pb::NodeProto>,
     weights: Vec<pb::TensorProto>,
 }
 
-impl Graph {
+impl Graph<'_> {
     fn node(
         &mut self,
         operator: &str,
@@ -141,31 +136,18 @@ impl Graph {
         format!("{operator}{}", self.nodes.len())
     }
 
-    fn conv(&mut self, name: &str, input: &str, conv: &Conv2d) -> Result<String, ExportError> {
-        let weight = format!("{name}.weight");
-        let read = |data: TensorData, layer: &str| {
-            data.try_to_vec::<f32>()
-                .map_err(|error| ExportError { layer: layer.into(), reason: format!("{error:?}") })
-        };
-        let shape = conv.weight.val().dims();
-        let values = read(conv.weight.val().into_data(), &weight)?;
-        self.weights.push(tensor(&weight, &shape, &values));
-        let mut inputs = vec![input.to_owned(), weight];
-        if let Some(bias) = &conv.bias {
-            let name = format!("{name}.bias");
-            let values = read(bias.val().into_data(), &name)?;
-            self.weights.push(tensor(&name, &[values.len()], &values));
-            inputs.push(name);
-        }
-        let padding = (conv.kernel_size[0] - conv.stride[0]) / 2;
-        let padding = if conv.stride[0] == 1 { conv.kernel_size[0] / 2 } else { padding };
+    fn conv(&mut self, input: &str) -> String {
+        let (layer, plain) = self.layers.next().expect("the graph has as many as the network");
+        let weight = format!("{}.weight", layer.name);
+        let bias = format!("{}.bias", layer.name);
+        self.weights.push(tensor(&weight, &plain.shape, &plain.weights));
+        self.weights.push(tensor(&bias, &[plain.bias.len()], &plain.bias));
         let attributes = vec![
-            integers("kernel_shape", &conv.kernel_size),
-            integers("strides", &conv.stride),
-            integers("pads", &[padding; 4]),
+            integers("kernel_shape", &[layer.kernel; 2]),
+            integers("strides", &[layer.stride; 2]),
+            integers("pads", &[layer.padding(); 4]),
         ];
-        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
-        Ok(self.node("Conv", &inputs, name, attributes))
+        self.node("Conv", &[input, &weight, &bias], &layer.name, attributes)
     }
 
     fn relu(&mut self, input: &str) -> String {
@@ -288,29 +270,26 @@ fn value(name: &str, shape: [Size; 4]) -> pb::ValueInfoProto {
 mod tests {
     use std::sync::Arc;
 
-    use burn::tensor::Tensor;
-    use burn::tensor::activation::sigmoid;
-
     use super::*;
     use crate::base::clock::Clock;
     use crate::domain::frame::{Pixels, Place, Shot};
-    use crate::learn::net::Widths;
+    use crate::learn::pass::Pass;
     use crate::segment::instances::Maps;
     use crate::segment::network::Network;
     use crate::segment::normalise::Span;
     use crate::segment::scale::Plane;
 
+    const WIDTHS: Widths = Widths([16, 32, 16, 32]);
+
     #[test]
-    fn the_exported_network_gives_in_tract_what_it_gives_in_training() {
-        let device = Device::flex();
-        device.seed(5);
-        let net = Net::new(Widths([4, 8, 8, 12]), &device);
+    fn the_exported_network_gives_when_run_what_it_gives_in_training() {
+        let mut net = Net::random(WIDTHS, 5).folded();
         let size = 128;
         let values: Vec<u16> = (0..size * size).map(|at| (at * 7919 % 1000) as u16).collect();
         let span = Span { low: 0.0, high: 1000.0 };
         let image: Vec<f32> = values.iter().map(|&value| span.apply(value)).collect();
-        let image = Tensor::from_data(TensorData::new(image, [1, 1, size, size]), &device);
-        let trained = sigmoid(net.forward(image)).into_data().try_to_vec::<f32>().unwrap();
+        let mut pass = Pass::new(&net, 1, size);
+        let logits = pass.forward(&mut net, &[&image], size)[0].clone();
 
         let frame = Shot {
             sequence: 0,
@@ -329,14 +308,15 @@ mod tests {
         let mut plane = Plane::default();
         plane.fill(&frame, span);
         let mut maps = Maps::default();
-        let network = Network::new(onnx_bytes(&net).unwrap()).unwrap();
+        let network = Network::new(onnx_bytes(&net)).unwrap();
         network.run(&plane, &mut maps).unwrap();
-        let half = size / 2;
-        for (map, plane) in [&maps.foreground, &maps.distance, &maps.contact].iter().enumerate() {
+        let planes = [&maps.foreground, &maps.distance, &maps.contact, &maps.size];
+        for (map, plane) in planes.iter().enumerate() {
             for (at, value) in plane.iter().enumerate() {
                 let (x, y) = (at % size, at / size);
                 let channel = 4 * map + 2 * (y % 2) + x % 2;
-                let expected = trained[(channel * half + y / 2) * half + x / 2];
+                let logit = logits.row(0, y / 2)[x / 2].0[channel];
+                let expected = 1.0 / (1.0 + (-logit).exp());
                 assert!((value - expected).abs() < 1e-4, "map {map} at ({x}, {y})");
             }
         }
@@ -344,12 +324,18 @@ mod tests {
 
     #[test]
     fn weights_come_back_as_they_were_written() {
-        let device = Device::flex();
-        let written = onnx_bytes(&Net::new(Widths([4, 8, 8, 12]), &device)).unwrap();
-        let other = Net::new(Widths([4, 8, 8, 12]), &device);
-        let loaded = load_weights(other, &written, &device).unwrap();
-        assert_eq!(onnx_bytes(&loaded).unwrap(), written);
-        let narrow = Net::new(Widths([4, 8, 8, 16]), &device);
-        assert!(load_weights(narrow, &written, &device).is_err());
+        let written = onnx_bytes(&Net::random(WIDTHS, 1));
+        let loaded = load_weights(&written).unwrap();
+        assert_eq!(loaded.widths, WIDTHS);
+        assert_eq!(onnx_bytes(&loaded), written);
+        let error = load_weights(&written[..100]).unwrap_err().to_string();
+        assert!(error.contains("cannot read the weights"), "{error}");
+    }
+
+    #[test]
+    fn the_built_in_model_can_be_gone_on_with() {
+        let package = crate::segment::package::ModelPackage::find("nuclei").unwrap();
+        let net = load_weights(package.network()).unwrap();
+        assert_eq!(net.widths, Widths::default());
     }
 }

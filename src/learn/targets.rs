@@ -1,13 +1,18 @@
-//! Labels → the three maps the network learns.
+//! Labels → the four maps the network learns.
 //!
 //! | map        | value                                                             |
 //! |------------|-------------------------------------------------------------------|
 //! | foreground | 1 in objects, 0 outside                                           |
 //! | distance   | distance to the object's edge over the largest one in that object |
 //! | contact    | 1 where another object is within [`CONTACT_REACH`] pixels         |
+//! | size       | diameter of the object against the model's, see [`segment::size`] |
+//!
+//! [`segment::size`]: crate::segment::size
 //!
 //! The distance is normalised within each object, so that a small nucleus has as high a peak
 //! as a large one and a single threshold separates both.
+
+use pulp::Arch;
 
 /// Pixels to either side of a border between two objects that count as contact.
 ///
@@ -23,12 +28,20 @@ pub struct Targets {
     pub distance: Vec<f32>,
     /// 1 near another object.
     pub contact: Vec<f32>,
+    /// How large the object is, 0 to 1; 0 outside, where it means nothing.
+    pub size: Vec<f32>,
 }
 
-/// Makes the maps of a label image of `width × height`.
+/// Makes the maps of a label image of `width × height`, in which an object has the value
+/// `size_of(label)` in the size map (an object may go on outside, so that is not measured here).
 ///
 /// The edge of the image is not an edge of objects: what is cut there goes on outside.
-pub fn from_labels(labels: &[u32], width: usize, height: usize) -> Targets {
+pub fn from_labels(
+    labels: &[u32],
+    width: usize,
+    height: usize,
+    size_of: impl Fn(u32) -> f32,
+) -> Targets {
     let squared = squared_distances(labels, width, height);
     let count = labels.iter().copied().max().unwrap_or(0) as usize;
     let mut largest = vec![0.0_f32; count + 1];
@@ -36,6 +49,8 @@ pub fn from_labels(labels: &[u32], width: usize, height: usize) -> Targets {
         let slot = &mut largest[label as usize];
         *slot = slot.max(distance);
     }
+    let sizes: Vec<f32> =
+        (0..=count as u32).map(|label| if label == 0 { 0.0 } else { size_of(label) }).collect();
     let distance = labels
         .iter()
         .zip(&squared)
@@ -48,6 +63,7 @@ pub fn from_labels(labels: &[u32], width: usize, height: usize) -> Targets {
         foreground: labels.iter().map(|&label| f32::from(u8::from(label != 0))).collect(),
         distance,
         contact: contacts(labels, width, height),
+        size: labels.iter().map(|&label| sizes[label as usize]).collect(),
     }
 }
 
@@ -173,26 +189,58 @@ impl Envelope {
 }
 
 /// 1 at object pixels with a pixel of another object within [`CONTACT_REACH`], by the
-/// chessboard distance.
+/// chessboard distance: where the smallest and the largest label in reach are not the same.
 fn contacts(labels: &[u32], width: usize, height: usize) -> Vec<f32> {
-    let mut contact = vec![0.0; labels.len()];
-    for y in 0..height {
-        let rows = y.saturating_sub(CONTACT_REACH)..(y + CONTACT_REACH + 1).min(height);
-        for x in 0..width {
-            let label = labels[y * width + x];
-            let columns = x.saturating_sub(CONTACT_REACH)..(x + CONTACT_REACH + 1).min(width);
-            if label != 0
-                && rows.clone().any(|row| {
-                    labels[row * width + columns.start..row * width + columns.end]
-                        .iter()
-                        .any(|&other| other != 0 && other != label)
-                })
-            {
-                contact[y * width + x] = 1.0;
+    // Background must not be the smallest, nor the largest.
+    let mut smallest: Vec<u32> = labels.iter().map(|label| label.wrapping_sub(1)).collect();
+    let mut largest = labels.to_vec();
+    let mut scratch = vec![0; labels.len()];
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            in_reach(&mut smallest, &mut scratch, width, height, u32::min);
+            in_reach(&mut largest, &mut scratch, width, height, u32::max);
+        },
+    );
+    let extremes = smallest.iter().zip(&largest);
+    labels
+        .iter()
+        .zip(extremes)
+        .map(|(&label, (&smallest, &largest))| {
+            f32::from(u8::from(label != 0 && smallest + 1 != largest))
+        })
+        .collect()
+}
+
+/// Replaces each value by the extreme one within [`CONTACT_REACH`], along rows, then columns.
+#[inline(always)]
+fn in_reach(
+    values: &mut [u32],
+    scratch: &mut [u32],
+    width: usize,
+    height: usize,
+    extreme: impl Fn(u32, u32) -> u32,
+) {
+    scratch.copy_from_slice(values);
+    for (row, out) in scratch.chunks_exact(width).zip(values.chunks_exact_mut(width)) {
+        for shift in 1..=CONTACT_REACH.min(width - 1) {
+            for (out, &near) in out.iter_mut().zip(&row[shift..]) {
+                *out = extreme(*out, near);
+            }
+            for (out, &near) in out[shift..].iter_mut().zip(row) {
+                *out = extreme(*out, near);
             }
         }
     }
-    contact
+    scratch.copy_from_slice(values);
+    for (y, out) in values.chunks_exact_mut(width).enumerate() {
+        let reach = y.saturating_sub(CONTACT_REACH)..(y + CONTACT_REACH + 1).min(height);
+        for near in scratch[reach.start * width..reach.end * width].chunks_exact(width) {
+            for (out, &near) in out.iter_mut().zip(near) {
+                *out = extreme(*out, near);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -235,9 +283,32 @@ mod tests {
 
     #[test]
     fn touching_objects_have_contact_and_a_lone_one_has_none() {
-        let targets = from_labels(&[1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 3], 11, 1);
+        let targets = from_labels(&[1, 1, 1, 2, 2, 2, 0, 0, 0, 0, 3], 11, 1, |_| 0.5);
         assert_eq!(targets.contact, [0., 1., 1., 1., 1., 0., 0., 0., 0., 0., 0.]);
         assert_eq!(targets.foreground[6], 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn contacts_are_those_of_the_definition(
+            labels in proptest::collection::vec(0_u32..3, 9 * 7),
+        ) {
+            let contact = contacts(&labels, 9, 7);
+            for at in 0..labels.len() {
+                let (x, y) = (at % 9, at / 9);
+                let touches = (0..labels.len()).any(|other| {
+                    let reach = x.abs_diff(other % 9).max(y.abs_diff(other / 9));
+                    reach <= CONTACT_REACH && labels[other] != 0 && labels[other] != labels[at]
+                });
+                prop_assert_eq!(contact[at] == 1.0, labels[at] != 0 && touches);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_has_its_size_at_each_of_its_pixels() {
+        let targets = from_labels(&[0, 1, 2], 3, 1, |label| label as f32 / 4.0);
+        assert_eq!(targets.size, [0.0, 0.25, 0.5]);
     }
 
     #[test]
@@ -253,7 +324,7 @@ mod tests {
                 labels[y * 20 + x] = 2;
             }
         }
-        let targets = from_labels(&labels, 20, 20);
+        let targets = from_labels(&labels, 20, 20, |_| 0.5);
         for label in [1, 2] {
             let peak = targets
                 .distance

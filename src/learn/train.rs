@@ -1,18 +1,20 @@
 //! Teaches the network.
 
-use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
-use burn::tensor::{Device, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
-use super::augment::{self, Crop};
+use super::augment::{self, Crop, View};
 use super::dataset::Pair;
 use super::export::{self, ExportError};
-use super::net::{MAPS, Net, Widths};
+use super::loss::{Wanted, loss};
+use super::net::{Net, Widths};
+use super::optimiser::Learner;
+use super::pass::Pass;
+use super::planes::Block;
 use crate::base::shutdown::Shutdown;
 
-/// How to train. The defaults are the first part of what made `models/nuclei`.
+/// How to train. The defaults are what made `models/nuclei`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -28,136 +30,191 @@ pub struct Recipe {
     pub seed: u64,
     /// Channels of the network.
     pub widths: Widths,
+    /// Diameter in pixels that the median object of each training image is brought to: the
+    /// scale at which the model is best.
+    pub object_diameter_px: f32,
     /// SHA-256 of the network whose weights it starts from; none for random weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<String>,
 }
 
-/// Steps in which the learning rate rises from 0: without normalisation layers the first
-/// gradients of a fresh network are too large for the full rate.
-const WARM_UP: usize = 50;
+/// Steps in which the learning rate rises from 0: the first gradients are too large for the
+/// full rate.
+const WARM_UP: usize = 200;
 
 impl Default for Recipe {
     fn default() -> Self {
         Self {
-            steps: 3500,
+            steps: 30_000,
             batch: 8,
             crop: 192,
             learning_rate: 2e-3,
             seed: 1,
             widths: Widths::default(),
+            object_diameter_px: 24.0,
             start: None,
         }
     }
 }
 
-/// What is told after each step.
-#[derive(Clone, Copy, Debug)]
-pub struct Progress {
-    /// Steps done.
-    pub step: usize,
-    /// Loss of this step's batch.
-    pub loss: f32,
-}
-
-/// Trains on `pairs`, from the weights in `start` (ONNX) or from random ones; stops early
-/// with what it has when asked to.
+/// A network that has learnt nothing yet: the weights in `start` (ONNX), or random ones.
 ///
 /// # Errors
 /// When `start` does not hold the weights of such a network.
+pub fn begin(recipe: &Recipe, start: Option<&[u8]>) -> Result<Learner, ExportError> {
+    Ok(Learner::new(match start {
+        Some(onnx) => export::load_weights(onnx)?,
+        None => Net::random(recipe.widths, recipe.seed),
+    }))
+}
+
+/// Goes on training `learner` on `pairs` until it has done the recipe's steps or is asked to stop.
+/// After each step `progress` gets the learner and the loss of the step's batch.
+///
+/// Works in the current rayon pool. The result depends on the recipe and the pairs, not on the
+/// number of threads, nor on where training was interrupted and gone on with.
+///
+/// # Errors
+/// Those of `progress`, at once.
 ///
 /// # Panics
 /// When `pairs` is empty or the recipe's crop is no multiple of 16; both are checked where
 /// the recipe is read.
-pub fn train(
+pub fn train<E>(
     recipe: &Recipe,
     pairs: &[Pair],
-    start: Option<&[u8]>,
+    learner: &mut Learner,
     shutdown: &Shutdown,
-    mut progress: impl FnMut(Progress),
-) -> Result<Net, ExportError> {
-    let device = Device::flex().autodiff();
-    device.seed(recipe.seed);
-    let mut net = Net::new(recipe.widths, &device);
-    if let Some(onnx) = start {
-        net = export::load_weights(net, onnx, &device)?;
+    mut progress: impl FnMut(&Learner, f32) -> Result<(), E>,
+) -> Result<(), E> {
+    let view = View { edge: recipe.crop, object_diameter_px: recipe.object_diameter_px };
+    let mut pass = Pass::new(&learner.net, recipe.batch, recipe.crop);
+    while learner.step < recipe.steps && !shutdown.is_requested() {
+        let first = (learner.step * recipe.batch) as u64;
+        let (images, wanted): (Vec<_>, Vec<_>) = (first..first + recipe.batch as u64)
+            .into_par_iter()
+            .map(|number| {
+                // Each crop has randomness of its own, so that any thread can draw it.
+                let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
+                rng.set_stream(number + 1);
+                let crop = augment::draw(pairs, view, &mut rng);
+                let wanted = wanted(&crop, recipe.crop);
+                (crop.image, wanted)
+            })
+            .unzip();
+        let images: Vec<&[f32]> = images.iter().map(Vec::as_slice).collect();
+        pass.forward(&mut learner.net, &images, recipe.crop);
+        let (logits, gradients) = pass.logits_and_gradients();
+        let loss = loss(logits, &wanted, gradients);
+        let gradients = pass.backward(&learner.net);
+        learner.take_step(&gradients, learning_rate(recipe, learner.step) as f32);
+        progress(learner, loss)?;
     }
-    let mut optimiser = AdamWConfig::new()
-        .with_epsilon(1e-8)
-        .with_weight_decay(1e-4)
-        .with_grad_clipping(Some(burn::grad_clipping::GradientClippingConfig::Norm(1.0)))
-        .init();
-    let mut rng = ChaCha8Rng::seed_from_u64(recipe.seed);
-    for step in 0..recipe.steps {
-        if shutdown.is_requested() {
-            break;
-        }
-        let crops: Vec<Crop> =
-            (0..recipe.batch).map(|_| augment::draw(pairs, recipe.crop, &mut rng)).collect();
-        let (images, targets) = batch(&crops, recipe.crop, &device);
-        let loss = loss(net.forward(images), targets);
-        let shown = loss.clone().into_scalar::<f32>();
-        let gradients = GradientsParams::from_grads(loss.backward(), &net);
-        net = optimiser.step(learning_rate(recipe, step), net, gradients);
-        progress(Progress { step: step + 1, loss: shown });
-    }
-    Ok(net.valid())
+    Ok(())
 }
 
 /// Linear warm-up, then half a cosine down to 0.
 fn learning_rate(recipe: &Recipe, step: usize) -> f64 {
-    if step < WARM_UP {
-        return recipe.learning_rate * (step + 1) as f64 / WARM_UP as f64;
+    let warm_up = WARM_UP.min(recipe.steps / 4);
+    if step < warm_up {
+        return recipe.learning_rate * (step + 1) as f64 / warm_up as f64;
     }
-    let rest = (step - WARM_UP) as f64 / (recipe.steps - WARM_UP).max(1) as f64;
+    let rest = (step - warm_up) as f64 / (recipe.steps - warm_up).max(1) as f64;
     recipe.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * rest).cos())
 }
 
-/// Crops → `[batch, 1, size, size]` images and `[batch, 12, size/2, size/2]` targets.
-fn batch(crops: &[Crop], size: usize, device: &Device) -> (Tensor<4>, Tensor<4>) {
-    let images: Vec<f32> = crops.iter().flat_map(|crop| &crop.image).copied().collect();
-    let mut targets = Vec::with_capacity(images.len() * MAPS);
-    for crop in crops {
-        let maps = [&crop.targets.foreground, &crop.targets.distance, &crop.targets.contact];
-        for map in maps {
-            for (dy, dx) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-                for y in (dy..size).step_by(2) {
-                    targets.extend((dx..size).step_by(2).map(|x| map[y * size + x]));
-                }
-            }
-        }
+/// The maps of a crop as the network gives them: four maps of 2×2 sub-pixels.
+fn wanted(crop: &Crop, size: usize) -> Wanted {
+    let targets = &crop.targets;
+    let maps = [&targets.foreground, &targets.distance, &targets.contact, &targets.size];
+    let half = size / 2;
+    let blocks = (0..half * half).map(|at| {
+        let corner = 2 * (at / half) * size + 2 * (at % half);
+        Block(std::array::from_fn(|lane| {
+            let (map, dy, dx) = (lane / 4, lane / 2 % 2, lane % 2);
+            maps[map][corner + dy * size + dx]
+        }))
+    });
+    Wanted { maps: blocks.collect(), weight: crop.weight }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::learn::checkpoint;
+
+    /// Two round objects that nearly touch, on a dark ground.
+    fn blobs() -> Vec<Pair> {
+        let edge = 64;
+        let labels: Vec<u32> = (0..edge * edge)
+            .map(|at| {
+                let (x, y) = ((at % edge) as f32, (at / edge) as f32);
+                let inside = |centre: f32| (x - centre).hypot(y - 32.0) < 11.0;
+                u32::from(inside(21.0)) + 2 * u32::from(inside(43.5))
+            })
+            .collect();
+        let image = labels.iter().map(|&label| if label == 0 { 0.1 } else { 0.9 }).collect();
+        vec![Pair::new("blobs".into(), edge, edge, image, labels)]
     }
-    let count = crops.len();
-    (
-        Tensor::from_data(TensorData::new(images, [count, 1, size, size]), device),
-        Tensor::from_data(TensorData::new(targets, [count, 4 * MAPS, size / 2, size / 2]), device),
-    )
-}
 
-/// Foreground: cross-entropy, four times as much where objects touch, plus half a Dice loss,
-/// which does not care how much background there is. Distance and contact: cross-entropy.
-fn loss(logits: Tensor<4>, targets: Tensor<4>) -> Tensor<1> {
-    let [batch, _, height, width] = logits.dims();
-    let part = |tensor: &Tensor<4>, map: usize| {
-        tensor.clone().slice([0..batch, 4 * map..4 * map + 4, 0..height, 0..width])
-    };
-    let contact = part(&targets, 2);
-    let weights = contact.clone().mul_scalar(3.0).add_scalar(1.0);
-    let foreground = part(&targets, 0);
-    let predicted = burn::tensor::activation::sigmoid(part(&logits, 0));
-    let overlap = (predicted.clone() * foreground.clone()).sum();
-    let dice = (overlap.mul_scalar(2.0).add_scalar(1.0))
-        / (predicted.sum() + foreground.clone().sum()).add_scalar(1.0);
-    (cross_entropy(part(&logits, 0), foreground) * weights).mean()
-        + (dice.neg().add_scalar(1.0)).mul_scalar(0.5)
-        + cross_entropy(part(&logits, 1), part(&targets, 1)).mean()
-        + cross_entropy(part(&logits, 2), contact).mean()
-}
+    fn recipe(steps: usize) -> Recipe {
+        let widths = Widths([16, 16, 16, 16]);
+        Recipe { steps, batch: 3, crop: 32, object_diameter_px: 16.0, widths, ..Recipe::default() }
+    }
 
-/// Binary cross-entropy of logits with (soft) targets, in the form that cannot overflow:
-/// max(x, 0) − x·t + ln(1 + e^−|x|).
-fn cross_entropy(logits: Tensor<4>, targets: Tensor<4>) -> Tensor<4> {
-    let positive = logits.clone().clamp_min(0.0);
-    let tail = logits.clone().abs().neg().exp().add_scalar(1.0).log();
-    positive - logits * targets + tail
+    fn run(recipe: &Recipe, learner: &mut Learner, stop_at: usize) -> Vec<f32> {
+        let mut losses = Vec::new();
+        let shutdown = Shutdown::new();
+        let done = train::<Infallible>(recipe, &blobs(), learner, &shutdown, |learner, loss| {
+            losses.push(loss);
+            if learner.step == stop_at {
+                shutdown.request();
+            }
+            Ok(())
+        });
+        assert!(done.is_ok());
+        losses
+    }
+
+    #[test]
+    fn a_short_training_learns() {
+        let recipe = recipe(80);
+        let losses = run(&recipe, &mut begin(&recipe, None).unwrap(), 80);
+        let mean = |losses: &[f32]| losses.iter().sum::<f32>() / losses.len() as f32;
+        let (first, last) = (mean(&losses[..8]), mean(&losses[72..]));
+        assert!(last < 0.7 * first, "{first} {last}");
+    }
+
+    #[test]
+    fn the_number_of_threads_changes_nothing() {
+        let recipe = recipe(4);
+        let [one, two] = [1, 2].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let mut learner = begin(&recipe, None).unwrap();
+            pool.install(|| run(&recipe, &mut learner, 4));
+            learner
+        });
+        assert!(one == two);
+    }
+
+    #[test]
+    fn a_training_that_was_stopped_goes_on_as_if_it_was_not() {
+        let recipe = recipe(6);
+        let mut whole = begin(&recipe, None).unwrap();
+        run(&recipe, &mut whole, 6);
+        let mut first = begin(&recipe, None).unwrap();
+        run(&recipe, &mut first, 2);
+        assert_eq!(first.step, 2);
+        let key = serde_json::to_value(&recipe).unwrap();
+        let bytes = checkpoint::to_bytes(&first, &key);
+        let mut second = checkpoint::from_bytes(&bytes, &key, &first.net).unwrap();
+        assert!(first == second);
+        run(&recipe, &mut second, 6);
+        assert!(second == whole);
+        let other = serde_json::json!("another recipe");
+        assert!(checkpoint::from_bytes(&bytes, &other, &first.net).is_none());
+        assert!(checkpoint::from_bytes(&bytes[..bytes.len() - 4], &key, &first.net).is_none());
+    }
 }
