@@ -27,7 +27,7 @@ from .processes import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = (256, 512, 1024, 2048)
-# StarDist's steps when the bench trains it: the stated budget, about an hour and a half of two cores.
+# StarDist's steps when the bench trains it: the stated budget, an hour or two of two cores.
 STARDIST_STEPS = 4000
 
 
@@ -115,7 +115,8 @@ def chosen(args: argparse.Namespace, bench: Bench) -> list[Peer]:
     known = {peer.name for peer in PEERS} | {RETICLE}
     for name in [*(names or []), *args.extra]:
         if name not in known:
-            sys.exit(f'bench-peers: no engine is named "{name}"; there are {", ".join(sorted(known))}')
+            names = ", ".join(sorted(known))
+            sys.exit(f'bench-peers: no engine is named "{name}"; there are {names}')
     peers = []
     for peer in PEERS:
         asked = peer.name in args.extra or (names is None and not peer.optional)

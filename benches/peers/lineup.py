@@ -10,7 +10,7 @@ from typing import Any
 from . import processes
 from .processes import Ended, Failed
 
-# Whose image files go in, and whose measured objects come out.
+# Image files go in, measured objects come out.
 WHOLE = "whole"
 # Only the network is run: its times bound what inference can cost, and there are no objects.
 NETWORK = "network"
@@ -151,7 +151,8 @@ def average_precision(bench: Bench, truth: Path, labels: Path) -> dict[str, floa
     command = [str(bench.reticle), "eval", "--truth", str(truth), "--pred", str(labels), "--json"]
     ended = processes.run(command, processes.environment(bench.threads), bench.work)
     pooled = json.loads(ended.stdout)["pooled"]
-    return {f"{at['iou']:.1f}": at["ap"] for at in pooled["at"] if round(at["iou"] * 100) in (50, 70, 90)}
+    by_percent = {round(at["iou"] * 100): at["ap"] for at in pooled["at"]}
+    return {f"{percent / 100:.1f}": by_percent[percent] for percent in (50, 70, 90)}
 
 
 def installed(bench: Bench, peer: Peer) -> dict[str, Any]:

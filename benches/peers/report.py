@@ -6,10 +6,11 @@ import json
 import statistics
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .lineup import NETWORK, RETICLE, TITLES, WHOLE
+from .lineup import RETICLE, TITLES, WHOLE
 
 NONE = "–"
 STAGES = ("decode", "normalise", "network", "instances", "measure")
@@ -29,15 +30,23 @@ def median(entry: Entry, name: str, of: Callable[[Run], float]) -> float | None:
 
 
 def cpu_ms(run: Run) -> float:
+    """Processor time a frame, of all threads."""
     return mean(run, lambda frame: frame["cpu_ms"])
 
 
 def wall_ms(run: Run) -> float:
+    """Elapsed time a frame."""
     return mean(run, lambda frame: frame["wall_ms"])
 
 
+def stage_ms(run: Run, stage: str) -> float:
+    """Processor time of one stage a frame."""
+    return mean(run, lambda frame: frame["stages_cpu_ms"].get(stage, 0.0))
+
+
 def network_ms(run: Run) -> float:
-    return mean(run, lambda frame: frame["stages_cpu_ms"].get("network", 0.0))
+    """Processor time of the network a frame."""
+    return stage_ms(run, "network")
 
 
 def start_s(run: Run) -> float:
@@ -46,6 +55,7 @@ def start_s(run: Run) -> float:
 
 
 def peak_mb(run: Run) -> float:
+    """The most memory that the process had, as the system counts it."""
     return run["process"]["peak_bytes"] / 1e6
 
 
@@ -59,10 +69,12 @@ def number(value: float | None, digits: int | None = None) -> str:
 
 
 def times(more: float | None, less: float | None) -> str:
+    """How many times as much."""
     return f"{number(more / less)}×" if more and less else NONE
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Lines of a Markdown table; all columns but the first are numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     return lines + ["| " + " | ".join(row) + " |" for row in rows]
 
@@ -83,10 +95,11 @@ def markdown(document: dict[str, Any]) -> str:
         "\n".join(summary(whole, largest)),
         "From an image file to its measured objects, frames a second (CPU ms a frame):\n\n"
         + "\n".join(by_size(whole, sizes)),
-        f"Where the CPU time goes at {largest}², ms a frame:\n\n" + "\n".join(by_stage(whole, largest)),
+        f"Where the CPU time goes at {largest}², ms a frame:\n\n"
+        + "\n".join(by_stage(whole, largest)),
         "The network alone, CPU ms a frame (times of Reticle's):\n\n"
         + "\n".join(inference(alone, sizes)),
-        f"Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(engines, sizes)),
+        "Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(engines, sizes)),
         "\n".join(bars(engines, largest)),
         "\n".join(notes(document)),
     ]
@@ -98,6 +111,7 @@ def has_network(runs: list[Run]) -> bool:
 
 
 def heading(document: dict[str, Any]) -> str:
+    """Machine, versions, and how it was measured."""
     machine = document["machine"]
     cores = ", ".join(map(str, machine["cores_used"]))
     versions = ", ".join(
@@ -109,11 +123,13 @@ def heading(document: dict[str, Any]) -> str:
     return (
         f"{document['made'][:10]}, {machine['processor']}, cores {cores} of "
         f"{machine['cores_of_the_machine']}, {document['threads']} threads each, medians of "
-        f"{document['rounds']} interleaved rounds, {document['files']['test']} test images. {versions}."
+        f"{document['rounds']} interleaved rounds, {document['files']['test']} test images. "
+        f"{versions}."
     )
 
 
 def summary(engines: dict[str, Entry], size: str) -> list[str]:
+    """What somebody who chooses an engine looks at first."""
     head = ["engine", "AP 0.5", "AP 0.7", "AP 0.9", "test images/s", f"CPU ms at {size}²"]
     head += [f"peak MB at {size}²", "start-up s", "installed MB"]
     rows = []
@@ -152,9 +168,7 @@ def by_stage(engines: dict[str, Entry], size: str) -> list[str]:
             continue
         met = entry["runs"][size][0]["frames"][0]["stages_cpu_ms"]
         cells = [
-            number(median(entry, size, lambda run: mean(run, lambda f: f["stages_cpu_ms"][stage])))
-            if stage in met
-            else NONE
+            number(median(entry, size, partial(stage_ms, stage=stage))) if stage in met else NONE
             for stage in STAGES
         ]
         objects = median(entry, size, lambda run: mean(run, lambda frame: frame["objects"]))
@@ -206,8 +220,8 @@ def bars(engines: dict[str, Entry], size: str) -> list[str]:
     ratio = times(median(own, size, network_ms), best)
     if ratio != NONE:
         lines.append(
-            f"- Reticle's network stage at {size}²: {ratio} the CPU time of ONNX Runtime at its better "
-            "of whole frames and tiles"
+            f"- Reticle's network stage at {size}²: {ratio} the CPU time of ONNX Runtime at its "
+            "better of whole frames and tiles"
         )
     return lines
 
@@ -220,8 +234,8 @@ def notes(document: dict[str, Any]) -> list[str]:
     lines = [
         f"Median load of the machine before a process {number(median_load(runs))}, at most "
         f"{number(busiest)}: with all else quiet it is at most about {document['threads']}. "
-        f"CPU times differed between rounds by {number(100 * spread(engines), 0)}% (the median over "
-        "engines and sizes of largest over smallest)."
+        f"CPU times differed between rounds by {number(100 * spread(engines), 0)}% "
+        "(the median over engines and sizes of largest over smallest)."
     ]
     ours, other = engines[RETICLE].get("ap"), engines.get("onnxruntime", {}).get("ap")
     if ours and other and abs(ours["0.5"] - other["0.5"]) > 0.01:
@@ -241,6 +255,7 @@ def median_load(runs: list[Run]) -> float:
 
 
 def spread(engines: dict[str, Entry]) -> float:
+    """How much the rounds differ: the median of largest over smallest CPU time, less one."""
     each = []
     for entry in engines.values():
         for many in entry["runs"].values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 MARGIN = 20
@@ -31,8 +32,8 @@ def _spans(length: int, edge: int) -> list[Span]:
     if count == 1:
         return [Span(0, 0, length)]
     starts = [index * (length - edge) // (count - 1) for index in range(count)]
-    borders = [(one + edge + other) // 2 for one, other in zip(starts, starts[1:])]
+    borders = [(one + edge + other) // 2 for one, other in pairwise(starts)]
     return [
         Span(start, first, end)
-        for start, first, end in zip(starts, [0, *borders], [*borders, length])
+        for start, first, end in zip(starts, [0, *borders], [*borders, length], strict=True)
     ]
