@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -35,7 +36,7 @@ def closure(names: list[str]) -> dict[str, Distribution]:
 
 def size(one: Distribution) -> int:
     """Bytes of its files; compiled Python (.pyc) is not counted, wherever it was made."""
-    paths = (file.locate() for file in one.files or [] if file.suffix != ".pyc")
+    paths = (Path(str(file.locate())) for file in one.files or [] if file.suffix != ".pyc")
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
