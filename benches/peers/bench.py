@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from . import lineup, processes, report
-from .lineup import NETWORK, PEERS, RETICLE, Bench, Peer
+from .lineup import PEERS, RETICLE, WHOLE, Bench, Peer
 from .processes import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,7 +83,7 @@ def main() -> None:
         "engines": {},
     }
     engines = document["engines"]
-    engines[RETICLE] = {"part": lineup.WHOLE, "runs": {}} | lineup.installed_reticle(bench)
+    engines[RETICLE] = {"part": WHOLE, "runs": {}} | lineup.installed_reticle(bench)
     for peer in peers:
         engines[peer.name] = {"part": peer.part, "runs": {}} | lineup.installed(bench, peer)
     measure(document, bench, peers, sets, args)
@@ -191,7 +191,7 @@ def measure(
         for name, files in sets.items():
             for engine in order[round_ % len(order) :] + order[: round_ % len(order)]:
                 entry, peer = engines[engine], by_name[engine]
-                if "failed" in entry or (name == "test" and entry["part"] == NETWORK):
+                if "failed" in entry or (name == "test" and entry["part"] != WHOLE):
                     continue
                 labels = None
                 if name == "test" and round_ == 0:
@@ -222,7 +222,7 @@ def run_of(result: dict[str, Any], ended: processes.Ended) -> dict[str, Any]:
 def judge(document: dict[str, Any], bench: Bench, args: argparse.Namespace) -> None:
     """Pooled AP of every engine that finds objects."""
     for name, entry in document["engines"].items():
-        if entry["part"] == lineup.WHOLE and "failed" not in entry:
+        if entry["part"] == WHOLE and "failed" not in entry:
             labels = bench.work / "labels" / name
             entry["ap"] = lineup.average_precision(bench, args.data / "test" / "labels", labels)
 

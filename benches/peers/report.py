@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .lineup import RETICLE, TITLES, WHOLE
+from .lineup import BOUND, RETICLE, TITLES, WHOLE
 
 NONE = "–"
 STAGES = ("decode", "normalise", "network", "instances", "measure")
@@ -84,7 +84,7 @@ def markdown(document: dict[str, Any]) -> str:
     engines = document["engines"]
     sizes = [name for name in document["files"] if name.isdecimal()]
     largest = "1024" if "1024" in sizes else sizes[-1]
-    whole = {name: entry for name, entry in engines.items() if entry["part"] == WHOLE}
+    shown = {name: entry for name, entry in engines.items() if entry["part"] != BOUND}
     alone = {
         name: entry
         for name, entry in engines.items()
@@ -92,14 +92,14 @@ def markdown(document: dict[str, Any]) -> str:
     }
     parts = [
         heading(document),
-        "\n".join(summary(whole, largest)),
+        "\n".join(summary(shown, largest)),
         "From an image file to its measured objects, frames a second (CPU ms a frame):\n\n"
-        + "\n".join(by_size(whole, sizes)),
+        + "\n".join(by_size(shown, sizes)),
         f"Where the CPU time goes at {largest}², ms a frame:\n\n"
-        + "\n".join(by_stage(whole, largest)),
+        + "\n".join(by_stage(shown, largest)),
         "The network alone, CPU ms a frame (times of Reticle's):\n\n"
         + "\n".join(inference(alone, sizes)),
-        "Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(engines, sizes)),
+        "Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(shown, sizes)),
         "\n".join(bars(engines, largest)),
         "\n".join(notes(document)),
     ]
@@ -194,7 +194,6 @@ def memory(engines: dict[str, Entry], sizes: list[str]) -> list[str]:
     rows = [
         [TITLES[name], *(number(median(entry, size, peak_mb), 0) for size in sizes)]
         for name, entry in engines.items()
-        if entry["part"] == WHOLE
     ]
     return table(["engine", *(f"{size}²" for size in sizes)], rows)
 

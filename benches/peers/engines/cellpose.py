@@ -46,7 +46,4 @@ def load(options: Options, threads: int) -> Cellpose:
     del options
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network = CPnet(CHANNELS, MAPS, KERNEL_PX, mkldnn=False)
-    # run_net asks the network where it lies.
-    network.device = torch.device("cpu")
-    return Cellpose(network.eval())
+    return Cellpose(CPnet(CHANNELS, MAPS, KERNEL_PX).eval())
