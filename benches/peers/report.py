@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .lineup import BOUND, RETICLE, TITLES, WHOLE
+from .lineup import BOUND, NETWORK, RETICLE, TITLES, WHOLE
 
 NONE = "–"
 STAGES = ("decode", "normalise", "network", "instances", "measure")
@@ -172,7 +172,8 @@ def by_stage(engines: dict[str, Entry], size: str) -> list[str]:
             for stage in STAGES
         ]
         objects = median(entry, size, lambda run: mean(run, lambda frame: frame["objects"]))
-        rows.append([TITLES[name], *cells, number(objects, 0)])
+        counted = NONE if entry["part"] == NETWORK else number(objects, 0)
+        rows.append([TITLES[name], *cells, counted])
     return table(["engine", *STAGES, "objects"], rows)
 
 
