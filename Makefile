@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -33,6 +33,9 @@ faults: ## random faults, ROUNDS=200 of them; then nothing may be lost, doubled 
 
 bench: ## how fast it is here: frames a second, CPU by stage, memory
 	@scripts/bench $(ARGS)
+
+bench-peers: ## beside StarDist, scikit-image, ONNX Runtime, OpenVINO: accuracy, speed, memory; wants RETICLE_DATA
+	@scripts/bench-peers $(ARGS)
 
 ui: ## build the page into ui/dist
 	@scripts/setup run

@@ -42,6 +42,25 @@ fn unseen_real_images_are_segmented_as_well_as_promised() {
 }
 
 #[test]
+fn a_bench_of_images_does_the_work_that_segmenting_them_does() {
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nuclei/golden.png");
+    let out = tempfile::tempdir().unwrap();
+    let segmented = segment(&image, out.path(), "1");
+    let bench = json_of(
+        reticle().args(["bench", "--json", "--frames", "2", "--images"]).args([&image, &image]),
+    );
+    let rows = bench["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert_eq!(row["image"], "golden.png");
+        assert_eq!(row["objects"], segmented["images"][0]["objects"]);
+        for time in ["wall_ms", "cpu_ms", "decode_cpu_ms", "network_cpu_ms"] {
+            assert!(row[time].as_f64().unwrap() > 0.0, "{time}: {row}");
+        }
+    }
+}
+
+#[test]
 fn the_number_of_jobs_changes_no_byte() {
     let Some(data) = data_dir() else { return };
     let images: Vec<_> = std::fs::read_dir(data.join("val/images"))

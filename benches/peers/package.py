@@ -1,0 +1,71 @@
+"""Our model package, and Reticle's own pre-processing in numpy (src/segment/normalise.rs)."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Table `[normalisation]` of model.toml; a key that is not here is an error."""
+
+    low_percentile: float
+    high_percentile: float
+    min_span_sigmas: float
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Grey values → the network's input."""
+        histogram = np.bincount(pixels.ravel())
+        low = _percentile(histogram, self.low_percentile)
+        high = _percentile(histogram, self.high_percentile)
+        span = max(high - low, self.min_span_sigmas * _noise_sigma(pixels), 1.0)
+        return (pixels.astype(np.float32) - np.float32(low)) / np.float32(span)
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """Table `[postprocessing]` of model.toml; a key that is not here is an error."""
+
+    foreground_threshold: float
+    seed_threshold: float
+    merge_height: float
+    contact_weight: float
+    smoothing_passes: int
+    min_area: int
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is needed to use a network as Reticle does."""
+
+    onnx: Path
+    normalisation: Normalisation
+    postprocessing: Postprocessing
+
+
+def read(folder: Path) -> Package:
+    """Reads model.toml."""
+    manifest = tomllib.loads((folder / "model.toml").read_text())
+    return Package(
+        onnx=folder / manifest["network"]["file"],
+        normalisation=Normalisation(**manifest["normalisation"]),
+        postprocessing=Postprocessing(**manifest["postprocessing"]),
+    )
+
+
+def _percentile(histogram: np.ndarray, percent: float) -> float:
+    """The smallest value with at least `percent` of all pixels at or below it."""
+    rank = max(int(np.ceil(percent / 100.0 * histogram.sum())), 1)
+    return float(np.searchsorted(np.cumsum(histogram), rank))
+
+
+def _noise_sigma(pixels: np.ndarray) -> float:
+    rows = pixels[::4].astype(np.int32)
+    if rows.shape[1] < 3:
+        return 0.0
+    halves = np.abs(2 * rows[:, 1:-1] - rows[:, :-2] - rows[:, 2:])
+    return _percentile(np.bincount(halves.ravel()), 50.0) / 2.0 / 0.6745 / 1.5**0.5
