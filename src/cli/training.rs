@@ -1,12 +1,12 @@
 //! The part of `reticle train` that takes an hour, so that the hour is not lost: it can be stopped
 //! at any step, and goes on from its checkpoint.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
@@ -43,15 +43,15 @@ impl Work<'_> {
     pub(super) fn run(&self, path: &Path, clock: &Clock) -> anyhow::Result<Learner> {
         let &Self { recipe, pairs, start, key } = self;
         let mut learner = begin(recipe, start)?;
-        if let Ok(bytes) = std::fs::read(path) {
-            learner = checkpoint::from_bytes(&bytes, key, &learner.net).with_context(|| {
-            format!(
-                "{} is of another training (other images or arguments); give the same ones to go \
-                 on with it, remove it, or use another --out",
-                path.display()
-            )
-        })?;
-            out::tell(format_args!("going on from step {} in {}", learner.step, path.display()));
+        match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => bail!("cannot read {}: {error}", path.display()),
+            Ok(bytes) => {
+                let saved = checkpoint::from_bytes(&bytes, key, &learner.net);
+                learner = saved.with_context(|| another_training(path))?;
+                let step = learner.step;
+                out::tell(format_args!("going on from step {step} in {}", path.display()));
+            }
         }
         let save = |learner: &Learner| -> anyhow::Result<()> {
             durable::write(path, &checkpoint::to_bytes(learner, key))
@@ -89,13 +89,21 @@ impl Work<'_> {
         if learner.step < recipe.steps {
             save(&learner)?;
             out::tell(format_args!(
-                "stopped at step {} of {}; making a package of that. Start it again in the same way \
-             and it goes on from there",
+                "stopped at step {} of {}; making a package of that. The same command goes on \
+                 from there",
                 learner.step, recipe.steps
             ));
         }
         Ok(learner)
     }
+}
+
+fn another_training(path: &Path) -> String {
+    format!(
+        "{} is of another training (other images or arguments); give the same ones to go on with \
+         it, remove it, or use another --out",
+        path.display()
+    )
 }
 
 /// A flag that the first Ctrl-C (or SIGTERM) raises; the second one ends the process.

@@ -37,8 +37,9 @@ pub struct Crop {
     pub image: Vec<f32>,
     /// What the network shall say.
     pub targets: Targets,
-    /// How much it counts in foreground, distance and contact.
-    pub weight: f32,
+    /// How much each pixel counts in foreground, distance and contact. One with 0 lies beyond the
+    /// image and counts in no map.
+    pub weights: Vec<f32>,
 }
 
 /// What crops are like.
@@ -83,38 +84,49 @@ fn diameter_or_another(pair: &Pair, pairs: &[Pair], rng: &mut impl Rng) -> Optio
     })
 }
 
-/// A random view: scaled, turned by any angle, mirrored or not.
+/// A random view: scaled, turned, mirrored or not. Beyond the image its last row and column are
+/// repeated, as they are when a frame does not fill its tile, and nothing is to be learnt.
 fn warp(pair: &Pair, own_diameter: f32, view: View, rng: &mut impl Rng) -> Crop {
     let edge = view.edge;
     let canvas = edge + 2 * SURROUND;
     let range = if rng.random_bool(0.75) { NEAR } else { WIDE };
     let off_scale = rng.random_range(-range..range);
     let scale = view.object_diameter_px / own_diameter * off_scale.exp2();
-    let (sin, cos) = rng.random_range(0.0..std::f32::consts::TAU).sin_cos();
+    let (width, height) = (pair.width as f32, pair.height as f32);
+    let reach_of = |turn: f32| edge as f32 / (2.0 * scale) * (turn.sin().abs() + turn.cos().abs());
+    let mut turn = rng.random_range(0.0..std::f32::consts::TAU);
+    if 2.0 * reach_of(turn) > width.min(height) {
+        // By quarters only, so that as little as can be lies beyond the image.
+        turn = (turn / std::f32::consts::FRAC_PI_2).round() * std::f32::consts::FRAC_PI_2;
+    }
+    let (sin, cos) = turn.sin_cos();
     let mirror = if rng.random_bool(0.5) { -1.0 } else { 1.0 };
     // Canvas pixel (u, v), from its centre → image pixel: mirror, rotate, shrink.
     let to_image = [cos * mirror, -sin, sin * mirror, cos].map(|factor| factor / scale);
-    let (width, height) = (pair.width as f32, pair.height as f32);
-    let reach = edge as f32 / (2.0 * scale) * (sin.abs() + cos.abs());
-    let centre_x = centre(width, reach, rng);
-    let centre_y = centre(height, reach, rng);
+    let centre_x = centre(width, reach_of(turn), rng);
+    let centre_y = centre(height, reach_of(turn), rng);
 
     // Intensities from the level of the pyramid that is nearest in scale: what is shrunk is
     // averaged, as it is when frames are.
     let level = pair.level(1.0 / scale);
+    let weight = if off_scale.abs() > FAR { FAR_WEIGHT } else { 1.0 };
     let mut image = Vec::with_capacity(edge * edge);
+    let mut weights = Vec::with_capacity(edge * edge);
     let mut labels = vec![0_u32; canvas * canvas];
     let middle = (canvas as f32 - 1.0) / 2.0;
+    let inner = SURROUND..SURROUND + edge;
     for v in 0..canvas {
         let dv = v as f32 - middle;
-        let inside = (SURROUND..SURROUND + edge).contains(&v);
         for (u, label) in labels[v * canvas..(v + 1) * canvas].iter_mut().enumerate() {
             let du = u as f32 - middle;
-            let x = mirrored(centre_x + to_image[0] * du + to_image[1] * dv, width);
-            let y = mirrored(centre_y + to_image[2] * du + to_image[3] * dv, height);
-            *label = pair.label_at(x, y);
-            if inside && (SURROUND..SURROUND + edge).contains(&u) {
-                image.push(level.intensity_at(x, y));
+            let x = centre_x + to_image[0] * du + to_image[1] * dv;
+            let y = centre_y + to_image[2] * du + to_image[3] * dv;
+            let (nearest_x, nearest_y) = (x.clamp(0.0, width - 1.0), y.clamp(0.0, height - 1.0));
+            *label = pair.label_at(nearest_x, nearest_y);
+            if inner.contains(&v) && inner.contains(&u) {
+                image.push(level.intensity_at(nearest_x, nearest_y));
+                let beyond = (x - nearest_x).abs().max((y - nearest_y).abs());
+                weights.push(if beyond > 0.5 { 0.0 } else { weight });
             }
         }
     }
@@ -135,7 +147,7 @@ fn warp(pair: &Pair, own_diameter: f32, view: View, rng: &mut impl Rng) -> Crop 
             contact: cut(&whole.contact),
             size: cut(&whole.size),
         },
-        weight: if off_scale.abs() > FAR { FAR_WEIGHT } else { 1.0 },
+        weights,
     }
 }
 
@@ -146,19 +158,6 @@ fn centre(length: f32, reach: f32, rng: &mut impl Rng) -> f32 {
     } else {
         length / 2.0 + rng.random_range(-0.1..0.1) * length
     }
-}
-
-/// Folds a coordinate back into `0..=length-1` by reflection.
-fn mirrored(position: f32, length: f32) -> f32 {
-    let last = length - 1.0;
-    if (0.0..=last).contains(&position) {
-        return position;
-    }
-    if last <= 0.0 {
-        return 0.0;
-    }
-    let folded = position.rem_euclid(2.0 * last);
-    if folded > last { 2.0 * last - folded } else { folded }
 }
 
 /// Gamma, gain, offset, defocus, shading and noise, each within what exposure, gain and focus do.
@@ -237,10 +236,23 @@ mod tests {
     const VIEW: View = View { edge: 32, object_diameter_px: 16.0 };
 
     #[test]
-    fn coordinates_outside_are_mirrored_inside() {
-        for (position, expected) in [(-1.0, 1.0), (9.0, 9.0), (10.0, 8.0), (18.0, 0.0), (0.5, 0.5)]
-        {
-            assert!((mirrored(position, 10.0) - expected).abs() < 1e-6, "{position}");
+    fn what_lies_beyond_the_image_does_not_count() {
+        // 32 pixels of 16-pixel objects cannot fill a crop of 64 at their own scale.
+        let pair = Pair::new("small".into(), 32, 32, vec![0.5; 1024], vec![1; 1024]);
+        let view = View { edge: 64, object_diameter_px: 16.0 };
+        let mut rng = ChaCha8Rng::seed_from_u64(9);
+        for _ in 0..10 {
+            let crop = warp(&pair, 16.0, view, &mut rng);
+            let counting = crop.weights.iter().filter(|&&weight| weight > 0.0).count();
+            assert!(counting > 0);
+            if crop.weights.contains(&1.0) {
+                assert!(counting < 64 * 64, "all of {counting} pixels count");
+            }
+        }
+        let large = Pair::new("large".into(), 256, 256, vec![0.5; 65536], vec![1; 65536]);
+        for _ in 0..10 {
+            let crop = warp(&large, 8.0, VIEW, &mut rng);
+            assert!(crop.weights.iter().all(|&weight| weight > 0.0));
         }
     }
 

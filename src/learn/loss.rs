@@ -7,7 +7,7 @@
 //! | contact    | cross-entropy                                                               |
 //! | size       | [`SIZE_WEIGHT`] × cross-entropy with the soft target, on object pixels only |
 //!
-//! Each is a mean over the pixels that count, each image with its own weight. Dice
+//! Each is a mean over the pixels that count, each with its own weight. Dice
 //! (1 − 2·overlap over both sums) does not care how much background there is.
 
 use pulp::Arch;
@@ -30,8 +30,9 @@ pub struct Wanted {
     /// As the network gives them: lane `4·map + 2·dy + dx` of pixel (x, y) is the map at
     /// (2x + dx, 2y + dy). Row-major, `edge/2` pixels a row.
     pub maps: Vec<Block>,
-    /// How much the image counts in foreground, distance and contact.
-    pub weight: f32,
+    /// How much each of the four sub-pixels counts in foreground, distance and contact; one with 0
+    /// counts in no map.
+    pub weights: Vec<[f32; 4]>,
 }
 
 /// Sums over one image; over a batch by adding.
@@ -90,47 +91,74 @@ struct Shares {
 
 /// The sums of one image. Leaves the probabilities in `out`.
 fn measure(logits: &Planes, wanted: &Wanted, out: &mut Planes) -> Part {
-    let width = logits.width;
-    let weight = f64::from(wanted.weight);
-    let mut part = Part { pixels: (4 * width * logits.height) as f64, ..Part::default() };
+    let mut part = Part::default();
     for y in 0..logits.height {
-        let row = &wanted.maps[y * width..(y + 1) * width];
-        let [entropy, overlap, predicted, foreground] = Arch::new().dispatch(
+        let row = wanted.row(y, logits.width);
+        let [entropy, overlap, predicted, foreground, counting] = Arch::new().dispatch(
             #[inline(always)]
             || measure_row(logits.row(0, y), row, out.row_mut(0, y)),
         );
-        let map = |map: usize| f64::from(entropy[4 * map..4 * map + 4].iter().sum::<f32>());
-        let sum = |lanes: [f32; LANES]| f64::from(lanes[..4].iter().sum::<f32>());
-        part.foreground += weight * map(0);
-        part.distance += weight * map(1);
-        part.contact += weight * map(2);
-        part.size += map(3);
-        part.overlap += weight * sum(overlap);
-        part.predicted += weight * sum(predicted);
-        part.wanted += weight * sum(foreground);
-        part.object_pixels += sum(foreground);
+        let map = |lanes: &[f32; LANES], map: usize| {
+            f64::from(lanes[4 * map..4 * map + 4].iter().sum::<f32>())
+        };
+        part.foreground += map(&entropy, 0);
+        part.distance += map(&entropy, 1);
+        part.contact += map(&entropy, 2);
+        part.size += map(&entropy, 3);
+        part.overlap += map(&overlap, 0);
+        part.predicted += map(&predicted, 0);
+        part.wanted += map(&foreground, 0);
+        part.pixels += row.1.iter().flatten().filter(|&&weight| weight > 0.0).count() as f64;
+        part.object_pixels += map(&counting, 3);
     }
     part
 }
 
-/// Sums for each lane over one row, short enough for f32: weighted cross-entropy, product of
-/// probability and target, probability, target. Sets the probabilities.
+/// Weights of the maps at one pixel: those of the pixel, and for the size whether it counts and
+/// is in an object.
 #[inline(always)]
-fn measure_row(logits: &[Block], wanted: &[Block], out: &mut [Block]) -> [[f32; LANES]; 4] {
-    let mut sums = [[0.0; LANES]; 4];
-    for ((logits, wanted), out) in logits.iter().zip(wanted).zip(out) {
-        let mut weights = [1.0_f32; LANES];
-        for sub in 0..4 {
-            weights[sub] += (CONTACT_WEIGHT - 1.0) * wanted.0[8 + sub];
-            weights[12 + sub] = wanted.0[sub];
-        }
+fn lane_weights(weights: &[f32; 4], wanted: &Block) -> [f32; LANES] {
+    let mut lanes = [0.0; LANES];
+    for sub in 0..4 {
+        lanes[sub] = weights[sub];
+        lanes[4 + sub] = weights[sub];
+        lanes[8 + sub] = weights[sub];
+        lanes[12 + sub] = if weights[sub] > 0.0 { wanted.0[sub] } else { 0.0 };
+    }
+    lanes
+}
+
+/// What the foreground's cross-entropy is multiplied by next to another object; 1 in other maps.
+#[inline(always)]
+fn contact_weights(wanted: &Block) -> [f32; LANES] {
+    let mut lanes = [1.0; LANES];
+    for sub in 0..4 {
+        lanes[sub] += (CONTACT_WEIGHT - 1.0) * wanted.0[8 + sub];
+    }
+    lanes
+}
+
+/// Weighted sums for each lane over one row, short enough for f32: cross-entropy, product of
+/// probability and target, probability, target, and the weights. Sets the probabilities.
+#[inline(always)]
+fn measure_row(
+    logits: &[Block],
+    (wanted, weights): (&[Block], &[[f32; 4]]),
+    out: &mut [Block],
+) -> [[f32; LANES]; 5] {
+    let mut sums = [[0.0; LANES]; 5];
+    let targets = wanted.iter().zip(weights);
+    for ((logits, (wanted, weights)), out) in logits.iter().zip(targets).zip(out) {
+        let weights = lane_weights(weights, wanted);
+        let contact = contact_weights(wanted);
         for lane in 0..LANES {
             let (probability, entropy) = cross_entropy(logits.0[lane], wanted.0[lane]);
             out.0[lane] = probability;
-            sums[0][lane] += weights[lane] * entropy;
-            sums[1][lane] += probability * wanted.0[lane];
-            sums[2][lane] += probability;
-            sums[3][lane] += wanted.0[lane];
+            sums[0][lane] += weights[lane] * contact[lane] * entropy;
+            sums[1][lane] += weights[lane] * probability * wanted.0[lane];
+            sums[2][lane] += weights[lane] * probability;
+            sums[3][lane] += weights[lane] * wanted.0[lane];
+            sums[4][lane] += weights[lane];
         }
     }
     sums
@@ -138,25 +166,47 @@ fn measure_row(logits: &[Block], wanted: &[Block], out: &mut [Block]) -> [[f32; 
 
 /// Turns probabilities into gradients of the logits.
 fn to_gradients(gradients: &mut Planes, wanted: &Wanted, shares: Shares) {
-    let width = gradients.width;
     for y in 0..gradients.height {
-        let row = &wanted.maps[y * width..(y + 1) * width];
-        for (gradient, target) in gradients.row_mut(0, y).iter_mut().zip(row) {
-            let probability = gradient.0;
-            for lane in 0..LANES {
-                let error = probability[lane] - target.0[lane];
-                gradient.0[lane] = error * wanted.weight * shares.pixel;
-            }
-            for sub in 0..4 {
-                let contact = 1.0 + (CONTACT_WEIGHT - 1.0) * target.0[8 + sub];
-                // Through the sigmoid: dp/dx = p · (1 − p).
-                let slope = probability[sub] * (1.0 - probability[sub]);
-                let dice = shares.dice + (shares.dice_in_objects - shares.dice) * target.0[sub];
-                gradient.0[sub] = gradient.0[sub] * contact + wanted.weight * dice * slope;
-                let error = probability[12 + sub] - target.0[12 + sub];
-                gradient.0[12 + sub] = error * shares.size * target.0[sub];
-            }
+        let row = wanted.row(y, gradients.width);
+        Arch::new().dispatch(
+            #[inline(always)]
+            || row_to_gradients(gradients.row_mut(0, y), row, shares),
+        );
+    }
+}
+
+#[inline(always)]
+fn row_to_gradients(
+    gradients: &mut [Block],
+    (wanted, weights): (&[Block], &[[f32; 4]]),
+    shares: Shares,
+) {
+    // Of each lane: of the cross-entropy, and of Dice outside and inside objects.
+    let mut share = [shares.pixel; LANES];
+    share[12..].fill(shares.size);
+    let mut dice = [[0.0; LANES]; 2];
+    dice[0][..4].fill(shares.dice);
+    dice[1][..4].fill(shares.dice_in_objects - shares.dice);
+    let targets = wanted.iter().zip(weights);
+    for (gradient, (wanted, weights)) in gradients.iter_mut().zip(targets) {
+        let weights = lane_weights(weights, wanted);
+        let contact = contact_weights(wanted);
+        for lane in 0..LANES {
+            let (probability, target) = (gradient.0[lane], wanted.0[lane]);
+            let entropy = (probability - target) * contact[lane] * share[lane];
+            // Through the sigmoid: dp/dx = p · (1 − p).
+            let slope = probability * (1.0 - probability);
+            let overlap = (dice[0][lane] + dice[1][lane] * target) * slope;
+            gradient.0[lane] = weights[lane] * (entropy + overlap);
         }
+    }
+}
+
+impl Wanted {
+    /// Maps and weights of one row.
+    fn row(&self, y: usize, width: usize) -> (&[Block], &[[f32; 4]]) {
+        let row = y * width..(y + 1) * width;
+        (&self.maps[row.clone()], &self.weights[row])
     }
 }
 
@@ -230,7 +280,9 @@ mod tests {
             _ => rng.random_range(0.0..1.0),
         };
         let maps = (0..6).map(|_| Block(std::array::from_fn(&mut map))).collect();
-        Wanted { maps, weight }
+        let mut weights = vec![[weight; 4]; 6];
+        weights[5][2] = 0.0;
+        Wanted { maps, weights }
     }
 
     #[test]
@@ -279,7 +331,7 @@ mod tests {
     #[test]
     fn a_batch_without_objects_has_a_finite_loss() {
         let maps = [Planes::zeros(1, 2, 3)];
-        let wanted = [Wanted { maps: vec![Block::ZERO; 6], weight: 1.0 }];
+        let wanted = [Wanted { maps: vec![Block::ZERO; 6], weights: vec![[1.0; 4]; 6] }];
         let mut gradients = maps.clone();
         assert!(loss(&maps, &wanted, &mut gradients).is_finite());
         assert!(gradients[0].row(0, 0)[0].0.iter().all(|gradient| gradient.is_finite()));

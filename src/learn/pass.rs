@@ -345,7 +345,7 @@ mod tests {
         let mut net = Net::random(Widths([16, 32, 16, 16]), 6);
         let mut pass = Pass::new(&net, images.len(), EDGE);
         // Until the running statistics are those of this batch.
-        for _ in 0..100 {
+        for _ in 0..150 {
             pass.forward(&mut net, &images, EDGE);
         }
         let mut folded = net.folded();

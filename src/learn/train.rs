@@ -128,14 +128,15 @@ fn wanted(crop: &Crop, size: usize) -> Wanted {
     let targets = &crop.targets;
     let maps = [&targets.foreground, &targets.distance, &targets.contact, &targets.size];
     let half = size / 2;
-    let blocks = (0..half * half).map(|at| {
-        let corner = 2 * (at / half) * size + 2 * (at % half);
+    let corners = (0..half * half).map(|at| 2 * (at / half) * size + 2 * (at % half));
+    let block = |corner: usize| {
         Block(std::array::from_fn(|lane| {
             let (map, dy, dx) = (lane / 4, lane / 2 % 2, lane % 2);
             maps[map][corner + dy * size + dx]
         }))
-    });
-    Wanted { maps: blocks.collect(), weight: crop.weight }
+    };
+    let weights = |corner: usize| [0, 1, size, size + 1].map(|at| crop.weights[corner + at]);
+    Wanted { maps: corners.clone().map(block).collect(), weights: corners.map(weights).collect() }
 }
 
 #[cfg(test)]
