@@ -45,13 +45,13 @@ const WARM_UP: usize = 200;
 impl Default for Recipe {
     fn default() -> Self {
         Self {
-            steps: 30_000,
+            steps: 24_000,
             batch: 8,
             crop: 192,
-            learning_rate: 2e-3,
+            learning_rate: 3e-3,
             seed: 1,
             widths: Widths::default(),
-            object_diameter_px: 24.0,
+            object_diameter_px: 20.0,
             start: None,
         }
     }
