@@ -20,6 +20,7 @@ mod reference;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod uphill;
 
 use crate::domain::label_image::LabelImage;
 

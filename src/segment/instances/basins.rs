@@ -1,24 +1,28 @@
 //! Which object each pixel of the foreground belongs to.
 //!
-//! Where the flood of the definition (see [`super`]) takes a pixel, its neighbours that were
-//! taken before are those that are higher, or as high and earlier in reading order. So which
-//! neighbour it joins is known without any flood: following the highest such neighbour leads
-//! each pixel to a peak, and all pixels with the same peak are a basin. Only where basins meet
-//! does the order of the flood matter; these few places are sorted by height, and there basins
-//! are merged.
+//! Where the flood of the definition (see [`super`]) takes a pixel, the neighbours that it took
+//! before are those that are higher, or as high and earlier in reading order. So which one the
+//! pixel joins is known without a flood, and so are the basins: all pixels whose ways lead to
+//! the same peak ([`super::uphill`]). Only where basins meet does the order of the flood
+//! matter; these few places are sorted by height, and there basins are merged.
 
 use super::Postprocessing;
-use super::heights::{FREE_BITS, Heights, LEVELS, level};
+use super::heights::{Heights, LEVELS, level};
 use super::runs::{Run, Runs};
+use super::uphill::{Peak, Ways};
 
 /// Memory for reading basins, reused from frame to frame.
 #[derive(Default)]
 pub(super) struct Basins {
-    /// By number, from 1; the first is for background and stays unused. Basins are numbered in
-    /// reading order of their first pixels.
-    basins: Vec<Basin>,
-    /// Pixels on the way to a peak.
-    climb: Vec<u32>,
+    ways: Ways,
+    /// Basins by row; the label of a run is the number of its basin.
+    runs: Runs,
+    /// Peak of each basin by its number; the first is for background.
+    peaks: Vec<Peak>,
+    /// Basin that each one was merged into; itself if it stands.
+    parents: Vec<u32>,
+    /// Pixels of each basin, with those that were merged into it.
+    areas: Vec<u32>,
     /// Places where basins meet, in reading order.
     saddles: Vec<Saddle>,
     /// Which saddle comes when.
@@ -27,24 +31,17 @@ pub(super) struct Basins {
     labels: Vec<u32>,
 }
 
-#[derive(Clone, Copy)]
-struct Basin {
-    /// Basin that this one was merged into; itself if it stands.
-    parent: u32,
-    /// Number of pixels.
-    area: u32,
-    /// Pixel of its peak.
-    peak_at: u32,
-    /// Level of its peak.
-    peak: u16,
-}
-
 /// A pixel and a neighbour that the flood took before it, of two basins.
 struct Saddle {
+    at: u32,
+    /// Where the neighbour is: above, left, right, below.
+    side: u8,
     level: u16,
     own: u32,
     other: u32,
 }
+
+const SIDES: [u8; 4] = [0, 1, 2, 3];
 
 impl Basins {
     /// Labels the pixels of `foreground`, numbered in reading order, where `labels` is all
@@ -57,87 +54,70 @@ impl Basins {
         labels: &mut [u32],
         objects: &mut Runs,
     ) -> u32 {
-        self.find(heights, foreground, labels);
-        self.meet(heights, foreground, labels, parameters.merge_height * LEVELS);
-        self.merge(parameters.merge_height * LEVELS);
+        let merge = parameters.merge_height * LEVELS;
+        self.ways.find(heights, foreground, labels, &mut self.runs, &mut self.peaks);
+        self.start();
+        self.meet(heights, merge);
+        self.merge(merge);
         let count = self.number(parameters);
-        self.write(foreground, labels, objects);
+        self.write(labels, objects);
         count
     }
 
-    /// Gives each pixel the number of its basin.
-    fn find(&mut self, heights: &Heights, foreground: &Runs, labels: &mut [u32]) {
-        let uphill = Uphill::new(heights);
-        self.basins.clear();
-        self.basins.push(Basin { parent: 0, area: 0, peak_at: 0, peak: 0 });
-        for (y, runs) in foreground.rows().enumerate() {
-            for start in runs.iter().flat_map(Run::pixels) {
-                if labels[start] != 0 {
-                    continue;
-                }
-                self.climb.clear();
-                let mut at = start;
-                let mut padded = uphill.padded(start, y);
-                let basin = loop {
-                    self.climb.push(at as u32);
-                    let way = uphill.way(padded);
-                    if way == Uphill::HERE {
-                        self.basins.push(Basin {
-                            parent: self.basins.len() as u32,
-                            area: 0,
-                            peak_at: at as u32,
-                            peak: level(uphill.heights[padded]),
-                        });
-                        break self.basins.len() as u32 - 1;
-                    }
-                    at = at.wrapping_add_signed(uphill.steps[way]);
-                    padded = padded.wrapping_add_signed(uphill.padded_steps[way]);
-                    if labels[at] != 0 {
-                        break labels[at];
-                    }
-                };
-                self.basins[basin as usize].area += self.climb.len() as u32;
-                for &at in &self.climb {
-                    labels[at as usize] = basin;
-                }
-            }
+    /// Every basin for itself.
+    fn start(&mut self) {
+        self.parents.clear();
+        self.parents.extend(0..self.peaks.len() as u32);
+        self.areas.clear();
+        self.areas.resize(self.peaks.len(), 0);
+        for run in self.runs.rows().flatten() {
+            self.areas[run.label as usize] += run.to - run.from;
         }
     }
 
     /// Lists the places where basins meet and may merge, in reading order.
-    fn meet(&mut self, heights: &Heights, foreground: &Runs, labels: &[u32], merge: f32) {
-        let uphill = Uphill::new(heights);
-        let (stride, width) = (uphill.stride, uphill.stride - 1);
-        let heights = uphill.heights;
-        self.saddles.clear();
-        for (y, runs) in foreground.rows().enumerate() {
-            for at in runs.iter().flat_map(Run::pixels) {
-                let padded = uphill.padded(at, y);
-                let (own, here) = (labels[at], heights[padded]);
-                let label = |at: usize| labels.get(at).copied().unwrap_or(0);
-                // The border is background and thus lower than any pixel.
-                let neighbours = [
-                    (label(at.wrapping_sub(width)), heights[padded - stride] >= here),
-                    (label(at.wrapping_sub(1)), heights[padded - 1] >= here),
-                    (label(at + 1), heights[padded + 1] > here),
-                    (label(at + width), heights[padded + stride] > here),
-                ];
-                for (other, is_before) in neighbours {
-                    if (other != own) & is_before {
-                        let level = level(here);
-                        let peak = |basin: u32| self.basins[basin as usize].peak;
-                        // Merging makes peaks higher only, so what is too high already stays so.
-                        if f32::from(peak(own).min(peak(other)) - level) < merge {
-                            self.saddles.push(Saddle { level, own, other });
-                        }
-                    }
+    fn meet(&mut self, heights: &Heights, merge: f32) {
+        let [above, left, right, below] = SIDES;
+        let width = heights.stride() as u32 - 1;
+        let Self { runs, peaks, saddles, .. } = self;
+        saddles.clear();
+        // Notes `own`'s pixel `at` if the flood took the neighbour of basin `other` before it.
+        let mut note = |y: usize, at: u32, neighbour: isize, side: u8, own: u32, other: u32| {
+            let position = heights.position(at as usize, y);
+            let here = heights.values()[position];
+            let there = heights.values()[position.wrapping_add_signed(neighbour)];
+            let is_earlier = side <= left;
+            if there > here || (there == here && is_earlier) {
+                let peak = peaks[own as usize].level.min(peaks[other as usize].level);
+                // Merging makes peaks higher only, so what is too high already stays so.
+                if f32::from(peak - level(here)) < merge {
+                    saddles.push(Saddle { at, side, level: level(here), own, other });
                 }
             }
+        };
+        let stride = heights.stride().cast_signed();
+        for (y, row) in runs.rows().enumerate() {
+            for pair in row.windows(2) {
+                if pair[0].to == pair[1].from {
+                    let (a, b) = (pair[0].label, pair[1].label);
+                    note(y, pair[1].from - 1, 1, right, a, b);
+                    note(y, pair[1].from, -1, left, b, a);
+                }
+            }
+            // Both sides of the border to the next row.
+            each_overlap(row, runs.row(y + 1), width, |from, to, upper, lower| {
+                for at in from..to {
+                    note(y, at, stride, below, upper, lower);
+                    note(y + 1, at + width, -stride, above, lower, upper);
+                }
+            });
         }
     }
 
-    /// Merges basins where they meet, from the highest place to the lowest.
+    /// Merges basins where they meet, from the highest place to the lowest, equal ones in
+    /// reading order.
     fn merge(&mut self, merge: f32) {
+        self.saddles.sort_unstable_by_key(|saddle| (saddle.at, saddle.side));
         let mut starts = [0_u32; LEVELS as usize + 1];
         let rank = |saddle: &Saddle| LEVELS as usize - 1 - usize::from(saddle.level);
         for saddle in &self.saddles {
@@ -154,20 +134,20 @@ impl Basins {
             *slot += 1;
         }
         for &index in &self.order {
-            let Saddle { level, own, other } = self.saddles[index as usize];
-            let (own, other) = (root(&mut self.basins, own), root(&mut self.basins, other));
+            let Saddle { level, own, other, .. } = self.saddles[index as usize];
+            let (own, other) = (root(&mut self.parents, own), root(&mut self.parents, other));
             if own == other {
                 continue;
             }
             // Equal peaks: the first in reading order stands.
             let key = |basin: u32| {
-                let basin = &self.basins[basin as usize];
-                (basin.peak, u32::MAX - basin.peak_at)
+                let Peak { at, level } = self.peaks[basin as usize];
+                (level, u32::MAX - at)
             };
             let (higher, lower) = if key(own) > key(other) { (own, other) } else { (other, own) };
-            if f32::from(self.basins[lower as usize].peak - level) < merge {
-                self.basins[lower as usize].parent = higher;
-                self.basins[higher as usize].area += self.basins[lower as usize].area;
+            if f32::from(self.peaks[lower as usize].level - level) < merge {
+                self.parents[lower as usize] = higher;
+                self.areas[higher as usize] += self.areas[lower as usize];
             }
         }
     }
@@ -177,12 +157,13 @@ impl Basins {
         let seed_level = (parameters.seed_threshold * LEVELS) as u16;
         let mut count = 0;
         self.labels.clear();
-        self.labels.resize(self.basins.len(), 0);
+        self.labels.resize(self.peaks.len(), 0);
         // An object's first pixel is that of the first of its basins.
-        for basin in 1..self.basins.len() {
-            let root = root(&mut self.basins, basin as u32) as usize;
-            let Basin { area, peak, .. } = self.basins[root];
-            if self.labels[root] == 0 && peak >= seed_level && area >= parameters.min_area {
+        for basin in 1..self.peaks.len() {
+            let root = root(&mut self.parents, basin as u32) as usize;
+            let is_kept =
+                self.peaks[root].level >= seed_level && self.areas[root] >= parameters.min_area;
+            if self.labels[root] == 0 && is_kept {
                 count += 1;
                 self.labels[root] = count;
             }
@@ -191,83 +172,56 @@ impl Basins {
         count
     }
 
-    /// Writes labels in place of the numbers of basins.
-    fn write(&self, foreground: &Runs, labels: &mut [u32], objects: &mut Runs) {
+    /// Writes the labels of all runs.
+    fn write(&self, labels: &mut [u32], objects: &mut Runs) {
         objects.clear();
-        for runs in foreground.rows() {
-            for run in runs {
-                let mut open = Run { from: run.from, to: run.from, label: 0 };
-                for (at, label) in (run.from..).zip(&mut labels[run.pixels()]) {
-                    *label = self.labels[*label as usize];
-                    if *label != open.label {
-                        if open.label != 0 {
-                            objects.push(Run { to: at, ..open });
-                        }
-                        open = Run { from: at, to: at, label: *label };
+        for row in self.runs.rows() {
+            // Runs of several basins of an object become one.
+            let mut open = Run { from: 0, to: 0, label: 0 };
+            for run in row {
+                let label = self.labels[run.label as usize];
+                labels[run.pixels()].fill(label);
+                if label == open.label && run.from == open.to {
+                    open.to = run.to;
+                } else {
+                    if open.label != 0 {
+                        objects.push(open);
                     }
+                    open = Run { label, ..*run };
                 }
-                if open.label != 0 {
-                    objects.push(Run { to: run.to, ..open });
-                }
+            }
+            if open.label != 0 {
+                objects.push(open);
             }
             objects.end_row();
         }
     }
 }
 
-fn root(basins: &mut [Basin], mut basin: u32) -> u32 {
+/// Calls `found` with first pixel, pixel after the last, upper and lower label wherever two runs
+/// of different labels lie one above the other; pixels are those of the upper row.
+fn each_overlap(upper: &[Run], lower: &[Run], width: u32, mut found: impl FnMut(u32, u32, u32, u32)) {
+    let (mut above, mut below) = (0, 0);
+    while above < upper.len() && below < lower.len() {
+        let (up, down) = (upper[above], lower[below]);
+        let (down_from, down_to) = (down.from - width, down.to - width);
+        let (from, to) = (up.from.max(down_from), up.to.min(down_to));
+        if from < to && up.label != down.label {
+            found(from, to, up.label, down.label);
+        }
+        above += usize::from(up.to <= down_to);
+        below += usize::from(down_to <= up.to);
+    }
+}
+
+fn root(parents: &mut [u32], mut basin: u32) -> u32 {
     loop {
-        let parent = basins[basin as usize].parent;
+        let parent = parents[basin as usize];
         if parent == basin {
             return basin;
         }
-        let grandparent = basins[parent as usize].parent;
-        basins[basin as usize].parent = grandparent;
+        let grandparent = parents[parent as usize];
+        parents[basin as usize] = grandparent;
         basin = grandparent;
-    }
-}
-
-/// The way from a pixel to its highest neighbour.
-struct Uphill<'a> {
-    heights: &'a [u16],
-    stride: usize,
-    /// By way: how far the neighbour is in an array of the frame.
-    steps: [isize; 8],
-    /// By way: how far the neighbour is in `heights`.
-    padded_steps: [isize; 8],
-}
-
-impl<'a> Uphill<'a> {
-    /// There is no higher one.
-    const HERE: usize = 2;
-
-    fn new(heights: &'a Heights) -> Self {
-        let stride = heights.stride().cast_signed();
-        let width = stride - 1;
-        Self {
-            heights: heights.values(),
-            stride: heights.stride(),
-            steps: [width, 1, 0, -1, -width, 0, 0, 0],
-            padded_steps: [stride, 1, 0, -1, -stride, 0, 0, 0],
-        }
-    }
-
-    /// Where pixel `at` of row `y` is in `heights`.
-    fn padded(&self, at: usize, y: usize) -> usize {
-        at + y + self.stride
-    }
-
-    /// Among equals, the neighbours that come earlier in reading order are taken before the
-    /// pixel and those that come later after it; of two higher ones of the same height the
-    /// first counts. The free bits of the heights say just that, so that a maximum decides.
-    fn way(&self, padded: usize) -> usize {
-        let around = &self.heights[padded - self.stride..=padded + self.stride];
-        let middle = self.stride;
-        let highest = (around[0] | 4)
-            .max(around[middle - 1] | 3)
-            .max(around[middle] | 2)
-            .max(around[middle + 1] | 1)
-            .max(around[2 * middle]);
-        usize::from(highest & ((1 << FREE_BITS) - 1))
     }
 }

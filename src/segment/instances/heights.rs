@@ -50,6 +50,11 @@ impl Heights {
         &self.values
     }
 
+    /// Where pixel `at` of the frame, which is in row `y`, is in [`Heights::values`].
+    pub(super) fn position(&self, at: usize, y: usize) -> usize {
+        at + y + self.stride()
+    }
+
     /// The values of row `y`, without border.
     pub(super) fn row(&self, y: usize) -> &[u16] {
         &self.values[(y + 1) * self.stride()..][..self.width]

@@ -47,17 +47,14 @@ impl Runs {
 
     /// The runs of each row, from the first.
     pub(super) fn rows(&self) -> impl Iterator<Item = &[Run]> {
-        let mut start = 0;
-        self.ends.iter().map(move |&end| {
-            let row = &self.all[start..end];
-            start = end;
-            row
-        })
+        (0..self.ends.len()).map(|y| self.row(y))
     }
 
-    /// All runs.
-    pub(super) fn all(&self) -> &[Run] {
-        &self.all
+    /// The runs of row `y`; none of a row that is not there.
+    pub(super) fn row(&self, y: usize) -> &[Run] {
+        let Some(&end) = self.ends.get(y) else { return &[] };
+        let start = if y == 0 { 0 } else { self.ends[y - 1] };
+        &self.all[start..end]
     }
 
     /// Adds a row: the stretches of `values`, which begin at pixel `start`, that are not 0.
