@@ -200,7 +200,12 @@ impl Basins {
 
 /// Calls `found` with first pixel, pixel after the last, upper and lower label wherever two runs
 /// of different labels lie one above the other; pixels are those of the upper row.
-fn each_overlap(upper: &[Run], lower: &[Run], width: u32, mut found: impl FnMut(u32, u32, u32, u32)) {
+fn each_overlap(
+    upper: &[Run],
+    lower: &[Run],
+    width: u32,
+    mut found: impl FnMut(u32, u32, u32, u32),
+) {
     let (mut above, mut below) = (0, 0);
     while above < upper.len() && below < lower.len() {
         let (up, down) = (upper[above], lower[below]);

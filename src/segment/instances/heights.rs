@@ -17,9 +17,13 @@ use super::{Maps, Postprocessing};
 /// by them stays linear.
 pub(super) const LEVELS: f32 = 4096.0;
 
-/// Rows and columns of a block. With what is around it, it stays in the first cache, and frames
-/// with few objects have many blocks without any.
-const BLOCK: usize = 64;
+/// Rows of a block. Small enough that frames with few objects have blocks without any, and
+/// large enough that what is around a block costs little.
+const ROWS: usize = 32;
+
+/// Columns of a block: long enough for the processor to see that memory is read in a row.
+/// Blocks from 16 × 64 to 64 × 64 and 32 × 256 took within 15 % of the same time.
+const COLUMNS: usize = 128;
 
 /// Levels of a frame with a border of background. A level takes the upper 13 bits, the lowest
 /// three are 0 and free for whoever compares neighbours; background is 0 as a whole.
@@ -70,10 +74,10 @@ impl Heights {
         let (stride, height) = (self.stride(), self.height);
         let arch = Arch::new();
         self.values[stride..(height + 1) * stride]
-            .par_chunks_mut(BLOCK * stride)
+            .par_chunks_mut(ROWS * stride)
             .enumerate()
             .for_each_init(Scratch::default, |scratch, (band, out)| {
-                let rows = band * BLOCK..((band + 1) * BLOCK).min(height);
+                let rows = band * ROWS..((band + 1) * ROWS).min(height);
                 arch.dispatch(
                     #[inline(always)]
                     || scratch.band(maps, parameters, rows, out),
@@ -92,10 +96,16 @@ struct Scratch {
 impl Scratch {
     /// The levels of `rows`, one block after the other.
     #[inline(always)]
-    fn band(&mut self, maps: &Maps, parameters: &Postprocessing, rows: Range<usize>, out: &mut [u16]) {
+    fn band(
+        &mut self,
+        maps: &Maps,
+        parameters: &Postprocessing,
+        rows: Range<usize>,
+        out: &mut [u16],
+    ) {
         let stride = maps.width + 1;
-        for left in (0..maps.width).step_by(BLOCK) {
-            let columns = left..(left + BLOCK).min(maps.width);
+        for left in (0..maps.width).step_by(COLUMNS) {
+            let columns = left..(left + COLUMNS).min(maps.width);
             for line in out.chunks_exact_mut(stride) {
                 line[columns.clone()].fill(0);
             }
@@ -162,8 +172,8 @@ fn foreground_in(
     rows: &Range<usize>,
     columns: &Range<usize>,
 ) -> Option<(Range<usize>, Range<usize>)> {
-    let mut hit_columns = [false; BLOCK];
-    let mut hit_rows = [false; BLOCK];
+    let mut hit_columns = [false; COLUMNS];
+    let mut hit_rows = [false; ROWS];
     for (y, row) in rows.clone().zip(&mut hit_rows) {
         let at = y * maps.width + columns.start;
         let foreground = &maps.foreground[at..at + columns.len()];

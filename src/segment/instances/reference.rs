@@ -216,4 +216,3 @@ fn fill_holes(mut labels: Vec<u32>, width: usize, height: usize) -> Vec<u32> {
     }
     labels
 }
-

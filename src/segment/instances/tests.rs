@@ -102,7 +102,8 @@ fn cells(width: usize, height: usize, cells: usize, noise: f32, seed: u64) -> Ma
         let dark = rng.random_bool(0.2);
         for y in 0..height {
             for x in 0..width {
-                let (dx, dy) = ((x as f32 - centre[0]) / radii[0], (y as f32 - centre[1]) / radii[1]);
+                let (dx, dy) =
+                    ((x as f32 - centre[0]) / radii[0], (y as f32 - centre[1]) / radii[1]);
                 let inside = 1.0 - dx.hypot(dy);
                 let at = y * width + x;
                 if inside > 0.0 && !(dark && inside > 0.8) {

@@ -138,7 +138,8 @@ impl Ways {
         runs.clear();
         for row in foreground.rows() {
             for run in row {
-                let mut open = Run { label: self.basins[marks[run.from as usize] as usize], ..*run };
+                let mut open =
+                    Run { label: self.basins[marks[run.from as usize] as usize], ..*run };
                 for (at, mark) in (run.from..).zip(&marks[run.pixels()]) {
                     let label = self.basins[*mark as usize];
                     if label != open.label {
