@@ -42,6 +42,17 @@ impl LabelImage {
         Ok(Self { width, height, count, labels })
     }
 
+    /// Takes labels that are known to be 1 to `count`, each at least once, without looking.
+    ///
+    /// # Panics
+    /// When there are not `width × height` of them.
+    pub(crate) fn numbered(width: u32, height: u32, count: u32, labels: Vec<u32>) -> Self {
+        assert_eq!(labels.len(), width as usize * height as usize, "one label for each pixel");
+        let image = Self { width, height, count, labels };
+        debug_assert!(image.is_contiguous(), "labels from 1 to {count}");
+        image
+    }
+
     /// An image of background.
     pub fn empty(width: u32, height: u32) -> Self {
         let labels = vec![0; width as usize * height as usize];
