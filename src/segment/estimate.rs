@@ -5,6 +5,8 @@
 //! at that scale, so that sizes far from the model's are found step by step. Nothing is carried
 //! from frame to frame: the same frame always has the same scale.
 
+use std::borrow::Cow;
+
 use super::instances::Maps;
 use super::network::{Network, NetworkError};
 use super::scale::{Plane, Scale};
@@ -28,35 +30,43 @@ const FEWEST_PIXELS: f32 = 25.0;
 /// Bins of the histogram of sizes, over the whole range of the map.
 const BINS: usize = 96;
 
-/// The scale at which the objects of `native` have about the size that `network` is made for;
-/// the frame's own where it shows nothing, or the network gives no sizes.
+/// Runs `network` at the scale at which the objects of `native` have about the size that it is
+/// made for, and returns that scale: the frame's own where it shows nothing, or the network
+/// gives no sizes.
 ///
 /// # Errors
 /// When the network fails.
-pub(super) fn scale(network: &Network, native: &Plane) -> Result<Scale, NetworkError> {
-    if !network.gives_sizes() {
-        return Ok(Scale::NATIVE);
-    }
-    let mut maps = Maps::default();
-    // What was tried, and how many octaves from the model's size objects were there.
-    let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
+pub(super) fn run(
+    network: &Network,
+    native: &Plane,
+    maps: &mut Maps,
+) -> Result<Scale, NetworkError> {
     let mut scale = Scale::NATIVE;
-    for _ in 0..LOOKS {
-        let plane = native.at(scale).window(WINDOW);
-        network.run(&plane, &mut maps)?;
-        let Some(octaves) = typical_octaves(&maps) else { break };
-        tried.push((scale, octaves));
-        scale = scale.smaller_by(octaves);
-        if tried.iter().any(|&(before, _)| before == scale) {
-            break;
+    // The scale of which `maps` are, when they are those of the whole frame.
+    let mut whole = None;
+    if network.gives_sizes() {
+        // What was tried, and how many octaves from the model's size objects were there.
+        let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
+        for _ in 0..LOOKS {
+            let plane = native.at(scale);
+            let window = plane.window(WINDOW);
+            network.run(&window, maps)?;
+            whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
+            let Some(octaves) = typical_octaves(maps) else { break };
+            tried.push((scale, octaves));
+            scale = scale.smaller_by(octaves);
+            if tried.iter().any(|&(before, _)| before == scale) {
+                break;
+            }
         }
+        // Where two scales point at each other, the one that is less off.
+        let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+        scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
     }
-    // Where two scales point at each other, the one that is less off.
-    let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
-    Ok(match nearest {
-        Some(&(tried, octaves)) => tried.smaller_by(octaves),
-        None => Scale::NATIVE,
-    })
+    if whole != Some(scale) {
+        network.run(&native.at(scale), maps)?;
+    }
+    Ok(scale)
 }
 
 /// Doublings from the model's own diameter to that of the median object.
@@ -86,9 +96,9 @@ fn typical_octaves(maps: &Maps) -> Option<f32> {
 impl Plane {
     /// The square part of at most `edge × edge` with the most signal; the first in reading order
     /// where several have it.
-    fn window(&self, edge: usize) -> Self {
+    fn window(&self, edge: usize) -> Cow<'_, Self> {
         if self.width <= edge && self.height <= edge {
-            return self.clone();
+            return Cow::Borrowed(self);
         }
         let cell = edge / CELLS;
         let (columns, rows) = (self.width.div_ceil(cell), self.height.div_ceil(cell));
@@ -118,7 +128,7 @@ impl Plane {
             .flat_map(|y| &self.values[y * self.width + left..][..width])
             .copied()
             .collect();
-        Self { width, height, values }
+        Cow::Owned(Self { width, height, values })
     }
 }
 

@@ -33,7 +33,7 @@ pub mod size;
 pub mod tile;
 mod with_tract;
 
-use instances::{Maps, Postprocessing};
+use instances::{Maps, Postprocessing, Workspace};
 use package::ModelPackage;
 use scale::{Plane, Scale};
 
@@ -168,6 +168,8 @@ pub struct Segmenter {
     plane: Plane,
     /// Reused from frame to frame.
     maps: Maps,
+    /// Reused from frame to frame.
+    reading: Workspace,
 }
 
 impl Segmenter {
@@ -207,6 +209,7 @@ impl Segmenter {
             clock,
             plane: Plane::default(),
             maps: Maps::default(),
+            reading: Workspace::default(),
         })
     }
 
@@ -252,9 +255,12 @@ impl Segmenter {
         let scale = self.run_network(frame, grey)?;
         ended(Stage::Network);
         let network_us = lap.next();
-        let maps = &self.maps;
-        let parameters = &self.package.manifest().postprocessing;
-        let labels = self.pool.install(|| found_at(scale, maps, parameters, width, height));
+        let Self { pool, maps, reading, package, .. } = self;
+        let parameters = &package.manifest().postprocessing;
+        let labels = pool.install(|| {
+            let labels = instances::from_maps(maps, parameters, reading);
+            at_frame(labels, scale, width, height)
+        });
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
@@ -291,10 +297,9 @@ impl Segmenter {
         let known = self.known_scale(frame);
         let Self { pool, network, plane, maps, .. } = self;
         plane.fill(frame, grey);
-        let scale = pool.install(|| {
-            let scale = known.map_or_else(|| estimate::scale(network, plane), Ok)?;
-            network.run(&plane.at(scale), maps)?;
-            Ok::<_, network::NetworkError>(scale)
+        let scale = pool.install(|| match known {
+            Some(scale) => network.run(&plane.at(scale), maps).map(|()| scale),
+            None => estimate::run(network, plane, maps),
         })?;
         Ok(scale)
     }
@@ -321,19 +326,13 @@ pub struct ScaledMaps {
 impl ScaledMaps {
     /// The label image of the frame, read with `parameters`.
     pub fn labels(&self, parameters: &Postprocessing) -> LabelImage {
-        found_at(self.scale, &self.maps, parameters, self.width, self.height)
+        let labels = instances::from_maps(&self.maps, parameters, &mut Workspace::default());
+        at_frame(labels, self.scale, self.width, self.height)
     }
 }
 
-/// Objects in `maps`, as labels of the frame.
-fn found_at(
-    scale: Scale,
-    maps: &Maps,
-    parameters: &Postprocessing,
-    width: u32,
-    height: u32,
-) -> LabelImage {
-    let labels = instances::from_maps(maps, parameters);
+/// Labels found at `scale`, at the pixels of the frame.
+fn at_frame(labels: LabelImage, scale: Scale, width: u32, height: u32) -> LabelImage {
     if scale == Scale::NATIVE { labels } else { scale::to_frame(&labels, scale, width, height) }
 }
 
