@@ -168,6 +168,8 @@ pub struct Segmenter {
     plane: Plane,
     /// Reused from frame to frame.
     maps: Maps,
+    /// Reused from frame to frame.
+    reading: instances::Workspace,
 }
 
 impl Segmenter {
@@ -207,6 +209,7 @@ impl Segmenter {
             clock,
             plane: Plane::default(),
             maps: Maps::default(),
+            reading: instances::Workspace::default(),
         })
     }
 
@@ -252,9 +255,9 @@ impl Segmenter {
         let scale = self.run_network(frame, grey)?;
         ended(Stage::Network);
         let network_us = lap.next();
-        let maps = &self.maps;
-        let parameters = &self.package.manifest().postprocessing;
-        let labels = self.pool.install(|| found_at(scale, maps, parameters, width, height));
+        let Self { package, pool, maps, reading, .. } = self;
+        let parameters = &package.manifest().postprocessing;
+        let labels = pool.install(|| found_at(scale, maps, parameters, reading, (width, height)));
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
@@ -321,7 +324,8 @@ pub struct ScaledMaps {
 impl ScaledMaps {
     /// The label image of the frame, read with `parameters`.
     pub fn labels(&self, parameters: &Postprocessing) -> LabelImage {
-        found_at(self.scale, &self.maps, parameters, self.width, self.height)
+        let mut reading = instances::Workspace::default();
+        found_at(self.scale, &self.maps, parameters, &mut reading, (self.width, self.height))
     }
 }
 
@@ -330,10 +334,10 @@ fn found_at(
     scale: Scale,
     maps: &Maps,
     parameters: &Postprocessing,
-    width: u32,
-    height: u32,
+    reading: &mut instances::Workspace,
+    (width, height): (u32, u32),
 ) -> LabelImage {
-    let labels = instances::from_maps(maps, parameters);
+    let labels = instances::from_maps(maps, parameters, reading);
     if scale == Scale::NATIVE { labels } else { scale::to_frame(&labels, scale, width, height) }
 }
 
