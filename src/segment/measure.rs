@@ -307,7 +307,10 @@ mod tests {
         #[test]
         fn every_measure_is_that_of_the_definition(
             (width, height) in (1_usize..160, 1_usize..60),
-            ellipses in prop::collection::vec((0.0..1.0, 0.0..1.0, 1.0..70.0, 1.0..15.0), 0..12),
+            ellipses in prop::collection::vec(
+                (0.0_f64..1.0, 0.0_f64..1.0, 1.0_f64..70.0, 1.0_f64..15.0),
+                0..12,
+            ),
             specks in prop::collection::vec((0_usize..160 * 60, 0_u32..14), 0..80),
             grey in prop::collection::vec(0_u16..=u16::MAX, 1..100),
         ) {
