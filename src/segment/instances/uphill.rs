@@ -79,7 +79,10 @@ impl Ways {
                 }
                 let ways = &mut self.ways[..length];
                 let padded = heights.position(run.from as usize, y);
-                arch.dispatch(|| lead(&heights.values()[padded - stride..], stride, ways));
+                arch.dispatch(
+                    #[inline(always)]
+                    || lead(&heights.values()[padded - stride..], stride, ways),
+                );
                 // First of the pixels that lead along the row and have no number yet.
                 let mut first = run.from as usize;
                 for (at, &way) in (run.from as usize..).zip(&*ways) {
