@@ -281,7 +281,9 @@ fn split_name(args: &Args) -> String {
 
 fn trained_before(out: &Path, trained: &serde_json::Value) -> Option<Vec<u8>> {
     let before = std::fs::read_to_string(out.join(TRAINED)).ok()?;
-    (before == trained.to_string()).then(|| std::fs::read(out.join("model.onnx")).ok()).flatten()
+    (serde_json::from_str::<serde_json::Value>(&before).ok()? == *trained)
+        .then(|| std::fs::read(out.join("model.onnx")).ok())
+        .flatten()
 }
 
 fn frames(

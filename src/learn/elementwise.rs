@@ -28,9 +28,9 @@ pub fn sums(values: &Planes) -> (Sums, Sums) {
                 // A row is short enough for f32.
                 let mut row = [[0.0_f32; LANES]; 2];
                 for value in values.row(block, y) {
-                    for lane in 0..LANES {
-                        row[0][lane] += value.0[lane];
-                        row[1][lane] += value.0[lane] * value.0[lane];
+                    for (lane, value) in value.0.iter().enumerate() {
+                        row[0][lane] += value;
+                        row[1][lane] += value * value;
                     }
                 }
                 add_row(&mut sums[block], &row[0]);
@@ -146,9 +146,9 @@ pub fn through_rectifier(
                 let gradient = gradient.row_mut(block, y);
                 let values = input.row(block, y).iter().zip(output.row(block, y));
                 for (gradient, (input, output)) in gradient.iter_mut().zip(values) {
-                    for lane in 0..LANES {
-                        let passed = if output.0[lane] > 0.0 { gradient.0[lane] } else { 0.0 };
-                        gradient.0[lane] = passed;
+                    for (lane, gradient) in gradient.0.iter_mut().enumerate() {
+                        let passed = if output.0[lane] > 0.0 { *gradient } else { 0.0 };
+                        *gradient = passed;
                         row[0][lane] += passed;
                         row[1][lane] += passed * input.0[lane];
                     }

@@ -132,8 +132,8 @@ fn lane_weights(weights: &[f32; 4], wanted: &Block) -> [f32; LANES] {
 #[inline(always)]
 fn contact_weights(wanted: &Block) -> [f32; LANES] {
     let mut lanes = [1.0; LANES];
-    for sub in 0..4 {
-        lanes[sub] += (CONTACT_WEIGHT - 1.0) * wanted.0[8 + sub];
+    for (lane, contact) in lanes[..4].iter_mut().zip(&wanted.0[8..12]) {
+        *lane += (CONTACT_WEIGHT - 1.0) * contact;
     }
     lanes
 }
@@ -252,7 +252,7 @@ fn ln_of_one_plus(x: f32) -> f32 {
         -0.240_733_81,
         0.331_799_03,
         -0.499_874_12,
-        0.999_996_42,
+        0.999_996_4,
     ];
     COEFFICIENTS.iter().fold(0.0, |sum, coefficient| sum * x + coefficient) * x
 }

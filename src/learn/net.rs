@@ -81,8 +81,8 @@ pub struct Norm {
 }
 
 impl Layer {
-    /// The convolution that the kernels run. The stem runs as a 1×1 over the columns of
-    /// [`super::stem`].
+    /// The convolution that the kernels run. The stem runs as a 1×1 over the
+    /// pixels that its kernel sees.
     pub fn shape(&self) -> Shape {
         let to = self.to / LANES;
         match self.stride {
