@@ -41,18 +41,21 @@ pub(super) fn run(
     native: &Plane,
     maps: &mut Maps,
 ) -> Result<Scale, NetworkError> {
+    let mut looks = Looks { network, native, maps, whole: None };
     let mut scale = Scale::NATIVE;
-    // The scale of which `maps` are, when they are those of the whole frame.
-    let mut whole = None;
     if network.gives_sizes() {
         // What was tried, and how many octaves from the model's size objects were there.
         let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
-            let plane = native.at(scale);
-            let window = plane.window(WINDOW);
-            network.run(&window, maps)?;
-            whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
-            let Some(octaves) = typical_octaves(maps) else { break };
+            let Some(mut octaves) = looks.at(scale)? else { break };
+            if tried.is_empty() && octaves < -0.5 {
+                // Spots within objects much too large look like small objects. From further away
+                // small objects look smaller still, and those large.
+                let away = scale.smaller_by(1.0);
+                if let Some(there) = looks.at(away)?.filter(|there| *there > 0.0) {
+                    (scale, octaves) = (away, there);
+                }
+            }
             tried.push((scale, octaves));
             scale = scale.smaller_by(octaves);
             if tried.iter().any(|&(before, _)| before == scale) {
@@ -63,10 +66,30 @@ pub(super) fn run(
         let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
     }
-    if whole != Some(scale) {
-        network.run(&native.at(scale), maps)?;
+    if looks.whole != Some(scale) {
+        network.run(&native.at(scale), looks.maps)?;
     }
     Ok(scale)
+}
+
+struct Looks<'a> {
+    network: &'a Network,
+    native: &'a Plane,
+    /// Of the last look.
+    maps: &'a mut Maps,
+    /// The scale of the last look, where it was at the whole frame.
+    whole: Option<Scale>,
+}
+
+impl Looks<'_> {
+    /// How many octaves larger than the model's the objects are at `scale`; `None` without objects.
+    fn at(&mut self, scale: Scale) -> Result<Option<f32>, NetworkError> {
+        let plane = self.native.at(scale);
+        let window = plane.window(WINDOW);
+        self.network.run(&window, self.maps)?;
+        self.whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
+        Ok(typical_octaves(self.maps))
+    }
 }
 
 /// Doublings from the model's own diameter to that of the median object.
