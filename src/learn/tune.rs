@@ -91,17 +91,17 @@ type Variation = fn(Postprocessing) -> Vec<Postprocessing>;
 fn variations() -> [Variation; 6] {
     [
         |base| {
-            [0.1, 0.15, 0.2, 0.25, 0.3, 0.35]
+            [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6]
                 .map(|merge_height| Postprocessing { merge_height, ..base })
                 .to_vec()
         },
         |base| {
-            [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65]
+            [0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75]
                 .map(|foreground_threshold| Postprocessing { foreground_threshold, ..base })
                 .to_vec()
         },
         |base| {
-            [0.2, 0.3, 0.4, 0.5]
+            [0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
                 .map(|seed_threshold| Postprocessing { seed_threshold, ..base })
                 .to_vec()
         },
@@ -115,6 +115,8 @@ fn variations() -> [Variation; 6] {
                 .map(|smoothing_passes| Postprocessing { smoothing_passes, ..base })
                 .to_vec()
         },
-        |base| [8, 12, 16, 24, 32].map(|min_area| Postprocessing { min_area, ..base }).to_vec(),
+        |base| {
+            [8, 12, 16, 24, 32, 48, 64].map(|min_area| Postprocessing { min_area, ..base }).to_vec()
+        },
     ]
 }
