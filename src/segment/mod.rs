@@ -1,8 +1,9 @@
 //! Segmentation: a frame becomes a label image, objects and a focus score.
 //!
 //! Left to right: [`normalise`] scales grey values, [`scale`] brings objects to the model's size,
-//! [`tile`] cuts the frame, [`network`] runs the model on each tile that has a [`signal`], [`instances`] reads objects from its maps, [`measure`] and
-//! [`focus`] put numbers on them. [`package`] is where models come from.
+//! [`tile`] cuts the frame, [`network`] runs the model on each tile that shows something,
+//! [`instances`] reads objects from its maps, [`measure`] and [`focus`] put numbers on them.
+//! [`package`] is where models come from.
 //!
 //! Promises: the same frame and package give the same labels and numbers on the same machine,
 //! whatever the number of threads; memory depends on the frame's size, not on how many frames

@@ -182,7 +182,7 @@ impl Means {
         let is_whole = rows.end * self.edge <= self.height && columns.end * self.edge <= self.width;
         if is_whole {
             let sigmas = 1.0 / self.edge as f32;
-            return rows.into_iter().any(|row| {
+            return (rows.start..rows.end).any(|row| {
                 let means = &self.values[row * self.columns..][columns.clone()];
                 // All of them: without a way out in between it is done for several at once.
                 means.iter().fold(false, |any, mean| any | rises(*mean, sigmas))
