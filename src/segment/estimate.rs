@@ -8,8 +8,9 @@
 use std::borrow::Cow;
 
 use super::instances::Maps;
-use super::network::{Network, NetworkError};
+use super::network::{Network, NetworkError, Tiles};
 use super::scale::{Plane, Scale};
+use super::signal::Signal;
 use super::size;
 
 /// Edge of the window, in pixels at the scale that is tried: some hundred objects.
@@ -36,7 +37,7 @@ const BINS: usize = 96;
 
 /// Runs `network` at the scale at which the objects of `native` have about the size that it is
 /// made for, and returns that scale: the frame's own where it shows nothing, or the network
-/// gives no sizes.
+/// gives no sizes. The tiles are those of that last run.
 ///
 /// # Errors
 /// When the network fails.
@@ -44,8 +45,13 @@ pub(super) fn run(
     network: &Network,
     native: &Plane,
     maps: &mut Maps,
-) -> Result<Scale, NetworkError> {
-    let mut looks = Looks { network, native, maps, whole: None };
+) -> Result<(Scale, Tiles), NetworkError> {
+    let signal = network.signal(native);
+    if !signal.anywhere() {
+        // Nothing to look at, so no tile runs.
+        return Ok((Scale::NATIVE, network.run_where(native, &signal, maps)?));
+    }
+    let mut looks = Looks { network, native, maps, whole: None, tiles: Tiles::default() };
     let mut scale = Scale::NATIVE;
     if network.gives_sizes() {
         // What was tried, and how many octaves from the model's size objects were there.
@@ -69,10 +75,15 @@ pub(super) fn run(
         let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
     }
-    if looks.whole != Some(scale) {
-        network.run(&native.at(scale), looks.maps)?;
-    }
-    Ok(scale)
+    let tiles = if looks.whole == Some(scale) {
+        looks.tiles
+    } else if scale == Scale::NATIVE {
+        network.run_where(native, &signal, looks.maps)?
+    } else {
+        let plane = native.at(scale);
+        network.run_where(&plane, &network.signal(&plane), looks.maps)?
+    };
+    Ok((scale, tiles))
 }
 
 struct Looks<'a> {
@@ -82,6 +93,8 @@ struct Looks<'a> {
     maps: &'a mut Maps,
     /// The scale of the last look, where it was at the whole frame.
     whole: Option<Scale>,
+    /// Of the last look.
+    tiles: Tiles,
 }
 
 impl Looks<'_> {
@@ -89,7 +102,8 @@ impl Looks<'_> {
     fn at(&mut self, scale: Scale) -> Result<Option<f32>, NetworkError> {
         let plane = self.native.at(scale);
         let window = plane.window(WINDOW);
-        self.network.run(&window, self.maps)?;
+        // All of it: what is background in a window full of objects is not to be seen there.
+        self.tiles = self.network.run_where(&window, &Signal::everywhere(&window), self.maps)?;
         self.whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
         Ok(typical_octaves(self.maps))
     }
