@@ -48,13 +48,12 @@ pub(super) fn run(
         let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
             let Some(mut octaves) = looks.at(scale)? else { break };
-            if tried.is_empty() && octaves < -0.5 {
-                // Spots within objects much too large look like small objects. From further away
-                // small objects look smaller still, and those large.
+            // Spots within objects much too large look like small objects. From further away
+            // small objects look smaller still; spots do not, and the objects appear.
+            while octaves < -0.5 {
                 let away = scale.smaller_by(1.0);
-                if let Some(there) = looks.at(away)?.filter(|there| *there > 0.0) {
-                    (scale, octaves) = (away, there);
-                }
+                let Some(there) = looks.at(away)?.filter(|there| *there > octaves) else { break };
+                (scale, octaves) = (away, there);
             }
             tried.push((scale, octaves));
             scale = scale.smaller_by(octaves);
