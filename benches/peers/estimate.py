@@ -47,12 +47,14 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
             octaves = look(scale)
             if octaves is None:
                 break
-            if not tried and octaves < -0.5:
-                # Spots in objects much too large look like small objects: look from further away.
+            # Spots in objects much too large look like small objects. From further away small
+            # objects look smaller still; spots do not, and the objects appear.
+            while octaves < -0.5:
                 away = scales.smaller_by(scale, 1.0)
                 there = look(away)
-                if there is not None and there > 0.0:
-                    scale, octaves = away, there
+                if there is None or there <= octaves:
+                    break
+                scale, octaves = away, there
             tried.append((scale, octaves))
             scale = scales.smaller_by(scale, octaves)
             if any(before == scale for before, _ in tried):
