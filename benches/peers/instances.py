@@ -52,7 +52,7 @@ def _heights(distance: np.ndarray, contact: np.ndarray, weight: float) -> np.nda
 def _highest_first(
     heights: np.ndarray, foreground: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Whole levels, and the foreground from the highest to the lowest, equal ones in reading order."""
+    """Whole levels; the foreground from the highest to the lowest, equal ones in reading order."""
     rows, columns = heights.shape
     levels = np.empty((rows, columns), np.int32)
     starts = np.zeros(HEIGHT_LEVELS + 1, np.int64)

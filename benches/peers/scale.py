@@ -42,7 +42,7 @@ def to_frame(labels: np.ndarray, scale: int, shape: tuple[int, int]) -> np.ndarr
 
 
 def _taps(length: int, there: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `length` pixels: two neighbours of the `there` pixels at `scale`, their shares."""
+    """For each of `length` pixels: two of the `there` pixels at `scale`, and their shares."""
     pixels = np.arange(length)
     if scale > 0:
         # The middle two of the pixels it became.
