@@ -40,6 +40,8 @@ class Ours:
         self.network = network
         self.fine, self.maps = CHANNELS[channels]
         self.pool = ThreadPoolExecutor(threads)
+        # Sizes that were run for one frame, its own first; runtimes prepare themselves for each.
+        self.met: set[tuple[tuple[int, int], ...]] = set()
 
     def frame(self, path: Path, lap: Lap) -> Result:
         pixels = imread(path)
@@ -48,17 +50,24 @@ class Ours:
         lap("normalise")
         native = package.scaled(pixels, low, high)
         # Image files of the bench say no pixel size: Reticle estimates the scale of each, too.
-        run = self._tiled if self.options.tiles else self._whole
+        sizes = [native.shape]
+
+        def run(plane: np.ndarray) -> np.ndarray:
+            sizes.append(plane.shape)
+            return self._tiled(plane) if self.options.tiles else self._whole(plane)
+
         found_at, maps = estimate.run(run, native, gives_sizes=self.maps > estimate.SIZE)
         lap("network")
+        prepared = tuple(sizes) not in self.met
+        self.met.add(tuple(sizes))
         if self.options.network_only:
-            return Result(None, 0)
+            return Result(None, 0, prepared)
         found = from_maps(maps, self.package.postprocessing)
         labels = scale.to_frame(found, found_at, pixels.shape)
         lap("instances")
         measure(labels, pixels)
         lap("measure")
-        return Result(labels, int(labels.max()))
+        return Result(labels, int(labels.max()), prepared)
 
     def _whole(self, plane: np.ndarray) -> np.ndarray:
         height, width = plane.shape
