@@ -14,6 +14,7 @@ from . import scale as scales
 
 WINDOW = 256
 LOOKS = 3
+LOOKS_SMALL = -0.25
 CELLS = 8
 SIGNAL = np.float32(0.3)
 FEWEST_PIXELS = 25
@@ -49,7 +50,7 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
                 break
             # Spots in objects much too large look like small objects. From further away small
             # objects look smaller still; spots do not, and the objects appear.
-            while octaves < -0.5:
+            while octaves < LOOKS_SMALL:
                 away = scales.smaller_by(scale, 1.0)
                 there = look(away)
                 if there is None or there <= octaves:
