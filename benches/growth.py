@@ -1,13 +1,13 @@
-"""How time and memory of `reticle bench` grow with the size of frames and with the objects in them.
+"""How time and memory of `reticle bench` grow with the size of frames and the objects in them.
 
 Run by `benches/growth`, which has matplotlib. Peak memory is that of a process, so that each point
 is a process of its own; the points are run in turn, as often as there are rounds, and medians are
-taken over the rounds. Sizes: frames of the virtual microscope, as dense at every size. Objects: frames
-of one size with ever more nuclei, spread evenly.
+taken over the rounds. Sizes: frames of the virtual microscope, as dense at every size. Objects:
+frames of one size with ever more nuclei, spread evenly.
 
-Growth is told by the exponent of a power law, the slope of the logarithm of time over that of pixels
-or objects: 1 is linear. Beside the slope over all points stands that of the last step, which small
-frames and their fixed costs do not flatten.
+Growth is told by the exponent of a power law, the slope of the logarithm of time over that of
+pixels or objects: 1 is linear. Beside the slope over all points stands that of the last step,
+which small frames and their fixed costs do not flatten.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ COLOURS = {
 }
 
 Row = dict[str, Any]
+Figure = Callable[[Row], float]
 
 
 def points(only: str | None) -> list[tuple[str, int]]:
@@ -67,7 +70,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             print(f"round {number + 1} of {args.rounds}, {kind} {value}", file=sys.stderr)
             row = measure(args.reticle, kind, value, args.frames, args.threads)
             runs.setdefault((kind, value), []).append(row)
-    results: dict[str, Any] = {"threads": args.threads, "rounds": args.rounds, "frames": args.frames}
+    results: dict[str, Any] = {
+        name: getattr(args, name) for name in ("threads", "rounds", "frames")
+    }
     results["processor"] = next(iter(runs.values()))[0]["processor"]
     for kind in ("sizes", "objects"):
         results[kind] = [median(rows) for (of, _), rows in runs.items() if of == kind]
@@ -95,20 +100,28 @@ def pixels(row: Row) -> float:
     return row["width"] * row["height"]
 
 
+def megapixels(row: Row) -> float:
+    return pixels(row) / 1e6
+
+
 def drawn(row: Row) -> float:
     return row["drawn_objects"]
 
 
-def exponents(rows: list[Row], x: Any) -> list[list[str]]:
+def peak_mb(row: Row) -> float:
+    return row["peak_memory_mb"]
+
+
+def exponent(rows: list[Row], x: Figure, y: Figure) -> str:
+    return f"{slope([x(row) for row in rows], [y(row) for row in rows]):.2f}"
+
+
+def exponents(rows: list[Row], x: Figure) -> list[list[str]]:
     """Two rows of the table: over all points, and of the last step."""
-    columns = [*STAGES, "all", "memory"]
     lines = []
     for name, chosen in (("exponent, all", rows), ("exponent, last step", rows[-2:])):
-        cells = [name]
-        for column in columns:
-            ys = [row["peak_memory_mb"] if column == "memory" else ms(row, column) for row in chosen]
-            cells.append(f"{slope([x(row) for row in chosen], ys):.2f}")
-        lines.append(cells)
+        figures = [*(partial(ms, stage=stage) for stage in (*STAGES, "all")), peak_mb]
+        lines.append([name, *(exponent(chosen, x, figure) for figure in figures)])
     return lines
 
 
@@ -123,32 +136,34 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
+FIGURES = ("found", *STAGES, "CPU ms", "peak MB", "wall ms")
+
+
+def figures(row: Row) -> list[str]:
+    """What stands under FIGURES."""
+    times = [ms(row, stage) for stage in (*STAGES, "all")]
+    numbers = [*times, peak_mb(row), row["wall_ms"]]
+    return [f"{row['objects']:,.0f}", *map(number, numbers)]
+
+
 def sizes_table(rows: list[Row]) -> str:
-    head = ["frame", "found", *STAGES, "CPU ms", "peak MB", "wall ms", "ns a pixel", "bytes a pixel"]
+    head = ["frame", *FIGURES, "ns a pixel", "bytes a pixel"]
     lines = []
     for row in rows:
-        times = [number(ms(row, stage)) for stage in (*STAGES, "all")]
-        each = [row["cpu_ms"] * 1e6 / pixels(row), row["peak_memory_mb"] * 1e6 / pixels(row)]
-        lines.append(
-            [f"{row['width']:.0f}²", f"{row['objects']:,.0f}", *times]
-            + [number(row["peak_memory_mb"]), number(row["wall_ms"]), *map(number, each)]
-        )
+        each = [row["cpu_ms"] * 1e6 / pixels(row), peak_mb(row) * 1e6 / pixels(row)]
+        lines.append([f"{row['width']:.0f}²", *figures(row), *map(number, each)])
     lines += [[cells[0], "", *cells[1:], "", "", ""] for cells in exponents(rows, pixels)]
     return table(head, lines)
 
 
 def objects_table(rows: list[Row]) -> str:
     fewest = rows[0]
-    head = ["drawn", "found", *STAGES, "CPU ms", "peak MB", "wall ms", "µs for each more"]
+    head = ["drawn", *FIGURES, "µs for each more"]
     lines = []
     for row in rows:
-        times = [number(ms(row, stage)) for stage in (*STAGES, "all")]
         more = drawn(row) - drawn(fewest)
         each = number((row["cpu_ms"] - fewest["cpu_ms"]) * 1e3 / more) if more else ""
-        lines.append(
-            [f"{drawn(row):,.0f}", f"{row['objects']:,.0f}", *times]
-            + [number(row["peak_memory_mb"]), number(row["wall_ms"]), each]
-        )
+        lines.append([f"{drawn(row):,.0f}", *figures(row), each])
     lines += [[cells[0], "", *cells[1:], "", ""] for cells in exponents(rows, drawn)]
     return table(head, lines)
 
@@ -174,11 +189,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
     matplotlib.rcParams.update({"svg.hashsalt": "growth", "svg.fonttype": "none", "font.size": 9})
     from matplotlib import pyplot
 
-    columns = [
-        (results["sizes"], lambda row: pixels(row) / 1e6, "megapixels, objects at the same density"),
-        (results["objects"], drawn, f"objects in a frame of {EDGE}²"),
-    ]
-    columns = [column for column in columns if column[0]]
+    sizes = (results["sizes"], megapixels, "megapixels, objects at the same density")
+    objects = (results["objects"], drawn, f"objects in a frame of {EDGE}²")
+    columns = [column for column in (sizes, objects) if column[0]]
     figure, axes = pyplot.subplots(
         2, len(columns), figsize=(4.6 * len(columns), 6), sharex="col", sharey="row", squeeze=False
     )
@@ -188,11 +201,9 @@ def plot(results: dict[str, Any], path: Path) -> None:
             width = 2 if stage == "all" else 1.2
             ys = [ms(row, stage) for row in rows]
             upper.plot(xs, ys, color=colour, marker="o", markersize=3, linewidth=width, label=stage)
-        lower.plot(
-            xs, [row["peak_memory_mb"] for row in rows], color="#000000", marker="o", markersize=3
-        )
+        lower.plot(xs, [peak_mb(row) for row in rows], color="#000000", marker="o", markersize=3)
         linear(upper, xs, ms(rows[-1], "all"))
-        linear(lower, xs, rows[-1]["peak_memory_mb"])
+        linear(lower, xs, peak_mb(rows[-1]))
         for axis in (upper, lower):
             axis.set_xscale("log")
             axis.set_yscale("log")
@@ -213,10 +224,8 @@ def linear(axis: Any, xs: list[float], last: float) -> None:
     """A dashed line of exponent 1 through the last point."""
     low, _ = axis.get_ylim()
     first = max(xs[0], xs[-1] * max(low, 1e-3) / last)
-    label = "linear" if first < xs[-1] else None
-    axis.plot(
-        [first, xs[-1]], [last * first / xs[-1], last], "--", color="#888888", linewidth=1, label=label
-    )
+    style = {"linestyle": "--", "color": "#888888", "linewidth": 1, "label": "linear"}
+    axis.plot([first, xs[-1]], [last * first / xs[-1], last], **style)
 
 
 def main() -> None:
@@ -234,7 +243,7 @@ def main() -> None:
         results = json.loads(args.results.read_text(encoding="utf-8"))
     else:
         if not os.access(args.reticle, os.X_OK):
-            sys.exit(f"nothing is built at {args.reticle} yet: run `make run` or `make bench` first")
+            sys.exit(f"nothing is built at {args.reticle} yet: `make run` or `make bench` first")
         results = run(args)
         args.results.parent.mkdir(parents=True, exist_ok=True)
         args.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
