@@ -55,7 +55,7 @@ vm-service: ## a Debian with systemd in qemu, and our service in it: start, sand
 	@scripts/setup vm
 	@scripts/vm-service $(ARGS)
 
-model: ## train the base model again (an hour of one core); wants RETICLE_DATA
+model: ## train a built-in model again (an hour); ARGS=phase for that one; wants RETICLE_DATA
 	@scripts/model $(ARGS)
 
 dist: ## an archive to install from, with its sha256, in out/; ARGS=aarch64 for that

@@ -75,9 +75,14 @@ pub struct Args {
     #[arg(long, default_value_t = Recipe::default().seed)]
     seed: u64,
     /// Diameter in pixels that objects are brought to: the scale the model is made for
-    /// [default: that of --start, else 24]
+    /// [default: that of --start, else 20]
     #[arg(long, value_name = "PIXELS")]
     object_diameter: Option<f32>,
+    /// Edge of a pixel at that scale, in µm, where such objects have a known size: frames of a
+    /// known pixel size are then brought to it without a look at their objects [default: that of
+    /// --start]
+    #[arg(long, value_name = "UM")]
+    pixel_size_um: Option<f64>,
     /// Threads that train; the result is the same with any number [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -163,7 +168,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             file: "model.onnx".to_owned(),
             sha256: hex::encode(Sha256::digest(&network)),
             object_diameter_px: recipe.object_diameter_px,
-            pixel_size_um: None,
+            pixel_size_um: pixel_size_um(&args, start.as_ref())?,
         },
         normalisation: NORMALISATION,
         postprocessing: tune::START,
@@ -214,6 +219,20 @@ fn recipe(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Recipe> {
         object_diameter_px,
         start: start.map(|package| package.manifest().network.sha256.clone()),
     })
+}
+
+/// Edge of a pixel at the model's own scale. One that goes on at another scale than its start
+/// has none of that start.
+fn pixel_size_um(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Option<f64>> {
+    match args.pixel_size_um {
+        Some(size) if !(0.001..=1000.0).contains(&size) => {
+            bail!("--pixel-size-um {size} is no edge of a pixel; give 0.001 to 1000")
+        }
+        None if args.object_diameter.is_none() => {
+            Ok(start.and_then(|package| package.manifest().network.pixel_size_um))
+        }
+        given => Ok(given),
+    }
 }
 
 /// Chooses post-processing, measures, and writes manifest, golden frame and card.

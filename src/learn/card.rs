@@ -30,7 +30,8 @@ pub fn text(manifest: &Manifest) -> String {
          {made}. Recipe:\n\n\
          | | |\n|---|---|\n{recipe}\n\
          Post-processing, chosen on the held-out images: foreground above \
-         {foreground}, seeds above {seed}, peaks kept apart by {merge}, contact weight {contact}, \
+         {foreground}, seeds above {seed} (or foreground above {sure}), peaks kept apart by {merge}, \
+         contact weight {contact}, \
          {smoothing} smoothing passes, at least {area} pixels.\n\n\
          Network SHA-256: `{sha256}`\n",
         diameter = network.object_diameter_px,
@@ -47,6 +48,7 @@ pub fn text(manifest: &Manifest) -> String {
         made = training.made,
         foreground = postprocessing.foreground_threshold,
         seed = postprocessing.seed_threshold,
+        sure = postprocessing.sure_threshold,
         merge = postprocessing.merge_height,
         contact = postprocessing.contact_weight,
         smoothing = postprocessing.smoothing_passes,

@@ -15,6 +15,7 @@ use crate::segment::{ScaledMaps, SegmentError, Segmenter};
 pub const START: Postprocessing = Postprocessing {
     foreground_threshold: 0.5,
     seed_threshold: 0.35,
+    sure_threshold: 0.98,
     merge_height: 0.2,
     contact_weight: 0.5,
     smoothing_passes: 2,
@@ -88,7 +89,7 @@ fn score(
 type Variation = fn(Postprocessing) -> Vec<Postprocessing>;
 
 /// One parameter changed at a time, most influential first.
-fn variations() -> [Variation; 6] {
+fn variations() -> [Variation; 7] {
     [
         |base| {
             [0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6]
@@ -117,6 +118,11 @@ fn variations() -> [Variation; 6] {
         },
         |base| {
             [8, 12, 16, 24, 32, 48, 64].map(|min_area| Postprocessing { min_area, ..base }).to_vec()
+        },
+        |base| {
+            [0.8, 0.9, 0.95, 0.98, 0.99, 1.0]
+                .map(|sure_threshold| Postprocessing { sure_threshold, ..base })
+                .to_vec()
         },
     ]
 }

@@ -30,8 +30,12 @@ use crate::domain::label_image::LabelImage;
 pub struct Postprocessing {
     /// Foreground probability above which a pixel may belong to an object.
     pub foreground_threshold: f32,
-    /// Height an object must have somewhere, or it is dropped.
+    /// Height an object must have somewhere, or it is dropped; see `sure_threshold`.
     pub seed_threshold: f32,
+    /// Foreground probability that keeps an object that is too low: the smallest are low because
+    /// heights are smoothed. 1, as in packages that do not say it, keeps none.
+    #[serde(default = "keeps_none")]
+    pub sure_threshold: f32,
     /// Rise above the meeting point that keeps two objects apart.
     pub merge_height: f32,
     /// How much of the contact map is taken off the distance map.
@@ -40,6 +44,10 @@ pub struct Postprocessing {
     pub smoothing_passes: u32,
     /// Smaller objects are dropped, in pixels.
     pub min_area: u32,
+}
+
+fn keeps_none() -> f32 {
+    1.0
 }
 
 /// The maps of a frame, row-major, values 0 to 1.
@@ -84,7 +92,8 @@ pub fn from_maps(
         foreground.push_row(heights.row(y), y * width);
     }
     let mut labels = vec![0; width * height];
-    let count = basins.label(heights, foreground, parameters, &mut labels, objects);
+    let count =
+        basins.label((heights, &maps.foreground), foreground, parameters, &mut labels, objects);
     holes.fill(objects, &mut labels, width);
     LabelImage::numbered(width as u32, height as u32, count, labels)
 }

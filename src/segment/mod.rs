@@ -200,7 +200,7 @@ impl Segmenter {
             .build()
             .map_err(|error| SetUpError::Threads { threads, reason: error.to_string() })?;
         Ok(Self {
-            model: Arc::new(package.reference()),
+            model: Arc::new(package.reference(options.object_diameter_px)),
             package,
             network,
             pool,

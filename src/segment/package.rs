@@ -244,12 +244,16 @@ impl ModelPackage {
         self
     }
 
-    /// What goes into every record made with it.
-    pub fn reference(&self) -> ModelRef {
-        let parameters = serde_json::json!({
+    /// What goes into every record made with it, with the diameter of objects in pixels of the
+    /// frame where it was stated.
+    pub fn reference(&self, object_diameter_px: Option<f32>) -> ModelRef {
+        let mut parameters = serde_json::json!({
             "normalisation": self.manifest.normalisation,
             "postprocessing": self.manifest.postprocessing,
         });
+        if let Some(diameter) = object_diameter_px {
+            parameters["object_diameter_px"] = diameter.into();
+        }
         ModelRef {
             name: self.manifest.name.clone(),
             sha256: self.manifest.network.sha256.clone(),
@@ -311,6 +315,14 @@ mod tests {
         let error = ModelPackage::load(folder.path()).unwrap_err();
         assert!(matches!(error, PackageError::Hash { .. }));
         assert!(error.to_string().contains("model.onnx"), "{error}");
+    }
+
+    #[test]
+    fn records_tell_results_of_another_stated_diameter_apart() {
+        let package = ModelPackage::find("nuclei").unwrap();
+        let (estimated, stated) = (package.reference(None), package.reference(Some(60.0)));
+        assert_ne!(estimated, stated);
+        assert!(stated.parameters.contains("\"object_diameter_px\":60.0"), "{stated:?}");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) struct Basins {
     saddles: Vec<Saddle>,
     /// Which saddle comes when.
     order: Vec<u32>,
+    /// Whether the network is sure of a pixel of each basin that is too low.
+    sure: Vec<bool>,
     /// Label of each basin.
     labels: Vec<u32>,
 }
@@ -44,11 +46,12 @@ struct Saddle {
 const SIDES: [u8; 4] = [0, 1, 2, 3];
 
 impl Basins {
-    /// Labels the pixels of `foreground`, numbered in reading order, where `labels` is all
-    /// background; `objects` become the runs of the same label. Returns how many labels.
+    /// Labels the pixels of `foreground`, which have these heights and probabilities, in reading
+    /// order, where `labels` is all background; `objects` become the runs of the same label.
+    /// Returns how many labels.
     pub(super) fn label(
         &mut self,
-        heights: &Heights,
+        (heights, probabilities): (&Heights, &[f32]),
         foreground: &Runs,
         parameters: &Postprocessing,
         labels: &mut [u32],
@@ -59,6 +62,7 @@ impl Basins {
         self.start();
         self.meet(heights, merge);
         self.merge(merge);
+        self.be_sure(probabilities, parameters);
         let count = self.number(parameters);
         self.write(labels, objects);
         count
@@ -152,18 +156,40 @@ impl Basins {
         }
     }
 
-    /// Gives each basin its label; objects that are too low or too small become background.
-    fn number(&mut self, parameters: &Postprocessing) -> u32 {
+    /// Whether a basin and those that were merged into it stay objects, by height and area.
+    fn is_kept(&self, root: usize, parameters: &Postprocessing) -> bool {
         let seed_level = (parameters.seed_threshold * LEVELS) as u16;
+        (self.peaks[root].level >= seed_level || self.sure[root])
+            && self.areas[root] >= parameters.min_area
+    }
+
+    /// Looks for pixels that the network is sure of in objects that are too low: smoothing takes
+    /// most from the smallest.
+    fn be_sure(&mut self, probabilities: &[f32], parameters: &Postprocessing) {
+        self.sure.clear();
+        self.sure.resize(self.peaks.len(), false);
+        if parameters.sure_threshold >= 1.0 {
+            return;
+        }
+        let seed_level = (parameters.seed_threshold * LEVELS) as u16;
+        for run in self.runs.rows().flatten() {
+            let root = root(&mut self.parents, run.label) as usize;
+            if self.peaks[root].level < seed_level && !self.sure[root] {
+                let mut pixels = probabilities[run.pixels()].iter();
+                self.sure[root] = pixels.any(|&value| value > parameters.sure_threshold);
+            }
+        }
+    }
+
+    /// Gives each basin its label; objects that are not kept become background.
+    fn number(&mut self, parameters: &Postprocessing) -> u32 {
         let mut count = 0;
         self.labels.clear();
         self.labels.resize(self.peaks.len(), 0);
         // An object's first pixel is that of the first of its basins.
         for basin in 1..self.peaks.len() {
             let root = root(&mut self.parents, basin as u32) as usize;
-            let is_kept =
-                self.peaks[root].level >= seed_level && self.areas[root] >= parameters.min_area;
-            if self.labels[root] == 0 && is_kept {
+            if self.labels[root] == 0 && self.is_kept(root, parameters) {
                 count += 1;
                 self.labels[root] = count;
             }

@@ -20,7 +20,8 @@ pub(super) fn from_maps(maps: &Maps, parameters: &Postprocessing) -> LabelImage 
         flood.take(at as usize, width, height, &heights, merge_levels);
     }
     let seed_level = (parameters.seed_threshold * HEIGHT_LEVELS) as u16;
-    let labels = flood.labels(&order, seed_level, parameters.min_area);
+    let sure = |at: u32| maps.foreground[at as usize] > parameters.sure_threshold;
+    let labels = flood.labels(&order, seed_level, parameters.min_area, sure);
     let labels = fill_holes(labels, width, height);
     LabelImage::new(width as u32, height as u32, labels)
         .expect("as many labels as the maps have pixels")
@@ -153,15 +154,24 @@ impl Flood {
     }
 
     /// Labels of all pixels; objects that are too low or too small become background.
-    fn labels(mut self, order: &[u32], seed_level: u16, min_area: u32) -> Vec<u32> {
+    fn labels(
+        mut self,
+        order: &[u32],
+        seed_level: u16,
+        min_area: u32,
+        sure: impl Fn(u32) -> bool,
+    ) -> Vec<u32> {
         let mut areas = vec![0_u32; self.parent.len()];
+        let mut is_sure = vec![false; self.parent.len()];
         for &at in order {
             let root = self.root(self.joined[at as usize]);
             self.joined[at as usize] = root;
             areas[root as usize] += 1;
+            is_sure[root as usize] |= sure(at);
         }
         let keeps = |object: u32| {
-            self.peak[object as usize] >= seed_level && areas[object as usize] >= min_area
+            let object = object as usize;
+            (self.peak[object] >= seed_level || is_sure[object]) && areas[object] >= min_area
         };
         self.joined
             .iter()

@@ -7,6 +7,7 @@ use super::*;
 const PARAMETERS: Postprocessing = Postprocessing {
     foreground_threshold: 0.5,
     seed_threshold: 0.3,
+    sure_threshold: 1.0,
     merge_height: 0.2,
     contact_weight: 0.0,
     smoothing_passes: 0,
@@ -69,6 +70,15 @@ fn a_hole_in_one_object_is_filled_and_a_gap_between_two_is_not() {
 }
 
 #[test]
+fn what_is_low_stays_where_the_network_is_sure_of_a_pixel() {
+    let mut maps = maps(3, &[0.2, 0.2, 0.2]);
+    maps.foreground = vec![0.9, 0.97, 0.9];
+    let sure = |sure_threshold| Postprocessing { sure_threshold, ..PARAMETERS };
+    assert_eq!(read(&maps, &sure(0.98)).count(), 0);
+    assert_eq!(read(&maps, &sure(0.96)).labels(), [1, 1, 1]);
+}
+
+#[test]
 fn a_ring_around_another_object_is_not_filled() {
     #[rustfmt::skip]
     let ring = [
@@ -125,10 +135,12 @@ fn cells(width: usize, height: usize, cells: usize, noise: f32, seed: u64) -> Ma
 }
 
 fn parameters() -> impl Strategy<Value = Postprocessing> {
-    (0.0_f32..0.9, 0.0_f32..0.6, 0.0_f32..0.5, 0.0_f32..1.0, 0_u32..4, 0_u32..40).prop_map(
-        |(foreground, seed, merge, contact, passes, area)| Postprocessing {
+    let levels = (0.0_f32..0.9, 0.0_f32..0.6, 0.7_f32..1.2);
+    (levels, 0.0_f32..0.5, 0.0_f32..1.0, 0_u32..4, 0_u32..40).prop_map(
+        |((foreground, seed, sure), merge, contact, passes, area)| Postprocessing {
             foreground_threshold: foreground,
             seed_threshold: seed,
+            sure_threshold: sure,
             merge_height: merge,
             contact_weight: contact,
             smoothing_passes: passes,
