@@ -61,6 +61,50 @@ fn a_bench_of_images_does_the_work_that_segmenting_them_does() {
 }
 
 #[test]
+fn a_bench_of_drawn_frames_has_a_row_for_each_size_number_of_objects_and_threads() {
+    let arguments = "bench --json --frames 1 --sizes 320,256 --objects 40,10 --threads 1,2";
+    let bench = json_of(reticle().args(arguments.split(' ')));
+    let rows = bench["rows"].as_array().unwrap();
+    let asked: Vec<[u64; 3]> = rows
+        .iter()
+        .map(|row| ["width", "drawn_objects", "threads"].map(|key| row[key].as_u64().unwrap()))
+        .collect();
+    let wanted = [256, 320].iter().flat_map(|&size| {
+        [10, 40].iter().flat_map(move |&objects| [[size, objects, 1], [size, objects, 2]])
+    });
+    assert_eq!(asked, wanted.collect::<Vec<_>>());
+    for row in rows {
+        let [drawn, found] = ["drawn_objects", "objects"].map(|key| row[key].as_f64().unwrap());
+        assert!((0.5..1.5).contains(&(found / drawn)), "{row}");
+    }
+    // Not every machine has sensors, but the keys are there.
+    for key in ["temperature", "throttled"] {
+        assert!(bench.get(key).is_some(), "{key}: {bench}");
+    }
+    assert_eq!(bench["threads"], 2);
+}
+
+#[test]
+fn a_bench_says_how_warm_the_box_was_or_that_it_does_not_tell() {
+    let output =
+        reticle().args("bench --sizes 64 --frames 1 --threads 1".split(' ')).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    let last = text.lines().last().unwrap();
+    let told = ["the box tells no temperature; ", " °C at the start, "];
+    assert!(told.iter().any(|words| last.contains(words)), "{text}");
+}
+
+#[test]
+fn a_bench_refuses_more_objects_than_a_frame_holds_before_it_measures() {
+    let output =
+        reticle().args("bench --sizes 256,8192 --objects 20000".split(' ')).output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert!(why.contains("20000 objects do not fit side by side in a frame of 256×256"), "{why}");
+}
+
+#[test]
 fn the_number_of_jobs_changes_no_byte() {
     let Some(data) = data_dir() else { return };
     let images: Vec<_> = std::fs::read_dir(data.join("val/images"))

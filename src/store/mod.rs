@@ -69,7 +69,16 @@ use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::progress::Progress;
 use crate::base::queue;
+use crate::domain::label_image::LabelImage;
 use crate::domain::record::Record;
+
+/// A label image in the bytes that the database keeps, for those who measure.
+///
+/// # Errors
+/// When it cannot be compressed.
+pub fn pack_labels(labels: &LabelImage) -> std::io::Result<Vec<u8>> {
+    blobs::encode(labels).map_err(std::io::Error::other)
+}
 
 /// Whether a process works in the data folder now. For those who only look: takes nothing.
 pub fn is_in_use(folder: &std::path::Path) -> bool {

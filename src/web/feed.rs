@@ -46,12 +46,27 @@ impl LiveFeed {
     /// The newest frame as a JPEG with its outlines burnt in, at most `longest` pixels along its
     /// longer edge. `None` before the first frame, or for one that cannot be shown.
     pub fn snapshot(&self, longest: u32) -> Option<Snapshot> {
-        let slot = self.newest()?;
+        let (frame, jpeg) = self.encoded(longest, wire::snapshot)?;
+        Some(Snapshot { frame, jpeg })
+    }
+
+    /// The newest frame as the message that the live page gets, its picture at most `longest`
+    /// pixels along its longer edge. `None` as for [`LiveFeed::snapshot`].
+    pub fn message(&self, longest: u32) -> Option<Vec<u8>> {
+        Some(self.encoded(longest, wire::message)?.1)
+    }
+
+    fn encoded(
+        &self,
+        longest: u32,
+        encode: impl FnOnce(&LiveFrame, Encoding) -> Result<Vec<u8>, wire::WireError>,
+    ) -> Option<(Arc<LiveFrame>, Vec<u8>)> {
+        let frame = Arc::clone(&self.newest()?.frame);
         let encoding = Encoding { longest, quality: SNAPSHOT_QUALITY };
-        let jpeg = wire::snapshot(&slot.frame, encoding)
+        let bytes = encode(&frame, encoding)
             .inspect_err(|error| tracing::error!(%error, "a frame cannot be shown"))
             .ok()?;
-        Some(Snapshot { frame: Arc::clone(&slot.frame), jpeg })
+        Some((frame, bytes))
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<Slot>>> {

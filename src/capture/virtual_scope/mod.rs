@@ -53,6 +53,8 @@ pub struct VirtualScope {
     exposure_us: u32,
     gain_percent: i32,
     seed: u64,
+    /// Nuclei in the view of every field, instead of as many as its well has.
+    objects: Option<u32>,
     optics: Optics,
     /// By number of the field; a field is seeded when the stage first comes by.
     fields: Vec<Option<Population>>,
@@ -136,12 +138,38 @@ impl VirtualScope {
             exposure_us,
             gain_percent,
             seed: options.seed,
+            objects: None,
             optics,
             fields: vec![None; stage::ALL_FIELDS as usize],
             upcoming: 0,
             pace: None,
             exposed: None,
         })
+    }
+
+    /// The same microscope above fields that hold `objects` nuclei each, spread evenly over the
+    /// view, that neither move nor divide: for measuring by their number.
+    ///
+    /// # Errors
+    /// [`SourceError::Unusable`] when so many do not fit side by side.
+    pub fn with_objects(self, objects: u32) -> Result<Self, SourceError> {
+        let (width, height) = self.view_um();
+        let room = Population::room_for(width, height);
+        if objects as usize > room {
+            return Err(SourceError::Unusable(format!(
+                "{objects} objects do not fit side by side in a frame of {}×{} pixels, which holds \
+                 {room}; ask for fewer, or for a larger frame",
+                self.width, self.height
+            )));
+        }
+        let fields = vec![None; self.fields.len()];
+        Ok(Self { objects: Some(objects), fields, exposed: None, ..self })
+    }
+
+    /// Width and height of the view, µm.
+    fn view_um(&self) -> (f32, f32) {
+        let edge_um = |pixels: u32| (f64::from(pixels) * self.pixel_um) as f32;
+        (edge_um(self.width), edge_um(self.height))
     }
 
     /// Exposes frame `sequence`.
@@ -154,16 +182,15 @@ impl VirtualScope {
             noise_seed: mix(mix(self.seed, salt::NOISE), sequence),
         };
         let seed = mix(mix(self.seed, salt::CELLS), u64::from(stop.field_index()));
-        let population = self.fields[stop.field_index() as usize].get_or_insert_with(|| {
-            let edge_um = |pixels: u32| (f64::from(pixels) * self.pixel_um) as f32;
-            Population::seeded(
-                seed,
-                edge_um(self.width),
-                edge_um(self.height),
-                stop.well.nuclei_per_mm2(),
-            )
-        });
-        population.live_until(stop.steps());
+        let (width, height) = self.view_um();
+        let population =
+            self.fields[stop.field_index() as usize].get_or_insert_with(|| match self.objects {
+                Some(count) => Population::spread(seed, width, height, count as usize),
+                None => Population::seeded(seed, width, height, stop.well.nuclei_per_mm2()),
+            });
+        if self.objects.is_none() {
+            population.live_until(stop.steps());
+        }
         let (pixels, truth) = self.optics.expose(population.nuclei(), shutter);
         Exposed { sequence, pixels, truth }
     }

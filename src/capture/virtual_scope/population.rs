@@ -29,6 +29,12 @@ const RADIUS: f32 = 6.1;
 const CAPACITY: f32 = 1.5;
 /// Cells live this far beyond the edge of the view, so that they wander in and out, µm.
 const MARGIN: f32 = 18.0;
+/// Centres of a field that is spread keep this far from the edge of the view: all of most nuclei
+/// is seen, µm.
+const INSET: f32 = 8.5;
+/// Room for one nucleus of a field that is spread, µm²: they cover at most six tenths of it, where
+/// pushing apart still leaves no two that overlap by more than a pixel or two.
+const ROOM: f32 = 260.0;
 /// Edge of the squares in which neighbours are looked for, µm; no two nuclei whose centres
 /// are further apart can touch.
 const CELL: f32 = 34.0;
@@ -219,6 +225,46 @@ impl Population {
             field.push_apart();
         }
         field.wrap();
+        field
+    }
+
+    /// How many nuclei a spread field of `width × height` µm holds side by side.
+    pub(super) fn room_for(width: f32, height: f32) -> usize {
+        let inner = |edge: f32| (edge - 2.0 * INSET).max(0.0);
+        (inner(width) * inner(height) / ROOM) as usize
+    }
+
+    /// A field of `width × height` µm with `count` nuclei, all of them within the view and spread
+    /// evenly over it.
+    pub(super) fn spread(seed: u64, width: f32, height: f32, count: usize) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (inner_width, inner_height) = (width - 2.0 * INSET, height - 2.0 * INSET);
+        // A grid of about square cells, of which as many are taken by chance.
+        let edge = (inner_width * inner_height / count.max(1) as f32).sqrt();
+        let columns = ((inner_width / edge).round() as usize).max(1);
+        let rows = count.div_ceil(columns);
+        let nuclei = rand::seq::index::sample(&mut rng, rows * columns, count)
+            .into_iter()
+            .map(|cell| {
+                let mut along = |cell: usize, cells: usize, length: f32| {
+                    let within = cell as f32 + rng.random_range(0.2_f32..0.8);
+                    INSET + within * length / cells as f32
+                };
+                let x = along(cell % columns, columns, inner_width);
+                let y = along(cell / columns, rows, inner_height);
+                let mut nucleus = Nucleus::born(&mut rng, x, y);
+                nucleus.age = nucleus.cycle * rng.random::<f32>();
+                nucleus
+            })
+            .collect();
+        let mut field = Self { nuclei, rng, steps: 0, width, height, capacity: count as f32 };
+        for _ in 0..40 {
+            field.push_apart();
+            for nucleus in &mut field.nuclei {
+                nucleus.x = nucleus.x.clamp(INSET, width - INSET);
+                nucleus.y = nucleus.y.clamp(INSET, height - INSET);
+            }
+        }
         field
     }
 

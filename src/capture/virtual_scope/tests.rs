@@ -202,3 +202,40 @@ fn a_frame_says_where_and_how_it_was_taken() {
     let truth = frame.truth.unwrap();
     assert_eq!((truth.width(), truth.height()), (384, 320));
 }
+
+#[test]
+fn a_frame_has_as_many_objects_as_were_asked_for_and_they_hide_little_of_each_other() {
+    let options = Options { width: Some(512), height: Some(448), ..options() };
+    let room = Population::room_for(512.0 * 0.65, 448.0 * 0.65);
+    assert!(room > 250, "{room}");
+    let mean_area = |objects: u32| {
+        let mut scope = scope(&options).0.with_objects(objects).unwrap();
+        let truth = scope.expose(0).truth;
+        assert_eq!(truth.count(), objects);
+        assert_eq!(scope.expose(5).truth, truth, "they stay where they are");
+        let covered = truth.labels().iter().filter(|&&label| label != 0).count();
+        covered as f64 / f64::from(objects)
+    };
+    let alone = mean_area(100);
+    let crowded = mean_area(u32::try_from(room).unwrap());
+    assert!(crowded > 0.85 * alone, "{crowded} pixels of a nucleus are seen, {alone} alone");
+    assert_eq!(scope(&options).0.with_objects(0).unwrap().expose(0).truth.count(), 0);
+}
+
+#[test]
+fn twenty_thousand_objects_fit_into_a_frame_of_4096() {
+    assert!(Population::room_for(4096.0 * 0.65, 4096.0 * 0.65) > 20_000);
+}
+
+#[test]
+fn more_objects_than_fit_side_by_side_are_refused() {
+    let options = Options { width: Some(256), height: Some(256), ..options() };
+    let Err(SourceError::Unusable(why)) = scope(&options).0.with_objects(1000) else {
+        panic!("1000 objects were taken")
+    };
+    assert_eq!(
+        why,
+        "1000 objects do not fit side by side in a frame of 256×256 pixels, which holds 85; ask for \
+         fewer, or for a larger frame"
+    );
+}
