@@ -51,7 +51,8 @@ pub(super) fn run(
         // Nothing to look at, so no tile runs.
         return Ok((Scale::NATIVE, network.run_where(native, &signal, maps)?));
     }
-    let mut looks = Looks { network, native, maps, whole: None, tiles: Tiles::default() };
+    let last = Last::default();
+    let mut looks = Looks { network, native, maps, last, spare: Maps::default() };
     let mut scale = Scale::NATIVE;
     if network.gives_sizes() {
         // What was tried, and how many octaves from the model's size objects were there.
@@ -62,7 +63,7 @@ pub(super) fn run(
             // small objects look smaller still; spots do not, and the objects appear.
             while octaves < LOOKS_SMALL {
                 let away = scale.smaller_by(1.0);
-                let Some(there) = looks.at(away)?.filter(|there| *there > octaves) else { break };
+                let Some(there) = looks.larger_at(away, octaves)? else { break };
                 (scale, octaves) = (away, there);
             }
             tried.push((scale, octaves));
@@ -75,8 +76,8 @@ pub(super) fn run(
         let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
     }
-    let tiles = if looks.whole == Some(scale) {
-        looks.tiles
+    let tiles = if looks.last.whole == Some(scale) {
+        looks.last.tiles
     } else if scale == Scale::NATIVE {
         network.run_where(native, &signal, looks.maps)?
     } else {
@@ -91,22 +92,51 @@ struct Looks<'a> {
     native: &'a Plane,
     /// Of the last look.
     maps: &'a mut Maps,
-    /// The scale of the last look, where it was at the whole frame.
+    last: Last,
+    /// Memory for a look that may not be the last.
+    spare: Maps,
+}
+
+/// What the last look was at.
+#[derive(Default)]
+struct Last {
+    /// Its scale, where it was at the whole frame.
     whole: Option<Scale>,
-    /// Of the last look.
     tiles: Tiles,
 }
 
 impl Looks<'_> {
     /// How many octaves larger than the model's the objects are at `scale`; `None` without objects.
     fn at(&mut self, scale: Scale) -> Result<Option<f32>, NetworkError> {
-        let plane = self.native.at(scale);
-        let window = plane.window(WINDOW);
-        // All of it: what is background in a window full of objects is not to be seen there.
-        self.tiles = self.network.run_where(&window, &Signal::everywhere(&window), self.maps)?;
-        self.whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
+        self.last = look(self.network, self.native, scale, self.maps)?;
         Ok(typical_octaves(self.maps))
     }
+
+    /// The same where objects are larger than `octaves` at `scale`; elsewhere the look before stays
+    /// the last one.
+    fn larger_at(&mut self, scale: Scale, octaves: f32) -> Result<Option<f32>, NetworkError> {
+        let seen = look(self.network, self.native, scale, &mut self.spare)?;
+        let larger = typical_octaves(&self.spare).filter(|there| *there > octaves);
+        if larger.is_some() {
+            std::mem::swap(self.maps, &mut self.spare);
+            self.last = seen;
+        }
+        Ok(larger)
+    }
+}
+
+/// Looks at the frame, or at a window of it, at `scale`.
+fn look(
+    network: &Network,
+    native: &Plane,
+    scale: Scale,
+    maps: &mut Maps,
+) -> Result<Last, NetworkError> {
+    let plane = native.at(scale);
+    let window = plane.window(WINDOW);
+    // All of it: what is background in a window full of objects is not to be seen there.
+    let tiles = network.run_where(&window, &Signal::everywhere(&window), maps)?;
+    Ok(Last { whole: matches!(window, Cow::Borrowed(_)).then_some(scale), tiles })
 }
 
 /// Doublings from the model's own diameter to that of the median object.
