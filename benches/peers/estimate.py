@@ -31,14 +31,20 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
     """The scale at which objects have about the model's own size, and the frame's maps there."""
     last: tuple[int, np.ndarray] | None = None
 
-    def look(scale: int) -> float | None:
-        """How many octaves larger than the model's the objects are; None without objects."""
+    def look(scale: int, than: float | None = None) -> float | None:
+        """How many octaves larger than the model's the objects are; None without objects.
+
+        With `than`, None as well where they are not larger than that; the look before stays last.
+        """
         nonlocal last
         plane = scales.at(native, scale)
         part = window(plane)
         maps = network(part)
+        octaves = typical_octaves(maps)
+        if than is not None and (octaves is None or octaves <= than):
+            return None
         last = (scale, maps) if part is plane else None
-        return typical_octaves(maps)
+        return octaves
 
     scale = scales.NATIVE
     if gives_sizes:
@@ -52,8 +58,8 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
             # objects look smaller still; spots do not, and the objects appear.
             while octaves < LOOKS_SMALL:
                 away = scales.smaller_by(scale, 1.0)
-                there = look(away)
-                if there is None or there <= octaves:
+                there = look(away, than=octaves)
+                if there is None:
                     break
                 scale, octaves = away, there
             tried.append((scale, octaves))
