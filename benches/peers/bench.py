@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import lineup, processes, report
-from .lineup import PEERS, RETICLE, WHOLE, Bench, Peer
+from . import lineup, processes, readme, report
+from .lineup import BOUND, NETWORK, PEERS, RETICLE, WHOLE, Bench, Peer
 from .processes import Failed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +48,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--with", dest="extra", action="append", default=[], metavar="ENGINE")
     parser.add_argument("--stardist-weights", type=Path, help="folder of a trained StarDist")
     parser.add_argument("--stardist-steps", type=int, default=STARDIST_STEPS)
+    parser.add_argument(
+        "--write-readme",
+        type=Path,
+        nargs="?",
+        const=ROOT / "README.md",
+        metavar="FILE",
+        help="put the table between the marks of README.md, too",
+    )
     return parser.parse_args()
 
 
@@ -57,6 +65,11 @@ def main() -> None:
     cores = pin(args.cores)
     if not (args.data / "test" / "images").is_dir():
         sys.exit(f"bench-peers: no images in {args.data}/test/images; set RETICLE_DATA")
+    if args.write_readme:
+        try:
+            readme.check(args.write_readme)
+        except (OSError, readme.Unmarked) as error:
+            sys.exit(f"bench-peers: {error}")
     work = args.cache / "work"
     work.mkdir(parents=True, exist_ok=True)
     bench = Bench(
@@ -93,6 +106,9 @@ def main() -> None:
     text = report.markdown(document)
     (args.out / "peers.md").write_text(text)
     print(text)
+    if args.write_readme:
+        readme.fill(args.write_readme, report.compact(document))
+        say(f"the table is in {args.write_readme}")
     say(f"written to {args.out}/peers.md and peers.json")
 
 
@@ -141,13 +157,10 @@ def with_stardist(bench: Bench, args: argparse.Namespace) -> Bench:
         folder = trained
         if not (trained / "thresholds.json").exists():
             say(f"training StarDist, once: {args.stardist_steps} steps, an hour or more")
-            env = processes.environment(
-                bench.threads, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-            )
             python = bench.venvs / "venv" / "bin" / "python"
             command = [str(python), "-m", "peers.stardist_train"]
             command += [str(args.data), str(trained), str(args.stardist_steps)]
-            subprocess.run(command, env=env, check=True)
+            subprocess.run(command, env=lineup.ours(bench), check=True)
     if not (folder / "weights_best.h5").exists():
         sys.exit(f"bench-peers: no weights_best.h5 in {folder}")
     return Bench(**{**vars(bench), "stardist": folder})
@@ -164,12 +177,9 @@ def sets_of_files(args: argparse.Namespace, bench: Bench) -> dict[str, list[Path
         say(f"making frames in {frames}")
         making = args.cache / "frames-unfinished"
         shutil.rmtree(making, ignore_errors=True)
-        env = processes.environment(
-            bench.threads, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-        )
         python = bench.venvs / "venv" / "bin" / "python"
         command = [str(python), "-m", "peers.frames", str(images), str(making)]
-        subprocess.run(command, env=env, check=True)
+        subprocess.run(command, env=lineup.ours(bench), check=True)
         making.rename(frames)
     sizes = [size for size in args.sizes.split(",") if size]
     sets = {"start": [frames / "256" / "00.png"], "test": sorted(images.glob("*.png"))}
@@ -191,7 +201,7 @@ def measure(
         for name, files in sets.items():
             for engine in order[round_ % len(order) :] + order[: round_ % len(order)]:
                 entry, peer = engines[engine], by_name[engine]
-                if "failed" in entry or (name == "test" and entry["part"] != WHOLE):
+                if "failed" in entry or (name == "test" and not takes_test(entry, round_)):
                     continue
                 labels = None
                 if name == "test" and round_ == 0:
@@ -210,7 +220,13 @@ def measure(
                     entry["failed"] = str(failed)
                     say(f"{engine} failed and is left out: {failed}")
                     continue
-                entry["runs"].setdefault(name, []).append(run_of(result, ended))
+                if name != "test" or entry["part"] == WHOLE:
+                    entry["runs"].setdefault(name, []).append(run_of(result, ended))
+
+
+def takes_test(entry: dict[str, Any], round_: int) -> bool:
+    """Whether an engine runs the test images: those that bound make label images of them once."""
+    return entry["part"] == WHOLE or (entry["part"] == BOUND and round_ == 0)
 
 
 def run_of(result: dict[str, Any], ended: processes.Ended) -> dict[str, Any]:
@@ -220,11 +236,17 @@ def run_of(result: dict[str, Any], ended: processes.Ended) -> dict[str, Any]:
 
 
 def judge(document: dict[str, Any], bench: Bench, args: argparse.Namespace) -> None:
-    """Pooled AP of every engine that finds objects."""
+    """Pooled AP of every engine that finds objects; of those with our network, whose are ours."""
+    with_our_network = {peer.name for peer in PEERS if peer.module in lineup.OUR_NETWORK}
     for name, entry in document["engines"].items():
-        if entry["part"] == WHOLE and "failed" not in entry:
-            labels = bench.work / "labels" / name
+        if entry["part"] == NETWORK or "failed" in entry:
+            continue
+        labels = bench.work / "labels" / name
+        if entry["part"] == WHOLE:
             entry["ap"] = lineup.average_precision(bench, args.data / "test" / "labels", labels)
+        if name in with_our_network and "failed" not in document["engines"][RETICLE]:
+            reticle = bench.work / "labels" / RETICLE / "labels"
+            entry["labels_as_reticle"] = lineup.same_labels(bench, reticle, labels)
 
 
 def machine(cores: list[int]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reticle's way from maps to a label image (src/segment/instances.rs), compiled by numba.
 
-Pixel for pixel the same algorithm, so that an engine that runs our network differs from Reticle
-in nothing but how it runs it. Where the bench finds another AP for it than for Reticle, this file
-is behind the Rust one.
+Pixel for pixel the same algorithm as in src/segment/instances/reference.rs, so that an engine that
+runs our network differs from Reticle in nothing but how it runs it. Where the bench finds other
+labels for it than for Reticle on the same tiles, this file, scale.py or estimate.py is behind the
+Rust one.
 """
 
 from __future__ import annotations
@@ -11,30 +12,65 @@ import numpy as np
 from numba import njit
 
 from .package import Postprocessing
+from .scale import contiguous
 
 HEIGHT_LEVELS = 4096
 NONE = -1
 
 
 def from_maps(maps: np.ndarray, parameters: Postprocessing) -> np.ndarray:
-    """`maps` is (foreground, distance, contact) × rows × columns; the result is int32."""
-    foreground, distance, contact = maps
-    heights = np.maximum(distance - np.float32(parameters.contact_weight) * contact, 0)
+    """`maps` begins with foreground, distance and contact; the result is int32."""
+    foreground, distance, contact = maps[:3]
+    heights = _heights(distance, contact, np.float32(parameters.contact_weight))
     for _ in range(parameters.smoothing_passes):
         heights = _smooth(heights)
-    levels = (np.minimum(heights, 1) * np.float32(HEIGHT_LEVELS - 1)).astype(np.int32)
-    inside = np.flatnonzero(foreground > np.float32(parameters.foreground_threshold))
-    # Highest first, equal ones in reading order.
-    order = inside[np.argsort(-levels.ravel()[inside], kind="stable")]
+    threshold = np.float32(parameters.foreground_threshold)
+    levels, order = _highest_first(heights, foreground, threshold)
     labels = _flood(
         levels,
         order,
+        foreground,
         np.float32(parameters.merge_height) * np.float32(HEIGHT_LEVELS),
         int(np.float32(parameters.seed_threshold) * np.float32(HEIGHT_LEVELS)),
+        np.float32(parameters.sure_threshold),
         parameters.min_area,
     )
     _fill_holes(labels)
-    return _contiguous(labels)
+    return contiguous(labels)
+
+
+@njit(cache=True)
+def _heights(distance: np.ndarray, contact: np.ndarray, weight: float) -> np.ndarray:
+    out = np.empty_like(distance)
+    for y in range(distance.shape[0]):
+        for x in range(distance.shape[1]):
+            out[y, x] = max(distance[y, x] - weight * contact[y, x], np.float32(0))
+    return out
+
+
+@njit(cache=True)
+def _highest_first(
+    heights: np.ndarray, foreground: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whole levels; the foreground from the highest to the lowest, equal ones in reading order."""
+    rows, columns = heights.shape
+    levels = np.empty((rows, columns), np.int32)
+    starts = np.zeros(HEIGHT_LEVELS + 1, np.int64)
+    for y in range(rows):
+        for x in range(columns):
+            height = min(heights[y, x], np.float32(1)) * np.float32(HEIGHT_LEVELS - 1)
+            levels[y, x] = np.int32(height)
+            if foreground[y, x] > threshold:
+                starts[HEIGHT_LEVELS - levels[y, x]] += 1
+    starts = np.cumsum(starts)
+    order = np.empty(starts[HEIGHT_LEVELS], np.int64)
+    for y in range(rows):
+        for x in range(columns):
+            if foreground[y, x] > threshold:
+                rank = HEIGHT_LEVELS - 1 - levels[y, x]
+                order[starts[rank]] = y * columns + x
+                starts[rank] += 1
+    return levels, order
 
 
 @njit(cache=True)
@@ -65,7 +101,13 @@ def _root(parent: np.ndarray, item: int) -> int:
 
 @njit(cache=True)
 def _flood(
-    levels: np.ndarray, order: np.ndarray, merge: float, seed_level: int, min_area: int
+    levels: np.ndarray,
+    order: np.ndarray,
+    foreground: np.ndarray,
+    merge: float,
+    seed_level: int,
+    sure_threshold: float,
+    min_area: int,
 ) -> np.ndarray:
     rows, columns = levels.shape
     height = levels.ravel()
@@ -112,13 +154,16 @@ def _flood(
                 own = higher
         joined[at] = own
     areas = np.zeros(count, np.int64)
+    # Whether the network is sure of one of its pixels: smoothing takes most from the smallest.
+    sure = np.zeros(count, np.bool_)
     for at in order:
         joined[at] = _root(parent, joined[at])
         areas[joined[at]] += 1
+        sure[joined[at]] |= foreground[at // columns, at % columns] > sure_threshold
     labels = np.zeros(height.size, np.int32)
     for at in order:
         item = joined[at]
-        if peak[item] >= seed_level and areas[item] >= min_area:
+        if (peak[item] >= seed_level or sure[item]) and areas[item] >= min_area:
             labels[at] = item + 1
     return labels.reshape(rows, columns)
 
@@ -156,20 +201,3 @@ def _fill_holes(labels: np.ndarray) -> None:
             if enclosed:
                 for index in range(size):
                     labels[region[index] // columns, region[index] % columns] = owner
-
-
-@njit(cache=True)
-def _contiguous(labels: np.ndarray) -> np.ndarray:
-    """Labels from 1 without gaps, in reading order."""
-    new = np.zeros(labels.max() + 1, np.int32)
-    out = np.zeros_like(labels)
-    count = 0
-    for y in range(labels.shape[0]):
-        for x in range(labels.shape[1]):
-            label = labels[y, x]
-            if label != 0:
-                if new[label] == 0:
-                    count += 1
-                    new[label] = count
-                out[y, x] = new[label]
-    return out

@@ -15,6 +15,7 @@ WHOLE = "whole"
 # Only the network is run, because there are no weights that would make objects of its maps.
 NETWORK = "network"
 # Only the network is run, because its time is all that is asked: it bounds what inference can cost.
+# Label images are made of its maps once, outside of what is timed, to see that they are Reticle's.
 BOUND = "bound"
 
 
@@ -81,6 +82,8 @@ PEERS = (
     ),
 )
 RETICLE = "reticle"
+# Modules that run our network with Reticle's own processing around it.
+OUR_NETWORK = ("onnxruntime", "openvino")
 TITLES = {RETICLE: "Reticle"} | {peer.name: peer.title for peer in PEERS}
 
 
@@ -129,20 +132,24 @@ def time_peer(
         "model": str(bench.model),
         "stardist": str(bench.stardist),
         "tiles": peer.tiles,
-        "network_only": peer.part != WHOLE,
+        "network_only": peer.part == NETWORK or (peer.part == BOUND and labels is None),
         "threads": bench.threads,
         "files": list(map(str, files[: peer.most_frames])),
         "labels": str(labels) if labels else None,
     }
+    python = bench.venvs / peer.venv / "bin" / "python"
+    return processes.run_worker(python, job, ours(bench), bench.work)
+
+
+def ours(bench: Bench) -> dict[str, str]:
+    """The environment of a process that runs a module of this folder."""
     extra = {
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "NUMBA_CACHE_DIR": str(bench.work / "numba"),
         # Nothing is written beside the sources.
         "PYTHONPYCACHEPREFIX": str(bench.work / "pycache"),
     }
-    python = bench.venvs / peer.venv / "bin" / "python"
-    env = processes.environment(bench.threads, extra)
-    return processes.run_worker(python, job, env, bench.work)
+    return processes.environment(bench.threads, extra)
 
 
 def reticle_labels(bench: Bench, images: Path, out: Path) -> None:
@@ -150,6 +157,13 @@ def reticle_labels(bench: Bench, images: Path, out: Path) -> None:
     command = [str(bench.reticle), "segment", str(images), "--out", str(out), "--jobs", "1"]
     command += ["--model", str(bench.model)]
     processes.run(command, processes.environment(bench.threads), bench.work)
+
+
+def same_labels(bench: Bench, one: Path, other: Path) -> dict[str, int]:
+    """How many label images of two folders are the same pixel for pixel, of how many."""
+    python = bench.venvs / "venv" / "bin" / "python"
+    command = [str(python), "-m", "peers.same", str(one), str(other)]
+    return json.loads(processes.run(command, ours(bench), bench.work).stdout)
 
 
 def average_precision(bench: Bench, truth: Path, labels: Path) -> dict[str, float]:
@@ -165,10 +179,7 @@ def installed(bench: Bench, peer: Peer) -> dict[str, Any]:
     """Versions and bytes of what the peer needs."""
     python = bench.venvs / peer.venv / "bin" / "python"
     command = [str(python), "-m", "peers.installed", *peer.distributions]
-    env = processes.environment(
-        bench.threads, {"PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
-    )
-    found = json.loads(processes.run(command, env, bench.work).stdout)
+    found = json.loads(processes.run(command, ours(bench), bench.work).stdout)
     weights = {"stardist": bench.stardist, "onnxruntime": bench.model, "openvino": bench.model}
     folder = weights.get(peer.module)
     if folder:

@@ -17,13 +17,21 @@ class Normalisation:
     high_percentile: float
     min_span_sigmas: float
 
-    def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Grey values → the network's input."""
+    def span(self, pixels: np.ndarray) -> tuple[np.float32, np.float32]:
+        """The grey values that become 0 and 1."""
         histogram = np.bincount(pixels.ravel())
-        low = _percentile(histogram, self.low_percentile)
-        high = _percentile(histogram, self.high_percentile)
-        span = max(high - low, self.min_span_sigmas * _noise_sigma(pixels), 1.0)
-        return (pixels.astype(np.float32) - np.float32(low)) / np.float32(span)
+        low = np.float32(_percentile(histogram, self.low_percentile))
+        high = np.float32(_percentile(histogram, self.high_percentile))
+        least = np.float32(max(self.min_span_sigmas * _noise_sigma(pixels), 1.0))
+        return low, low + max(high - low, least)
+
+
+def scaled(pixels: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
+    """Grey values → the network's input."""
+    out = pixels.astype(np.float32)
+    out -= low
+    out /= high - low
+    return out
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Postprocessing:
     contact_weight: float
     smoothing_passes: int
     min_area: int
+    # Packages made before there was that key keep no object that is too low.
+    sure_threshold: float = 1.0
 
 
 @dataclass(frozen=True)

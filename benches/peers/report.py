@@ -1,4 +1,8 @@
-"""The JSON document of a run → tables in Markdown. `python -m peers.report PEERS.json` again."""
+"""The JSON document of a run → tables in Markdown.
+
+`python -m peers.report PEERS.json [README.md]` makes them again; with the second file it puts the
+first table in there.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from . import readme
 from .lineup import BOUND, NETWORK, RETICLE, TITLES, WHOLE
 
 NONE = "–"
@@ -27,6 +32,11 @@ def median(entry: Entry, name: str, of: Callable[[Run], float]) -> float | None:
     """Over the rounds; none where the engine has not run this set."""
     runs = entry["runs"].get(name)
     return statistics.median(map(of, runs)) if runs else None
+
+
+def a_second(run: Run) -> float:
+    """Frames a second."""
+    return 1e3 / wall_ms(run)
 
 
 def cpu_ms(run: Run) -> float:
@@ -82,9 +92,7 @@ def table(head: list[str], rows: Iterable[list[str]]) -> list[str]:
 def markdown(document: dict[str, Any]) -> str:
     """Everything that a reader needs, the bars of the project last."""
     engines = document["engines"]
-    sizes = [name for name in document["files"] if name.isdecimal()]
-    largest = "1024" if "1024" in sizes else sizes[-1]
-    shown = {name: entry for name, entry in engines.items() if entry["part"] != BOUND}
+    sizes, size = sizes_of(document)
     alone = {
         name: entry
         for name, entry in engines.items()
@@ -92,56 +100,86 @@ def markdown(document: dict[str, Any]) -> str:
     }
     parts = [
         heading(document),
-        "\n".join(summary(shown, largest)),
-        "From an image file to its measured objects, frames a second (CPU ms a frame):\n\n"
-        + "\n".join(by_size(shown, sizes)),
-        f"Where the CPU time goes at {largest}², ms a frame:\n\n"
-        + "\n".join(by_stage(shown, largest)),
-        "The network alone, CPU ms a frame (times of Reticle's):\n\n"
+        "\n".join(summary(shown(engines), sizes, size)),
+        "CPU ms a frame, from an image file to its measured objects (times that of Reticle):\n\n"
+        + "\n".join(by_size(shown(engines), sizes)),
+        f"Where the CPU time goes at {size}², ms a frame:\n\n"
+        + "\n".join(by_stage(shown(engines), size)),
+        "The network alone, CPU ms a frame (times that of Reticle):\n\n"
         + "\n".join(inference(alone, sizes)),
-        "Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(shown, sizes)),
-        "\n".join(bars(engines, largest)),
-        "\n".join(notes(document)),
+        "Peak resident memory by frame size, MB:\n\n" + "\n".join(memory(shown(engines), sizes)),
+        "\n".join(bars(engines, size)),
+        "\n\n".join(notes(document)),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def compact(document: dict[str, Any]) -> str:
+    """For README.md: where and when, one row for each engine, inference alone."""
+    engines = document["engines"]
+    sizes, size = sizes_of(document)
+    network = against_onnxruntime(engines, size)
+    parts = [heading(document, versions=False), "\n".join(summary(shown(engines), sizes, size))]
+    if network:
+        parts.append(
+            f"The network alone at {size}², with as many threads: Reticle takes {network} the CPU "
+            "time of ONNX Runtime with the same file."
+        )
+    return "\n\n".join(parts)
+
+
+def sizes_of(document: dict[str, Any]) -> tuple[list[str], str]:
+    """Frame sizes of the run, and the one that is looked at closely."""
+    sizes = [name for name in document["files"] if name.isdecimal()]
+    return sizes, "1024" if "1024" in sizes else sizes[-1]
+
+
+def shown(engines: dict[str, Entry]) -> dict[str, Entry]:
+    """Those that somebody may choose, and not what only bounds the network's time."""
+    return {name: entry for name, entry in engines.items() if entry["part"] != BOUND}
 
 
 def has_network(runs: list[Run]) -> bool:
     return "network" in runs[0]["frames"][0]["stages_cpu_ms"]
 
 
-def heading(document: dict[str, Any]) -> str:
+def heading(document: dict[str, Any], versions: bool = True) -> str:
     """Machine, versions, and how it was measured."""
     machine = document["machine"]
     cores = ", ".join(map(str, machine["cores_used"]))
-    versions = ", ".join(
-        f"{package} {version}"
-        for package, version in sorted(
-            {item for entry in document["engines"].values() for item in entry["versions"].items()}
-        )
-    )
-    return (
+    rounds = document["rounds"]
+    medians = f"medians of {rounds} interleaved rounds" if rounds > 1 else "one round"
+    text = (
         f"{document['made'][:10]}, {machine['processor']}, cores {cores} of "
-        f"{machine['cores_of_the_machine']}, {document['threads']} threads each, medians of "
-        f"{document['rounds']} interleaved rounds, {document['files']['test']} test images. "
-        f"{versions}."
+        f"{machine['cores_of_the_machine']}, {document['threads']} threads each, {medians}, "
+        f"{document['files']['test']} test images."
     )
+    if versions:
+        every = {
+            pair for entry in document["engines"].values() for pair in entry["versions"].items()
+        }
+        text += " " + ", ".join(f"{package} {version}" for package, version in sorted(every)) + "."
+    return text
 
 
-def summary(engines: dict[str, Entry], size: str) -> list[str]:
+def summary(engines: dict[str, Entry], sizes: list[str], size: str) -> list[str]:
     """What somebody who chooses an engine looks at first."""
-    head = ["engine", "AP 0.5", "AP 0.7", "AP 0.9", "test images/s", f"CPU ms at {size}²"]
-    head += [f"peak MB at {size}²", "start-up s", "installed MB"]
+    head = ["engine", "AP 0.5", "AP 0.7", "AP 0.9", "test images/s"]
+    head += [f"{each}² frames/s" for each in sizes]
+    head += [f"CPU ms at {size}²", "× Reticle", f"peak MB at {size}²", "start-up s", "installed MB"]
+    own = median(engines[RETICLE], size, cpu_ms)
     rows = []
     for name, entry in engines.items():
         ap = entry.get("ap", {})
-        images_a_second = median(entry, "test", lambda run: 1e3 / wall_ms(run))
+        cpu = median(entry, size, cpu_ms)
         rows.append(
             [
                 TITLES[name],
                 *(number(ap.get(iou), 3) for iou in ("0.5", "0.7", "0.9")),
-                number(images_a_second),
-                number(median(entry, size, cpu_ms)),
+                number(median(entry, "test", a_second)),
+                *(number(median(entry, each, a_second)) for each in sizes),
+                number(cpu),
+                number(cpu / own) if cpu and own else NONE,
                 number(median(entry, size, peak_mb), 0),
                 number(median(entry, "start", start_s)),
                 number(entry["bytes"] / 1e6, 0),
@@ -151,13 +189,25 @@ def summary(engines: dict[str, Entry], size: str) -> list[str]:
 
 
 def by_size(engines: dict[str, Entry], sizes: list[str]) -> list[str]:
+    return against_reticle(engines, sizes, cpu_ms, TITLES)
+
+
+def against_reticle(
+    engines: dict[str, Entry],
+    sizes: list[str],
+    of: Callable[[Run], float],
+    titles: dict[str, str],
+) -> list[str]:
+    """A figure by frame size, beside it how many times that of Reticle it is."""
+    own = {size: median(engines[RETICLE], size, of) for size in sizes}
     rows = []
     for name, entry in engines.items():
         cells = []
         for size in sizes:
-            rate = median(entry, size, lambda run: 1e3 / wall_ms(run))
-            cells.append(f"{number(rate)} ({number(median(entry, size, cpu_ms))})")
-        rows.append([TITLES[name], *cells])
+            here = median(entry, size, of)
+            ratio = "" if name == RETICLE or here is None else f" ({times(here, own[size])})"
+            cells.append(number(here) + ratio)
+        rows.append([titles[name], *cells])
     return table(["engine", *(f"{size}²" for size in sizes)], rows)
 
 
@@ -178,17 +228,25 @@ def by_stage(engines: dict[str, Entry], size: str) -> list[str]:
 
 
 def inference(engines: dict[str, Entry], sizes: list[str]) -> list[str]:
-    own = {size: median(engines[RETICLE], size, network_ms) for size in sizes}
-    rows = []
-    for name, entry in engines.items():
-        cells = []
-        for size in sizes:
-            here = median(entry, size, network_ms)
-            ratio = "" if name == RETICLE else f" ({times(here, own[size])})"
-            cells.append(number(here) + ratio)
-        whole = entry["part"] == WHOLE and name != RETICLE
-        rows.append([TITLES[name] + (", whole frames" if whole else ""), *cells])
-    return table(["engine", *(f"{size}²" for size in sizes)], rows)
+    whole = {
+        name: title + (", whole frames" if engines[name]["part"] == WHOLE else "")
+        for name, title in TITLES.items()
+        if name in engines and name != RETICLE
+    }
+    lines = against_reticle(engines, sizes, network_ms, TITLES | whole)
+    ratios = [against_onnxruntime(engines, size) or NONE for size in sizes]
+    return [*lines, "| Reticle by the better of ONNX Runtime's | " + " | ".join(ratios) + " |"]
+
+
+def against_onnxruntime(engines: dict[str, Entry], size: str) -> str | None:
+    """How many times as long Reticle's network takes as ONNX Runtime's, whichever cut is better."""
+    runtimes = [entry for name, entry in engines.items() if name.startswith("onnxruntime")]
+    found = [median(entry, size, network_ms) for entry in runtimes]
+    ratio = times(
+        median(engines[RETICLE], size, network_ms),
+        min((value for value in found if value), default=None),
+    )
+    return None if ratio == NONE else ratio
 
 
 def memory(engines: dict[str, Entry], sizes: list[str]) -> list[str]:
@@ -217,14 +275,11 @@ def bars(engines: dict[str, Entry], size: str) -> list[str]:
         versus(name, "CPU time a frame", cpu_ms)
         versus(name, "CPU time a frame before measuring", before_measuring)
         versus(name, "Peak memory", peak_mb)
-    runtimes = [name for name in engines if name.startswith("onnxruntime")]
-    found = [median(engines[name], size, network_ms) for name in runtimes]
-    best = min((value for value in found if value), default=None)
-    ratio = times(median(own, size, network_ms), best)
-    if ratio != NONE:
+    ratio = against_onnxruntime(engines, size)
+    if ratio:
         lines.append(
             f"- Reticle's network stage at {size}²: {ratio} the CPU time of ONNX Runtime at its "
-            "better of whole frames and tiles"
+            "better of whole frames and tiles, with as many threads"
         )
     return lines
 
@@ -234,18 +289,28 @@ def notes(document: dict[str, Any]) -> list[str]:
     engines = document["engines"]
     runs = [run for entry in engines.values() for many in entry["runs"].values() for run in many]
     busiest = max((run["process"]["load_average"] for run in runs), default=0.0)
-    lines = [
+    load = (
         f"Median load of the machine before a process {number(median_load(runs))}, at most "
-        f"{number(busiest)}: with all else quiet it is at most about {document['threads']}. "
-        f"CPU times differed between rounds by {number(100 * spread(engines), 0)}% "
-        "(the median over engines and sizes of largest over smallest)."
-    ]
-    ours, other = engines[RETICLE].get("ap"), engines.get("onnxruntime", {}).get("ap")
-    if ours and other and abs(ours["0.5"] - other["0.5"]) > 0.01:
-        lines.append(
-            "ONNX Runtime with the same network has another AP than Reticle: instances.py or "
-            "package.py is behind src/segment, so take that row's times as a rough guide."
+        f"{number(busiest)}: with all else quiet it is at most about {document['threads']}."
+    )
+    if document["rounds"] > 1:
+        load += (
+            f" CPU times differed between rounds by {number(100 * spread(engines), 0)}% "
+            "(the median over engines and sizes of largest over smallest)."
         )
+    lines = [load]
+    for name, entry in engines.items():
+        if "labels_as_reticle" in entry:
+            found = entry["labels_as_reticle"]
+            lines.append(
+                f"{TITLES[name]}: {found['same']} of {found['of']} test images have Reticle's "
+                "labels, pixel for pixel."
+            )
+            if entry["part"] == BOUND and found["same"] < 0.9 * found["of"]:
+                lines.append(
+                    "That is too few: estimate.py, scale.py, instances.py or package.py is behind "
+                    "src/segment, so take the times of our network elsewhere as a rough guide."
+                )
     for name, entry in engines.items():
         if "failed" in entry:
             reason = entry["failed"].strip().splitlines()[-1]
@@ -267,5 +332,14 @@ def spread(engines: dict[str, Entry]) -> float:
     return statistics.median(each) if each else 0.0
 
 
+def main() -> None:
+    """Prints the tables of a run, or puts the first one into README.md."""
+    document = json.loads(Path(sys.argv[1]).read_text())
+    if len(sys.argv) > 2:
+        readme.fill(Path(sys.argv[2]), compact(document))
+    else:
+        print(markdown(document), end="")
+
+
 if __name__ == "__main__":
-    print(markdown(json.loads(Path(sys.argv[1]).read_text())), end="")
+    main()

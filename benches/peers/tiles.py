@@ -6,7 +6,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 MARGIN = 20
-EDGES = range(128, 385, 16)
+EDGES = range(128, 577, 16)
+# Larger tiles are for frames of several only.
+LARGEST_ALONE = 384
 
 
 class Span(NamedTuple):
@@ -19,7 +21,12 @@ class Span(NamedTuple):
 
 def grid(width: int, height: int) -> tuple[int, list[Span], list[Span]]:
     """Tile edge, rows and columns: the fewest pixels over all tiles."""
-    edge = min(EDGES, key=lambda edge: _count(width, edge) * _count(height, edge) * edge * edge)
+
+    def tiles(edge: int) -> int:
+        return _count(width, edge) * _count(height, edge)
+
+    edges = [edge for edge in EDGES if edge <= LARGEST_ALONE or tiles(edge) > 1]
+    edge = min(edges, key=lambda edge: tiles(edge) * edge * edge)
     return edge, _spans(height, edge), _spans(width, edge)
 
 

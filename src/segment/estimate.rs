@@ -8,8 +8,9 @@
 use std::borrow::Cow;
 
 use super::instances::Maps;
-use super::network::{Network, NetworkError};
+use super::network::{Network, NetworkError, Tiles};
 use super::scale::{Plane, Scale};
+use super::signal::Signal;
 use super::size;
 
 /// Edge of the window, in pixels at the scale that is tried: some hundred objects.
@@ -36,7 +37,7 @@ const BINS: usize = 96;
 
 /// Runs `network` at the scale at which the objects of `native` have about the size that it is
 /// made for, and returns that scale: the frame's own where it shows nothing, or the network
-/// gives no sizes.
+/// gives no sizes. The tiles are those of that last run.
 ///
 /// # Errors
 /// When the network fails.
@@ -44,8 +45,14 @@ pub(super) fn run(
     network: &Network,
     native: &Plane,
     maps: &mut Maps,
-) -> Result<Scale, NetworkError> {
-    let mut looks = Looks { network, native, maps, whole: None };
+) -> Result<(Scale, Tiles), NetworkError> {
+    let signal = network.signal(native);
+    if !signal.anywhere() {
+        // Nothing to look at, so no tile runs.
+        return Ok((Scale::NATIVE, network.run_where(native, &signal, maps)?));
+    }
+    let last = Last::default();
+    let mut looks = Looks { network, native, maps, last, spare: Maps::default() };
     let mut scale = Scale::NATIVE;
     if network.gives_sizes() {
         // What was tried, and how many octaves from the model's size objects were there.
@@ -56,7 +63,7 @@ pub(super) fn run(
             // small objects look smaller still; spots do not, and the objects appear.
             while octaves < LOOKS_SMALL {
                 let away = scale.smaller_by(1.0);
-                let Some(there) = looks.at(away)?.filter(|there| *there > octaves) else { break };
+                let Some(there) = looks.larger_at(away, octaves)? else { break };
                 (scale, octaves) = (away, there);
             }
             tried.push((scale, octaves));
@@ -69,10 +76,15 @@ pub(super) fn run(
         let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
         scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
     }
-    if looks.whole != Some(scale) {
-        network.run(&native.at(scale), looks.maps)?;
-    }
-    Ok(scale)
+    let tiles = if looks.last.whole == Some(scale) {
+        looks.last.tiles
+    } else if scale == Scale::NATIVE {
+        network.run_where(native, &signal, looks.maps)?
+    } else {
+        let plane = native.at(scale);
+        network.run_where(&plane, &network.signal(&plane), looks.maps)?
+    };
+    Ok((scale, tiles))
 }
 
 struct Looks<'a> {
@@ -80,19 +92,51 @@ struct Looks<'a> {
     native: &'a Plane,
     /// Of the last look.
     maps: &'a mut Maps,
-    /// The scale of the last look, where it was at the whole frame.
+    last: Last,
+    /// Memory for a look that may not be the last.
+    spare: Maps,
+}
+
+/// What the last look was at.
+#[derive(Default)]
+struct Last {
+    /// Its scale, where it was at the whole frame.
     whole: Option<Scale>,
+    tiles: Tiles,
 }
 
 impl Looks<'_> {
     /// How many octaves larger than the model's the objects are at `scale`; `None` without objects.
     fn at(&mut self, scale: Scale) -> Result<Option<f32>, NetworkError> {
-        let plane = self.native.at(scale);
-        let window = plane.window(WINDOW);
-        self.network.run(&window, self.maps)?;
-        self.whole = matches!(window, Cow::Borrowed(_)).then_some(scale);
+        self.last = look(self.network, self.native, scale, self.maps)?;
         Ok(typical_octaves(self.maps))
     }
+
+    /// The same where objects are larger than `octaves` at `scale`; elsewhere the look before stays
+    /// the last one.
+    fn larger_at(&mut self, scale: Scale, octaves: f32) -> Result<Option<f32>, NetworkError> {
+        let seen = look(self.network, self.native, scale, &mut self.spare)?;
+        let larger = typical_octaves(&self.spare).filter(|there| *there > octaves);
+        if larger.is_some() {
+            std::mem::swap(self.maps, &mut self.spare);
+            self.last = seen;
+        }
+        Ok(larger)
+    }
+}
+
+/// Looks at the frame, or at a window of it, at `scale`.
+fn look(
+    network: &Network,
+    native: &Plane,
+    scale: Scale,
+    maps: &mut Maps,
+) -> Result<Last, NetworkError> {
+    let plane = native.at(scale);
+    let window = plane.window(WINDOW);
+    // All of it: what is background in a window full of objects is not to be seen there.
+    let tiles = network.run_where(&window, &Signal::everywhere(&window), maps)?;
+    Ok(Last { whole: matches!(window, Cow::Borrowed(_)).then_some(scale), tiles })
 }
 
 /// Doublings from the model's own diameter to that of the median object.

@@ -1,8 +1,9 @@
 //! Segmentation: a frame becomes a label image, objects and a focus score.
 //!
 //! Left to right: [`normalise`] scales grey values, [`scale`] brings objects to the model's size,
-//! [`tile`] cuts the frame, [`network`] runs the model on each tile, [`instances`] reads objects from its maps, [`measure`] and
-//! [`focus`] put numbers on them. [`package`] is where models come from.
+//! [`tile`] cuts the frame, [`network`] runs the model on each tile that shows something,
+//! [`instances`] reads objects from its maps, [`measure`] and [`focus`] put numbers on them.
+//! [`package`] is where models come from.
 //!
 //! Promises: the same frame and package give the same labels and numbers on the same machine,
 //! whatever the number of threads; memory depends on the frame's size, not on how many frames
@@ -29,6 +30,7 @@ pub mod network;
 pub mod normalise;
 pub mod package;
 pub mod scale;
+mod signal;
 pub mod size;
 pub mod tile;
 mod with_tract;
@@ -164,6 +166,8 @@ pub struct Segmenter {
     object_diameter_px: Option<f32>,
     max_pixels: u64,
     clock: Clock,
+    /// Of the last frame.
+    tiles: network::Tiles,
     /// Reused from frame to frame.
     plane: Plane,
     /// Reused from frame to frame.
@@ -207,6 +211,7 @@ impl Segmenter {
             object_diameter_px: options.object_diameter_px,
             max_pixels: options.max_pixels(),
             clock,
+            tiles: network::Tiles::default(),
             plane: Plane::default(),
             maps: Maps::default(),
             reading: Workspace::default(),
@@ -221,6 +226,17 @@ impl Segmenter {
     /// The package in use.
     pub fn package(&self) -> &ModelPackage {
         &self.package
+    }
+
+    /// From now on the network looks at empty background too: to measure what leaving it out
+    /// saves, and that it changes nothing.
+    pub fn run_every_tile(&mut self) {
+        self.network.run_every_tile();
+    }
+
+    /// Tiles of the last frame, at the scale at which it was segmented.
+    pub fn tiles(&self) -> network::Tiles {
+        self.tiles
     }
 
     /// Segments one frame.
@@ -297,10 +313,14 @@ impl Segmenter {
         let known = self.known_scale(frame);
         let Self { pool, network, plane, maps, .. } = self;
         plane.fill(frame, grey);
-        let scale = pool.install(|| match known {
-            Some(scale) => network.run(&plane.at(scale), maps).map(|()| scale),
+        let (scale, tiles) = pool.install(|| match known {
+            Some(scale) => {
+                let plane = plane.at(scale);
+                Ok((scale, network.run_where(&plane, &network.signal(&plane), maps)?))
+            }
             None => estimate::run(network, plane, maps),
         })?;
+        self.tiles = tiles;
         Ok(scale)
     }
 

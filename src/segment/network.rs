@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::engine::{Block, Engine, Planes, Shape, Workspace, read_onnx};
 use super::instances::Maps;
 use super::scale::Plane;
+use super::signal::Signal;
 use super::tile::{Grid, Span};
 use super::with_tract::WithTract;
 
@@ -35,6 +36,17 @@ pub struct Network {
     runner: Runner,
     /// How many of [`MAPS`] it gives.
     maps: usize,
+    /// Whether tiles without signal run as well.
+    runs_every_tile: bool,
+}
+
+/// Tiles of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tiles {
+    /// That the frame was cut into.
+    pub all: usize,
+    /// That the network did not see, since there is nothing in them.
+    pub skipped: usize,
 }
 
 enum Runner {
@@ -81,7 +93,7 @@ impl Network {
                 Runner::Tract(WithTract::new(onnx))
             }
         };
-        let mut network = Self { runner, maps: 0 };
+        let mut network = Self { runner, maps: 0, runs_every_tile: false };
         let edge = Grid::for_frame(1, 1).edge;
         network.maps = network.tile(edge, |image| image.fill(0.0), |output| output.maps)?;
         Ok(network)
@@ -92,12 +104,36 @@ impl Network {
         self.maps == *MAPS.end()
     }
 
+    /// From now on no tile is skipped: to measure what skipping saves, and that it changes nothing.
+    pub(super) fn run_every_tile(&mut self) {
+        self.runs_every_tile = true;
+    }
+
+    /// Where `image` has to be looked at.
+    pub(super) fn signal(&self, image: &Plane) -> Signal {
+        if self.runs_every_tile { Signal::everywhere(image) } else { Signal::of(image) }
+    }
+
     /// Runs every tile of `image` and puts the maps together. Tiles run side by side in the
     /// current rayon pool; the result does not depend on how many do.
     ///
     /// # Errors
     /// When the network does not give the maps.
     pub fn run(&self, image: &Plane, maps: &mut Maps) -> Result<(), NetworkError> {
+        self.run_where(image, &Signal::everywhere(image), maps).map(|_| ())
+    }
+
+    /// As [`Self::run`], but tiles that have no `signal` in all that the network would see of
+    /// them are not run: their maps say that there is nothing.
+    ///
+    /// # Errors
+    /// When the network does not give the maps.
+    pub(super) fn run_where(
+        &self,
+        image: &Plane,
+        signal: &Signal,
+        maps: &mut Maps,
+    ) -> Result<Tiles, NetworkError> {
         let (width, height) = (image.width, image.height);
         let grid = Grid::for_frame(width, height);
         maps.width = width;
@@ -106,10 +142,17 @@ impl Network {
             map.resize(width * height, 0.0);
         }
         maps.size.resize(if self.gives_sizes() { width * height } else { 0 }, 0.0);
+        let seen = |span: Span| span.start..span.start + grid.edge;
+        let tiles = grid.tiles();
+        let (run, empty): (Vec<_>, Vec<_>) =
+            tiles.into_iter().partition(|&(row, column)| signal.within(seen(row), seen(column)));
+        for &(row, column) in &empty {
+            clear(row, column, maps);
+        }
         // Writing a tile's maps takes a fiftieth of what computing them does, so that threads
         // seldom wait for each other.
         let maps = Mutex::new(maps);
-        grid.tiles().par_iter().try_for_each(|&(row, column)| {
+        run.par_iter().try_for_each(|&(row, column)| {
             self.tile(
                 grid.edge,
                 |tile| cut(image, grid.edge, row, column, tile),
@@ -118,7 +161,8 @@ impl Network {
                     output.put(row, column, &mut maps);
                 },
             )
-        })
+        })?;
+        Ok(Tiles { all: run.len() + empty.len(), skipped: empty.len() })
     }
 
     /// Runs one tile of `edge × edge` that `fill` writes; `read` gets what comes out.
@@ -229,6 +273,17 @@ fn spread<const F: usize>(pixels: &[Block], channel: usize, skipped: usize, out:
     }
 }
 
+/// Writes that there is nothing, in the part of the maps that a tile answers for. Sizes mean
+/// nothing where there is no object.
+fn clear(row: Span, column: Span, maps: &mut Maps) {
+    let width = maps.width;
+    for map in [&mut maps.foreground, &mut maps.distance, &mut maps.contact, &mut maps.size] {
+        for line in map.chunks_exact_mut(width).take(row.to).skip(row.from) {
+            line[column.from..column.to].fill(0.0);
+        }
+    }
+}
+
 /// Pixels of one tile. Beyond the image, its last row and column are repeated.
 fn cut(image: &Plane, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
     let inside = edge.min(image.width - column.start);
@@ -267,7 +322,11 @@ mod tests {
     fn the_engine_gives_what_tract_gives_and_writes_only_its_part() {
         let ours = Network::new(shipped()).unwrap();
         assert!(matches!(ours.runner, Runner::Ours { .. }));
-        let tract = Network { runner: Runner::Tract(WithTract::new(shipped())), maps: ours.maps };
+        let tract = Network {
+            runner: Runner::Tract(WithTract::new(shipped())),
+            maps: ours.maps,
+            runs_every_tile: false,
+        };
         // Odd borders: a tile's part begins and ends in the middle of an output pixel.
         let row = Span { start: 3, from: 10, to: 61 };
         let column = Span { start: 8, from: 21, to: 84 };
@@ -281,6 +340,43 @@ mod tests {
             assert!((ours - tract).abs() < 1e-5, "{ours} and {tract} at {at}");
         }
         assert_eq!(ours.iter().filter(|&&value| value >= 0.0).count(), 3 * 51 * 63);
+    }
+
+    /// A dim background with a bright disc of 9 pixels' radius about (`x`, `y`).
+    fn disc(edge: usize, x: usize, y: usize) -> Plane {
+        let value = |at: usize| {
+            let inside = (at % edge).abs_diff(x).pow(2) + (at / edge).abs_diff(y).pow(2) < 81;
+            if inside { 1.0 } else { 0.01 * (at * 7919 % 100) as f32 / 100.0 }
+        };
+        Plane { width: edge, height: edge, values: (0..edge * edge).map(value).collect() }
+    }
+
+    #[test]
+    fn tiles_without_signal_are_not_run_and_what_they_said_before_is_gone() {
+        let network = Network::new(shipped()).unwrap();
+        let (first, second) = (disc(600, 40, 40), disc(600, 560, 560));
+        let mut skipping = Maps::default();
+        for plane in [&first, &second] {
+            let tiles = network.run_where(plane, &network.signal(plane), &mut skipping).unwrap();
+            assert_eq!(tiles, Tiles { all: 4, skipped: 3 });
+        }
+        let mut whole = Maps::default();
+        network.run(&second, &mut whole).unwrap();
+        let bright = |maps: &Maps| maps.foreground.iter().filter(|value| **value > 0.5).count();
+        assert!(bright(&whole) > 100 && bright(&whole) == bright(&skipping));
+        for (at, (own, other)) in whole.foreground.iter().zip(&skipping.foreground).enumerate() {
+            let is_run = at % 600 >= 300 && at / 600 >= 300;
+            assert!(if is_run { own == other } else { *other == 0.0 }, "{own} and {other} at {at}");
+        }
+    }
+
+    #[test]
+    fn every_tile_runs_when_it_is_asked_for() {
+        let mut network = Network::new(shipped()).unwrap();
+        network.run_every_tile();
+        let plane = disc(600, 40, 40);
+        let tiles = network.run_where(&plane, &network.signal(&plane), &mut Maps::default());
+        assert_eq!(tiles.unwrap(), Tiles { all: 4, skipped: 0 });
     }
 
     #[test]

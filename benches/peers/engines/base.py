@@ -18,6 +18,9 @@ class Result:
     # Label image: an integer array, 0 is background. None where the engine finds no objects.
     labels: Any
     objects: int
+    # Whether something was prepared for it (a network compiled for a size of input that was not met
+    # before) that the next such frame finds ready: then it is run again, and this run not counted.
+    prepared: bool = False
 
 
 class Engine(Protocol):

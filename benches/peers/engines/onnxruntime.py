@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
+from ..package import read
 from .base import Options
 from .ours import Ours
 
@@ -15,7 +16,8 @@ def load(options: Options, threads: int) -> Ours:
     settings.inter_op_num_threads = 1
     # Threads that wait for work by spinning would be counted as work.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    onnx = options.model / "model.onnx"
+    onnx = read(options.model).onnx
     session = ort.InferenceSession(onnx, settings, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return Ours(options, lambda image: session.run(None, {name: image})[0], threads)
+    channels = session.get_outputs()[0].shape[1]
+    return Ours(options, lambda image: session.run(None, {name: image})[0], channels, threads)

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import openvino as ov
 
+from ..package import read
 from .base import Options
 from .ours import Ours
 
@@ -26,7 +27,8 @@ class Compiled:
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        self.onnx = options.model / "model.onnx"
+        self.onnx = read(options.model).onnx
+        self.channels = self.core.read_model(self.onnx).output(0).partial_shape[1].get_length()
         self.lock = threading.Lock()
         self.compiled: dict[tuple[int, ...], ov.CompiledModel] = {}
         # One request for each thread and size: a request runs one image at a time.
@@ -52,4 +54,5 @@ class Compiled:
 
 
 def load(options: Options, threads: int) -> Ours:
-    return Ours(options, Compiled(options, threads), threads)
+    compiled = Compiled(options, threads)
+    return Ours(options, compiled, compiled.channels, threads)

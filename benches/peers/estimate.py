@@ -1,0 +1,133 @@
+"""How large the objects of an unknown frame are (src/segment/estimate.rs, size.rs).
+
+`run` follows the Rust function of that name line by line, so that a change there is a change here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numba import njit
+
+from . import scale as scales
+
+WINDOW = 256
+LOOKS = 3
+LOOKS_SMALL = -0.25
+CELLS = 8
+SIGNAL = np.float32(0.3)
+FEWEST_PIXELS = 25
+BINS = 96
+OCTAVES = 6.0
+# Place of the maps in what the network gives.
+FOREGROUND, SIZE = 0, 3
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""A plane of normalised grey values → its maps, map × rows × columns."""
+
+
+def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.ndarray]:
+    """The scale at which objects have about the model's own size, and the frame's maps there."""
+    last: tuple[int, np.ndarray] | None = None
+
+    def look(scale: int) -> float | None:
+        """How many octaves larger than the model's the objects are; None without objects."""
+        nonlocal last
+        plane = scales.at(native, scale)
+        part = window(plane)
+        maps = network(part)
+        last = (scale, maps) if part is plane else None
+        return typical_octaves(maps)
+
+    scale = scales.NATIVE
+    if gives_sizes:
+        # What was tried, and how many octaves from the model's size objects were there.
+        tried: list[tuple[int, float]] = []
+        for _ in range(LOOKS):
+            octaves = look(scale)
+            if octaves is None:
+                break
+            # Spots in objects much too large look like small objects. From further away small
+            # objects look smaller still; spots do not, and the objects appear.
+            while octaves < LOOKS_SMALL:
+                away = scales.smaller_by(scale, 1.0)
+                there = look(away)
+                if there is None or there <= octaves:
+                    break
+                scale, octaves = away, there
+            tried.append((scale, octaves))
+            scale = scales.smaller_by(scale, octaves)
+            if any(before == scale for before, _ in tried):
+                break
+        # Where two scales point at each other, the one that is less off.
+        nearest = min(tried, key=lambda one: abs(one[1]), default=(scales.NATIVE, 0.0))
+        scale = scales.smaller_by(*nearest)
+    if last is None or last[0] != scale:
+        last = scale, network(scales.at(native, scale))
+    return last
+
+
+def typical_octaves(maps: np.ndarray) -> float | None:
+    """Doublings from the model's own diameter to that of the median object."""
+    octaves = _typical_octaves(maps[FOREGROUND], maps[SIZE])
+    return None if np.isnan(octaves) else octaves
+
+
+def window(plane: np.ndarray) -> np.ndarray:
+    """The part of at most `WINDOW × WINDOW` with the most signal; `plane` itself if it is small."""
+    height, width = plane.shape
+    if max(height, width) <= WINDOW:
+        return plane
+    cell = WINDOW // CELLS
+    signal = _signal(plane, cell)
+    high, wide = (min(CELLS, cells) for cells in signal.shape)
+    sums = np.lib.stride_tricks.sliding_window_view(signal, (high, wide)).sum((2, 3))
+    # The first in reading order where several have the most.
+    row, column = np.unravel_index(sums.argmax(), sums.shape)
+    top = min(row * cell, max(height - WINDOW, 0))
+    left = min(column * cell, max(width - WINDOW, 0))
+    return np.ascontiguousarray(plane[top : top + WINDOW, left : left + WINDOW])
+
+
+@njit(cache=True)
+def _signal(plane: np.ndarray, cell: int) -> np.ndarray:
+    """Pixels of signal in each cell."""
+    height, width = plane.shape
+    counts = np.zeros((-(-height // cell), -(-width // cell)), np.int64)
+    for y in range(height):
+        for x in range(width):
+            counts[y // cell, x // cell] += plane[y, x] > SIGNAL
+    return counts
+
+
+@njit(cache=True)
+def _ratio_of(value: float) -> float:
+    """Times the model's own diameter (src/segment/size.rs)."""
+    return np.exp2((value - np.float32(0.5)) * np.float32(OCTAVES))
+
+
+@njit(cache=True)
+def _typical_octaves(foreground: np.ndarray, size: np.ndarray) -> float:
+    histogram = np.zeros(BINS, np.float32)
+    pixels = 0
+    for y in range(foreground.shape[0]):
+        for x in range(foreground.shape[1]):
+            if foreground[y, x] > np.float32(0.5):
+                value = size[y, x]
+                bin_ = min(max(int(value * np.float32(BINS)), 0), BINS - 1)
+                ratio = _ratio_of(value)
+                # An object of twice the diameter has four times as many pixels and is one object.
+                histogram[bin_] += np.float32(1) / (ratio * ratio)
+                pixels += 1
+    if pixels < FEWEST_PIXELS:
+        return np.nan
+    total = np.float32(0)
+    for weight in histogram:
+        total += weight
+    below = np.float32(0)
+    for median in range(BINS):
+        below += histogram[median]
+        if below >= total / np.float32(2):
+            return ((median + 0.5) / BINS - 0.5) * OCTAVES
+    return np.nan
