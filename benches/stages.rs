@@ -169,7 +169,7 @@ fn main() {
 }
 
 /// One tile by our engine and by stock tract. Its pixels are those of the frame's upper left.
-fn one_tile<'a>(package: &ModelPackage, plane: &Plane) -> [Stage<'a>; 2] {
+fn one_tile(package: &ModelPackage, plane: &Plane) -> [Stage<'static>; 2] {
     let edge = Grid::for_frame(plane.width, plane.height).edge;
     let tile: Vec<f32> = (0..edge * edge)
         .map(|at| {
