@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -18,6 +19,7 @@ LOOKS_SMALL = -0.25
 CELLS = 8
 SIGNAL = np.float32(0.3)
 FEWEST_PIXELS = 25
+SURE = np.float32(0.9)
 BINS = 96
 OCTAVES = 6.0
 # Place of the maps in what the network gives.
@@ -31,39 +33,41 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
     """The scale at which objects have about the model's own size, and the frame's maps there."""
     last: tuple[int, np.ndarray] | None = None
 
-    def look(scale: int, than: float | None = None) -> float | None:
-        """How many octaves larger than the model's the objects are; None without objects.
+    def look(scale: int, than: Objects | None = None) -> Objects | None:
+        """The objects at `scale`; None where there are none.
 
-        With `than`, None as well where they are not larger than that; the look before stays last.
+        With `than`, None as well where they are not larger and clearer; the look before stays last.
         """
         nonlocal last
         plane = scales.at(native, scale)
         part = window(plane)
         maps = network(part)
-        octaves = typical_octaves(maps)
-        if than is not None and (octaves is None or octaves <= than):
+        seen = objects(maps)
+        if than is not None and (
+            seen is None or seen.octaves <= than.octaves or seen.sure <= than.sure
+        ):
             return None
         last = (scale, maps) if part is plane else None
-        return octaves
+        return seen
 
     scale = scales.NATIVE
     if gives_sizes:
         # What was tried, and how many octaves from the model's size objects were there.
         tried: list[tuple[int, float]] = []
         for _ in range(LOOKS):
-            octaves = look(scale)
-            if octaves is None:
+            seen = look(scale)
+            if seen is None:
                 break
             # Spots in objects much too large look like small objects. From further away small
-            # objects look smaller still; spots do not, and the objects appear.
-            while octaves < LOOKS_SMALL:
+            # objects look smaller still, or flow together; spots do not, and the objects appear.
+            while seen.octaves < LOOKS_SMALL:
                 away = scales.smaller_by(scale, 1.0)
-                there = look(away, than=octaves)
+                there = look(away, than=seen)
                 if there is None:
                     break
-                scale, octaves = away, there
-            tried.append((scale, octaves))
-            scale = scales.smaller_by(scale, octaves)
+                scale, seen = away, there
+            tried.append((scale, seen.octaves))
+            scale = scales.smaller_by(scale, seen.octaves)
             if any(before == scale for before, _ in tried):
                 break
         # Where two scales point at each other, the one that is less off.
@@ -74,10 +78,22 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.nd
     return last
 
 
-def typical_octaves(maps: np.ndarray) -> float | None:
+class Objects(NamedTuple):
+    """What a look shows."""
+
+    octaves: float
     """Doublings from the model's own diameter to that of the median object."""
+    sure: float
+    """Share of their pixels of which the network is sure."""
+
+
+def objects(maps: np.ndarray) -> Objects | None:
+    """None where there are too few pixels of objects."""
     octaves = _typical_octaves(maps[FOREGROUND], maps[SIZE])
-    return None if np.isnan(octaves) else octaves
+    if np.isnan(octaves):
+        return None
+    inside = np.float32((maps[FOREGROUND] > 0.5).sum())
+    return Objects(octaves, np.float32((maps[FOREGROUND] > SURE).sum()) / inside)
 
 
 def window(plane: np.ndarray) -> np.ndarray:

@@ -32,6 +32,9 @@ const SIGNAL: f32 = 0.3;
 /// Fewer pixels of objects say nothing about their size.
 const FEWEST_PIXELS: f32 = 25.0;
 
+/// Foreground probability from which on the network is sure of a pixel.
+const SURE: f32 = 0.9;
+
 /// Bins of the histogram of sizes, over the whole range of the map.
 const BINS: usize = 96;
 
@@ -58,16 +61,17 @@ pub(super) fn run(
         // What was tried, and how many octaves from the model's size objects were there.
         let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
-            let Some(mut octaves) = looks.at(scale)? else { break };
+            let Some(mut seen) = looks.at(scale)? else { break };
             // Spots within objects much too large look like small objects. From further away
-            // small objects look smaller still; spots do not, and the objects appear.
-            while octaves < LOOKS_SMALL {
+            // small objects look smaller still, or flow together; spots do not, and the objects
+            // appear.
+            while seen.octaves < LOOKS_SMALL {
                 let away = scale.smaller_by(1.0);
-                let Some(there) = looks.larger_at(away, octaves)? else { break };
-                (scale, octaves) = (away, there);
+                let Some(there) = looks.clearer_at(away, seen)? else { break };
+                (scale, seen) = (away, there);
             }
-            tried.push((scale, octaves));
-            scale = scale.smaller_by(octaves);
+            tried.push((scale, seen.octaves));
+            scale = scale.smaller_by(seen.octaves);
             if tried.iter().any(|&(before, _)| before == scale) {
                 break;
             }
@@ -106,22 +110,27 @@ struct Last {
 }
 
 impl Looks<'_> {
-    /// How many octaves larger than the model's the objects are at `scale`; `None` without objects.
-    fn at(&mut self, scale: Scale) -> Result<Option<f32>, NetworkError> {
+    /// The objects at `scale`; `None` where there are none.
+    fn at(&mut self, scale: Scale) -> Result<Option<Objects>, NetworkError> {
         self.last = look(self.network, self.native, scale, self.maps)?;
-        Ok(typical_octaves(self.maps))
+        Ok(Objects::of(self.maps))
     }
 
-    /// The same where objects are larger than `octaves` at `scale`; elsewhere the look before stays
-    /// the last one.
-    fn larger_at(&mut self, scale: Scale, octaves: f32) -> Result<Option<f32>, NetworkError> {
-        let seen = look(self.network, self.native, scale, &mut self.spare)?;
-        let larger = typical_octaves(&self.spare).filter(|there| *there > octaves);
-        if larger.is_some() {
+    /// The same where objects are larger and clearer than `before` at `scale`; elsewhere the look
+    /// before stays the last one.
+    fn clearer_at(
+        &mut self,
+        scale: Scale,
+        before: Objects,
+    ) -> Result<Option<Objects>, NetworkError> {
+        let last = look(self.network, self.native, scale, &mut self.spare)?;
+        let clearer = Objects::of(&self.spare)
+            .filter(|there| there.octaves > before.octaves && there.sure > before.sure);
+        if clearer.is_some() {
             std::mem::swap(self.maps, &mut self.spare);
-            self.last = seen;
+            self.last = last;
         }
-        Ok(larger)
+        Ok(clearer)
     }
 }
 
@@ -139,28 +148,40 @@ fn look(
     Ok(Last { whole: matches!(window, Cow::Borrowed(_)).then_some(scale), tiles })
 }
 
-/// Doublings from the model's own diameter to that of the median object.
-fn typical_octaves(maps: &Maps) -> Option<f32> {
-    let mut histogram = [0.0_f32; BINS];
-    let mut pixels = 0.0;
-    for (&foreground, &value) in maps.foreground.iter().zip(&maps.size) {
-        if foreground > 0.5 {
-            let bin = (value * BINS as f32) as usize;
-            // An object of twice the diameter has four times as many pixels and is one object.
-            histogram[bin.min(BINS - 1)] += size::ratio_of(value).powi(-2);
-            pixels += 1.0;
+/// What a look shows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Objects {
+    /// Doublings from the model's own diameter to that of the median object.
+    octaves: f32,
+    /// Share of their pixels of which the network is sure.
+    sure: f32,
+}
+
+impl Objects {
+    fn of(maps: &Maps) -> Option<Self> {
+        let mut histogram = [0.0_f32; BINS];
+        let (mut pixels, mut sure) = (0.0, 0.0);
+        for (&foreground, &value) in maps.foreground.iter().zip(&maps.size) {
+            if foreground > 0.5 {
+                let bin = (value * BINS as f32) as usize;
+                // An object of twice the diameter has four times as many pixels and is one object.
+                histogram[bin.min(BINS - 1)] += size::ratio_of(value).powi(-2);
+                pixels += 1.0;
+                sure += f32::from(u8::from(foreground > SURE));
+            }
         }
+        if pixels < FEWEST_PIXELS {
+            return None;
+        }
+        let half = histogram.iter().sum::<f32>() / 2.0;
+        let mut below = 0.0;
+        let median = histogram.iter().position(|weight| {
+            below += weight;
+            below >= half
+        })?;
+        let ratio = size::ratio_of((median as f32 + 0.5) / BINS as f32);
+        Some(Self { octaves: ratio.log2(), sure: sure / pixels })
     }
-    if pixels < FEWEST_PIXELS {
-        return None;
-    }
-    let half = histogram.iter().sum::<f32>() / 2.0;
-    let mut below = 0.0;
-    let median = histogram.iter().position(|weight| {
-        below += weight;
-        below >= half
-    })?;
-    Some(size::ratio_of((median as f32 + 0.5) / BINS as f32).log2())
 }
 
 impl Plane {
@@ -218,13 +239,14 @@ mod tests {
     #[test]
     fn the_median_counts_objects_and_not_pixels() {
         // Three small objects of 50 pixels and one eight times as wide.
-        let octaves = typical_octaves(&maps(&[(0.9, 0.5, 150), (0.9, 4.0, 3200)])).unwrap();
-        assert!((octaves + 1.0).abs() < 0.1, "{octaves}");
+        let objects = Objects::of(&maps(&[(0.8, 0.5, 150), (0.95, 4.0, 3200)])).unwrap();
+        assert!((objects.octaves + 1.0).abs() < 0.1, "{objects:?}");
+        assert!((objects.sure - 3200.0 / 3350.0).abs() < 1e-3, "{objects:?}");
     }
 
     #[test]
     fn background_and_a_speck_say_nothing() {
-        assert_eq!(typical_octaves(&maps(&[(0.2, 1.0, 5000), (0.9, 1.0, 20)])), None);
+        assert_eq!(Objects::of(&maps(&[(0.2, 1.0, 5000), (0.9, 1.0, 20)])), None);
     }
 
     #[test]
