@@ -3,7 +3,7 @@
 //! microscopes.
 //!
 //! Frames are segmented at the model's scale too, where that is known or estimated; estimates
-//! err, so crops err likewise. One in four is far off, which teaches the size map (and less of the
+//! err, so crops err likewise. One in ten is far off, which teaches the size map (and less of the
 //! others: see [`FAR`]).
 
 use rand::Rng;
@@ -21,7 +21,7 @@ const SURROUND: usize = 32;
 /// Crops are scaled by up to 2^±this beyond the model's scale.
 const NEAR: f32 = 0.5;
 
-/// The same for one crop in four.
+/// The same for one crop in ten.
 const WIDE: f32 = 1.6;
 
 /// Beyond 2^±this a crop counts [`FAR_WEIGHT`] in all maps but the size: frames are brought
@@ -89,7 +89,7 @@ fn diameter_or_another(pair: &Pair, pairs: &[Pair], rng: &mut impl Rng) -> Optio
 fn warp(pair: &Pair, own_diameter: f32, view: View, rng: &mut impl Rng) -> Crop {
     let edge = view.edge;
     let canvas = edge + 2 * SURROUND;
-    let range = if rng.random_bool(0.75) { NEAR } else { WIDE };
+    let range = if rng.random_bool(0.9) { NEAR } else { WIDE };
     let off_scale = rng.random_range(-range..range);
     let scale = view.object_diameter_px / own_diameter * off_scale.exp2();
     let (width, height) = (pair.width as f32, pair.height as f32);
@@ -162,17 +162,17 @@ fn centre(length: f32, reach: f32, rng: &mut impl Rng) -> f32 {
 
 /// Gamma, gain, offset, defocus, shading and noise, each within what exposure, gain and focus do.
 fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
-    if rng.random_bool(0.3) {
+    if rng.random_bool(0.15) {
         // Mostly slight: n passes are a Gaussian of √(n/2) pixels.
-        let passes = [1, 1, 2, 2, 3, 4, 6][rng.random_range(0..7)];
+        let passes = [1, 1, 1, 2, 2, 3, 4][rng.random_range(0..7)];
         for _ in 0..passes {
             *image = blurred(image, size);
         }
     }
-    let gamma = 2_f32.powf(rng.random_range(-0.7..0.7));
-    let gain = rng.random_range(0.6..1.3);
-    let offset = rng.random_range(-0.1..0.1);
-    let shaded = rng.random_bool(0.3);
+    let gamma = 2_f32.powf(rng.random_range(-0.4..0.4));
+    let gain = rng.random_range(0.75..1.2);
+    let offset = rng.random_range(-0.05..0.05);
+    let shaded = rng.random_bool(0.15);
     let slope = [0; 2].map(|_| if shaded { rng.random_range(-0.25..0.25_f32) } else { 0.0 });
     for (y, row) in image.chunks_exact_mut(size).enumerate() {
         let down = 1.0 + slope[1] * (y as f32 / size as f32 - 0.5);
@@ -182,7 +182,7 @@ fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
             *value = (powered * gain + offset) * shading;
         }
     }
-    if rng.random_bool(0.5) {
+    if rng.random_bool(0.25) {
         add_noise(image, size, rng);
     }
 }
@@ -190,7 +190,7 @@ fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
 /// Read noise, or shot noise that grows with the signal; sometimes smoothed, as it is in frames
 /// that were enlarged.
 fn add_noise(image: &mut [f32], size: usize, rng: &mut impl Rng) {
-    let deviation = rng.random_range(0.0..0.08_f32);
+    let deviation = rng.random_range(0.0..0.04_f32);
     let is_shot = rng.random_bool(0.4);
     let normal = Normal::new(0.0, deviation).expect("a standard deviation of at least 0");
     let mut noise: Vec<f32> = (0..image.len()).map(|_| normal.sample(rng)).collect();
