@@ -51,12 +51,15 @@ def draw(chance: np.random.Generator) -> np.ndarray:
         depth = ndimage.distance_transform_edt(inside)
         beyond = ndimage.distance_transform_edt(~inside)
         if flat:
-            grain = ndimage.gaussian_filter(chance.normal(size=inside.shape), 1.2) * 3
-            body = -1_500 - 4_500 * np.exp(-depth / 2.5) + 2_600 * grain
-            grey += np.where(inside, body, 11_000 * np.exp(-beyond / 3))
+            coarse = ndimage.gaussian_filter(chance.normal(size=inside.shape), 4) * 4 * 2.5
+            fine = ndimage.gaussian_filter(chance.normal(size=inside.shape), 1) * 3
+            body = 1_500 * coarse + 4_500 * fine - 9_000 * np.exp(-(((depth - 2) / 2) ** 2))
+            # Vacuoles and nucleoli.
+            body -= 14_000 * (ndimage.gaussian_filter(chance.normal(size=inside.shape), 2) > 0.2)
+            grey += np.where(inside, body, 17_000 * np.exp(-(((beyond - 1.5) / 2.5) ** 2)))
         else:
             ring = np.exp(-(((depth - 3) / 3) ** 2))
-            grey += np.where(inside, 34_000 * ring - 16_000 * (depth > 8), 9_000 * np.exp(-beyond / 3))
+            grey += np.where(inside, 34_000 * ring - 25_000 * (depth > 8), 15_000 * np.exp(-beyond / 3))
     grey += chance.normal(scale=350, size=grey.shape)
     return ndimage.gaussian_filter(np.clip(grey, 0, WHITE), 0.7).astype(np.uint16)
 

@@ -27,12 +27,19 @@ pub const FORMAT: u32 = 1;
 /// Name of the manifest in its folder.
 pub const MANIFEST: &str = "model.toml";
 
-/// The base model, in the binary so that a box with nothing but the program can segment.
-const BUILT_IN: [(&str, &str, &[u8]); 1] = [(
-    "nuclei",
-    include_str!("../../models/nuclei/model.toml"),
-    include_bytes!("../../models/nuclei/model.onnx"),
-)];
+/// The base models, in the binary so that a box with nothing but the program can segment.
+const BUILT_IN: [(&str, &str, &[u8]); 2] = [
+    (
+        "nuclei",
+        include_str!("../../models/nuclei/model.toml"),
+        include_bytes!("../../models/nuclei/model.onnx"),
+    ),
+    (
+        "phase",
+        include_str!("../../models/phase/model.toml"),
+        include_bytes!("../../models/phase/model.onnx"),
+    ),
+];
 
 /// `model.toml`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -299,10 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn the_built_in_model_has_the_hash_it_states() {
-        let package = ModelPackage::find("nuclei").unwrap();
-        assert_eq!(package.manifest().name, "nuclei");
-        assert!(package.folder().is_none());
+    fn the_built_in_models_have_the_hashes_they_state() {
+        for (name, ..) in BUILT_IN {
+            let package = ModelPackage::find(name).unwrap();
+            assert_eq!(package.manifest().name, name);
+            assert!(package.folder().is_none());
+        }
     }
 
     #[test]
@@ -328,7 +337,10 @@ mod tests {
     #[test]
     fn an_unknown_model_is_answered_with_the_known_ones() {
         let error = ModelPackage::find("nuclie").unwrap_err().to_string();
-        assert!(error.contains("`nuclie`") && error.contains("built-in models: nuclei"), "{error}");
+        assert!(
+            error.contains("`nuclie`") && error.contains("built-in models: nuclei, phase"),
+            "{error}"
+        );
     }
 
     #[test]
