@@ -82,11 +82,8 @@ pub(super) fn run(
     }
     let tiles = if looks.last.whole == Some(scale) {
         looks.last.tiles
-    } else if scale == Scale::NATIVE {
-        network.run_where(native, &signal, looks.maps)?
     } else {
-        let plane = native.at(scale);
-        network.run_where(&plane, &network.signal(&plane), looks.maps)?
+        network.run_where(&native.at(scale), &signal.at(scale), looks.maps)?
     };
     Ok((scale, tiles))
 }

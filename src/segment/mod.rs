@@ -315,8 +315,8 @@ impl Segmenter {
         plane.fill(frame, grey);
         let (scale, tiles) = pool.install(|| match known {
             Some(scale) => {
-                let plane = plane.at(scale);
-                Ok((scale, network.run_where(&plane, &network.signal(&plane), maps)?))
+                let signal = network.signal(plane).at(scale);
+                Ok((scale, network.run_where(&plane.at(scale), &signal, maps)?))
             }
             None => estimate::run(network, plane, maps),
         })?;

@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::scale::Plane;
+use super::scale::{Plane, Scale};
 
 /// Edge of a cell, in pixels.
 const CELL: usize = 16;
@@ -54,6 +54,8 @@ pub(super) struct Signal {
     columns: usize,
     /// By row.
     cells: Vec<bool>,
+    /// At which it is asked for.
+    scale: Scale,
 }
 
 impl Signal {
@@ -77,13 +79,26 @@ impl Signal {
                 cells.push(is_bright || [&whole, &halves, &quarters].into_iter().any(rises));
             }
         }
-        Self { columns: whole.columns, cells }
+        Self { columns: whole.columns, cells, scale: Scale::NATIVE }
+    }
+
+    /// The pixels of the plane itself that make those of `range` at another scale.
+    fn native(&self, range: Range<usize>) -> Range<usize> {
+        if self.scale == Scale::NATIVE {
+            return range;
+        }
+        let factor = self.scale.factor();
+        let first = (range.start as f32 / factor) as usize;
+        let end = (range.end as f32 / factor).ceil() as usize;
+        // Interpolation takes a neighbour along.
+        first.saturating_sub(1)..end + 1
     }
 
     /// Signal in every cell of `plane`, without looking.
     pub(super) fn everywhere(plane: &Plane) -> Self {
         let columns = plane.width.div_ceil(CELL);
-        Self { columns, cells: vec![true; columns * plane.height.div_ceil(CELL)] }
+        let cells = vec![true; columns * plane.height.div_ceil(CELL)];
+        Self { columns, cells, scale: Scale::NATIVE }
     }
 
     /// Whether there is any.
@@ -91,9 +106,16 @@ impl Signal {
         self.cells.contains(&true)
     }
 
+    /// The same for whoever asks in pixels of the plane at `scale`. Looked for there, enlarged noise
+    /// would not look like noise.
+    pub(super) fn at(self, scale: Scale) -> Self {
+        Self { scale, ..self }
+    }
+
     /// Whether there is any in a cell of which a pixel lies in `rows` and `columns`, which may
     /// go beyond the plane.
     pub(super) fn within(&self, rows: Range<usize>, columns: Range<usize>) -> bool {
+        let (rows, columns) = (self.native(rows), self.native(columns));
         let last = columns.end.div_ceil(CELL).min(self.columns);
         self.cells
             .chunks_exact(self.columns)
@@ -330,6 +352,18 @@ mod tests {
         let signal = Signal::of(&plane);
         assert!((0..512).all(|y| signal.within(y..y + 1, 480..512)));
         assert!(!signal.within(600..1024, 0..1024));
+    }
+
+    #[test]
+    fn what_is_asked_at_another_scale_is_where_it_is_at_the_frames_own() {
+        let mut plane = noise(320, 320, 0.05);
+        raise(&mut plane, 160, 40, 10, 0.5);
+        for scale in [Scale::for_diameter(10.0, 20.0), Scale::for_diameter(80.0, 20.0)] {
+            let signal = Signal::of(&plane).at(scale);
+            let there = |at: f32| (at * scale.factor()) as usize;
+            assert!(signal.within(there(160.0)..there(170.0), there(40.0)..there(50.0)));
+            assert!(!signal.within(there(200.0)..there(320.0), there(80.0)..there(320.0)));
+        }
     }
 
     #[test]

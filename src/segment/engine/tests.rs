@@ -165,13 +165,15 @@ fn two_levels(channels: usize, wide: usize, noise: &mut Noise) -> Graph {
 
 /// Whatever size a tile has, and with the weights that are shipped.
 #[test]
-fn the_shipped_network_gives_maps_within_1e_5_of_its_definition() {
-    let onnx = concat!(env!("CARGO_MANIFEST_DIR"), "/models/nuclei/model.onnx");
-    let graph = read_onnx(&std::fs::read(onnx).unwrap()).unwrap();
-    let noise = &mut Noise(6);
-    for (height, width) in [(64, 64), (48, 80)] {
-        let error = error(&graph, height, width, noise);
-        assert!(error < 1e-5, "off by {error} for {height} × {width}");
+fn the_shipped_networks_give_maps_within_2e_5_of_their_definition() {
+    for model in ["nuclei", "phase"] {
+        let onnx = format!("{}/models/{model}/model.onnx", env!("CARGO_MANIFEST_DIR"));
+        let graph = read_onnx(&std::fs::read(onnx).unwrap()).unwrap();
+        let noise = &mut Noise(6);
+        for (height, width) in [(64, 64), (48, 80)] {
+            let error = error(&graph, height, width, noise);
+            assert!(error < 2e-5, "{model} is off by {error} for {height} × {width}");
+        }
     }
 }
 
