@@ -60,9 +60,12 @@ fn read(path: &Path) -> Arc<Frame> {
 #[test]
 fn no_label_of_a_real_frame_changes_when_empty_tiles_are_left_out() {
     let Some(data) = data_dir() else { return };
-    for (model, split) in
-        [("nuclei", "val"), ("nuclei", "test"), ("phase", "phase-val"), ("phase", "phase-test")]
-    {
+    for (model, split, fewest) in [
+        ("nuclei", "val", 50),
+        ("nuclei", "test", 50),
+        ("phase", "phase-val", 5),
+        ("phase", "phase-test", 5),
+    ] {
         let mut both = Both::new(model, None);
         let mut sum = Tiles::default();
         for path in imagefile::list_images(&[data.join(split).join("images")]).unwrap() {
@@ -71,7 +74,7 @@ fn no_label_of_a_real_frame_changes_when_empty_tiles_are_left_out() {
             sum.skipped += tiles.skipped;
         }
         eprintln!("{split}: {sum:?}");
-        assert!(sum.all >= 5, "{split} has too few images: {sum:?}");
+        assert!(sum.all >= fewest, "{split} has too few images: {sum:?}");
     }
 }
 
