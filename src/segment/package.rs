@@ -27,19 +27,34 @@ pub const FORMAT: u32 = 1;
 /// Name of the manifest in its folder.
 pub const MANIFEST: &str = "model.toml";
 
-/// The base models, in the binary so that a box with nothing but the program can segment.
-const BUILT_IN: [(&str, &str, &[u8]); 2] = [
-    (
-        "nuclei",
-        include_str!("../../models/nuclei/model.toml"),
-        include_bytes!("../../models/nuclei/model.onnx"),
-    ),
-    (
-        "phase",
-        include_str!("../../models/phase/model.toml"),
-        include_bytes!("../../models/phase/model.onnx"),
-    ),
-];
+/// A base model, in the binary so that a box with nothing but the program can segment.
+pub(super) struct BuiltIn {
+    pub(super) name: &'static str,
+    manifest: &'static str,
+    network: &'static [u8],
+    pub(super) golden_frame: &'static [u8],
+    pub(super) golden_labels: &'static [u8],
+}
+
+/// The package in the folder of that name.
+macro_rules! built_in {
+    ($name:literal) => {
+        BuiltIn {
+            name: $name,
+            manifest: include_str!(concat!("../../models/", $name, "/model.toml")),
+            network: include_bytes!(concat!("../../models/", $name, "/model.onnx")),
+            golden_frame: include_bytes!(concat!("../../models/", $name, "/golden.png")),
+            golden_labels: include_bytes!(concat!("../../models/", $name, "/golden-labels.png")),
+        }
+    };
+}
+
+pub(super) static BUILT_IN: [BuiltIn; 2] = [built_in!("nuclei"), built_in!("phase")];
+
+/// The base model of that name.
+pub(super) fn built_in(name: &str) -> Option<&'static BuiltIn> {
+    BUILT_IN.iter().find(|model| model.name == name)
+}
 
 /// `model.toml`.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -186,14 +201,10 @@ impl ModelPackage {
         if path.is_file() {
             return Self::load(path.parent().unwrap_or(Path::new(".")));
         }
-        BUILT_IN
-            .iter()
-            .find(|(name, ..)| *name == name_or_path)
-            .map(|(name, manifest, network)| {
-                let path = PathBuf::from(format!("<built-in model {name}>"));
-                Self::verified(parse(manifest, &path)?, Cow::Borrowed(*network), &path, None)
-            })
-            .unwrap_or_else(|| Err(PackageError::NotFound(name_or_path.to_owned())))
+        let model = built_in(name_or_path)
+            .ok_or_else(|| PackageError::NotFound(name_or_path.to_owned()))?;
+        let path = PathBuf::from(format!("<built-in model {}>", model.name));
+        Self::verified(parse(model.manifest, &path)?, Cow::Borrowed(model.network), &path, None)
     }
 
     /// Reads the package in `folder`.
@@ -272,7 +283,7 @@ impl ModelPackage {
 
 /// Names of the models in the binary, comma-separated.
 pub fn built_in_names() -> String {
-    BUILT_IN.map(|(name, ..)| name).join(", ")
+    BUILT_IN.each_ref().map(|model| model.name).join(", ")
 }
 
 fn parse(text: &str, path: &Path) -> Result<Manifest, PackageError> {
@@ -299,7 +310,7 @@ mod tests {
 
     fn copy_of_nuclei() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let (_, manifest, network) = BUILT_IN[0];
+        let BuiltIn { manifest, network, .. } = BUILT_IN[0];
         fs::write(folder.path().join(MANIFEST), manifest).unwrap();
         fs::write(folder.path().join("model.onnx"), network).unwrap();
         folder
@@ -307,9 +318,9 @@ mod tests {
 
     #[test]
     fn the_built_in_models_have_the_hashes_they_state() {
-        for (name, ..) in BUILT_IN {
+        for BuiltIn { name, .. } in &BUILT_IN {
             let package = ModelPackage::find(name).unwrap();
-            assert_eq!(package.manifest().name, name);
+            assert_eq!(package.manifest().name, *name);
             assert!(package.folder().is_none());
         }
     }

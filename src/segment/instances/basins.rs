@@ -27,8 +27,8 @@ pub(super) struct Basins {
     saddles: Vec<Saddle>,
     /// Which saddle comes when.
     order: Vec<u32>,
-    /// Whether the network is sure of a pixel of each basin that is too low.
-    sure: Vec<bool>,
+    /// Whether each basin is high enough for an object, or the network sure enough of it.
+    stands: Vec<bool>,
     /// Label of each basin.
     labels: Vec<u32>,
 }
@@ -62,7 +62,7 @@ impl Basins {
         self.start();
         self.meet(heights, merge);
         self.merge(merge);
-        self.be_sure(probabilities, parameters);
+        self.judge(probabilities, parameters);
         let count = self.number(parameters);
         self.write(labels, objects);
         count
@@ -156,32 +156,25 @@ impl Basins {
         }
     }
 
-    /// Whether a basin and those that were merged into it stay objects, by height and area.
-    fn is_kept(&self, root: usize, parameters: &Postprocessing) -> bool {
+    /// Finds the basins that stand: by their height, or, since smoothing takes most from the
+    /// smallest, by one pixel that the network is sure of.
+    fn judge(&mut self, probabilities: &[f32], parameters: &Postprocessing) {
         let seed_level = (parameters.seed_threshold * LEVELS) as u16;
-        (self.peaks[root].level >= seed_level || self.sure[root])
-            && self.areas[root] >= parameters.min_area
-    }
-
-    /// Looks for pixels that the network is sure of in objects that are too low: smoothing takes
-    /// most from the smallest.
-    fn be_sure(&mut self, probabilities: &[f32], parameters: &Postprocessing) {
-        self.sure.clear();
-        self.sure.resize(self.peaks.len(), false);
+        self.stands.clear();
+        self.stands.extend(self.peaks.iter().map(|peak| peak.level >= seed_level));
         if parameters.sure_threshold >= 1.0 {
             return;
         }
-        let seed_level = (parameters.seed_threshold * LEVELS) as u16;
         for run in self.runs.rows().flatten() {
             let root = root(&mut self.parents, run.label) as usize;
-            if self.peaks[root].level < seed_level && !self.sure[root] {
+            if !self.stands[root] {
                 let mut pixels = probabilities[run.pixels()].iter();
-                self.sure[root] = pixels.any(|&value| value > parameters.sure_threshold);
+                self.stands[root] = pixels.any(|&value| value > parameters.sure_threshold);
             }
         }
     }
 
-    /// Gives each basin its label; objects that are not kept become background.
+    /// Gives each basin its label; objects that do not stand or are too small become background.
     fn number(&mut self, parameters: &Postprocessing) -> u32 {
         let mut count = 0;
         self.labels.clear();
@@ -189,7 +182,8 @@ impl Basins {
         // An object's first pixel is that of the first of its basins.
         for basin in 1..self.peaks.len() {
             let root = root(&mut self.parents, basin as u32) as usize;
-            if self.labels[root] == 0 && self.is_kept(root, parameters) {
+            let is_kept = self.stands[root] && self.areas[root] >= parameters.min_area;
+            if self.labels[root] == 0 && is_kept {
                 count += 1;
                 self.labels[root] = count;
             }
