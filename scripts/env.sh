@@ -53,3 +53,6 @@ timed() {
     say "── $name: $((SECONDS - start)) s"
     return "$code"
 }
+
+# A free TCP port of this machine.
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
