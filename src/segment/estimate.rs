@@ -1,8 +1,8 @@
 //! How large the objects of an unknown frame are, by the network's own size map.
 //!
 //! The network looks at one window of the frame, at the frame's own scale first. It knows sizes
-//! within a few octaves of the model's; where it sees objects of another octave it looks again
-//! at that scale, so that sizes far from the model's are found step by step. Nothing is carried
+//! within a few octaves of the model's; where another scale would be nearer it looks again at
+//! that one, so that sizes far from the model's are found step by step. Nothing is carried
 //! from frame to frame: the same frame always has the same scale.
 
 use std::borrow::Cow;

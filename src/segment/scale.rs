@@ -1,9 +1,10 @@
 //! From a frame's own scale to the model's, and back.
 //!
 //! A model knows objects of about one diameter, and instruments have other magnifications. Frames
-//! are enlarged or reduced by powers of two only: then no pixel has to be invented from odd
-//! fractions, objects come out 0.7 to 1.4 times as large as the model's own (which it has been
-//! trained for), and a slightly different estimate gives the same result.
+//! are enlarged by two or reduced by a whole number, a power of two or three times one: then no
+//! pixel has to be invented from odd fractions, objects come out 0.7 to 1.4 times as large as the
+//! model's own (which it has been trained for), and a slightly different estimate gives the same
+//! result.
 
 use std::borrow::Cow;
 
@@ -12,19 +13,36 @@ use crate::domain::label_image::LabelImage;
 
 use super::normalise::Span;
 
-/// A power of two by which a frame is enlarged (positive) or reduced (negative).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Scale(i8);
+/// By how much a frame is enlarged or reduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scale {
+    /// An edge gets this many times as long,
+    times: usize,
+    /// and then this many times shorter. One of both is 1.
+    over: usize,
+}
 
 impl Scale {
     /// The frame as it is.
-    pub const NATIVE: Self = Self(0);
+    pub const NATIVE: Self = Self::reduced_by(1);
 
-    /// Objects of 3 pixels can be enlarged, not recognised.
-    const LARGEST: i8 = 1;
+    /// All there are. Objects of 3 pixels could be enlarged more, not recognised; at the other end
+    /// objects are 16 times as large as the model's.
+    const STEPS: [Self; 9] = [
+        Self { times: 2, over: 1 },
+        Self::NATIVE,
+        Self::reduced_by(2),
+        Self::reduced_by(3),
+        Self::reduced_by(4),
+        Self::reduced_by(6),
+        Self::reduced_by(8),
+        Self::reduced_by(12),
+        Self::reduced_by(16),
+    ];
 
-    /// Objects 16 times as large as the model's.
-    const SMALLEST: i8 = -4;
+    const fn reduced_by(over: usize) -> Self {
+        Self { times: 1, over }
+    }
 
     /// The scale at which objects of `diameter` pixels are nearest to the model's `own`.
     pub fn for_diameter(diameter: f32, own: f32) -> Self {
@@ -35,18 +53,19 @@ impl Scale {
     /// The scale at which objects that are `octaves` doublings too large here are nearest to
     /// the model's.
     pub(super) fn smaller_by(self, octaves: f32) -> Self {
-        let octaves = f32::from(self.0) - octaves.round();
-        Self(octaves.clamp(f32::from(Self::SMALLEST), f32::from(Self::LARGEST)) as i8)
+        let wanted = self.factor().log2() - octaves;
+        let off = |step: &Self| (step.factor().log2() - wanted).abs();
+        Self::STEPS.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(Self::NATIVE)
     }
 
     /// How many times as long an edge gets.
     pub fn factor(self) -> f32 {
-        f32::from(self.0).exp2()
+        self.times as f32 / self.over as f32
     }
 
     /// Pixels along an edge of `length` pixels.
     pub fn length(self, length: usize) -> usize {
-        if self.0 >= 0 { length << self.0 } else { length.div_ceil(1 << -self.0) }
+        (self.times * length).div_ceil(self.over)
     }
 }
 
@@ -81,26 +100,39 @@ impl Plane {
     /// every pixel counts as much as any other.
     pub fn at(&self, scale: Scale) -> Cow<'_, Self> {
         let mut plane = Cow::Borrowed(self);
-        for _ in scale.0..0 {
-            plane = Cow::Owned(plane.halved());
-        }
-        for _ in 0..scale.0 {
+        if scale.times == 2 {
             plane = Cow::Owned(plane.doubled());
+        }
+        let mut over = scale.over;
+        while over.is_multiple_of(3) {
+            plane = Cow::Owned(plane.reduced::<3>());
+            over /= 3;
+        }
+        while over.is_multiple_of(2) {
+            plane = Cow::Owned(plane.reduced::<2>());
+            over /= 2;
         }
         plane
     }
 
-    /// Means of 2×2 pixels; of what is there at an odd edge.
-    fn halved(&self) -> Self {
-        let (width, height) = (self.width.div_ceil(2), self.height.div_ceil(2));
-        let mut values = Vec::with_capacity(width * height);
-        for y in 0..height {
-            let upper = self.row(2 * y);
-            let lower = self.row((2 * y + 1).min(self.height - 1));
-            values.extend(upper.chunks(2).zip(lower.chunks(2)).map(|(upper, lower)| {
-                let (first, last) = (0, upper.len() - 1);
-                (upper[first] + upper[last] + lower[first] + lower[last]) * 0.25
-            }));
+    /// Means of `N × N` pixels; of what is there at an edge that is no multiple.
+    fn reduced<const N: usize>(&self) -> Self {
+        let (width, height) = (self.width.div_ceil(N), self.height.div_ceil(N));
+        let mut values = vec![0.0; width * height];
+        for (y, sums) in values.chunks_exact_mut(width).enumerate() {
+            let rows = N * y..(N * y + N).min(self.height);
+            let count = rows.len();
+            for row in rows {
+                let (whole, rest) = self.row(row).as_chunks::<N>();
+                for (sum, pixels) in sums.iter_mut().zip(whole) {
+                    *sum += pixels.iter().sum::<f32>();
+                }
+                if let Some(last) = sums.last_mut().filter(|_| !rest.is_empty()) {
+                    *last += rest.iter().sum::<f32>() * (N as f32 / rest.len() as f32);
+                }
+            }
+            let share = 1.0 / (N * count) as f32;
+            sums.iter_mut().for_each(|sum| *sum *= share);
         }
         Self { width, height, values }
     }
@@ -168,7 +200,8 @@ pub fn to_frame(labels: &LabelImage, scale: Scale, width: u32, height: u32) -> L
     LabelImage::new(width, height, out).expect("one label for each pixel").relabelled()
 }
 
-/// Two neighbours along one axis, and how much each counts, in parts of 32.
+/// Two neighbours along one axis, and how much each counts, in parts that sum to the same for
+/// every pixel.
 #[derive(Clone, Copy)]
 struct Tap {
     at: [usize; 2],
@@ -178,20 +211,16 @@ struct Tap {
 /// For each of `length` pixels of the frame, what lies under it at `scale`.
 fn taps(length: usize, scale: Scale) -> Vec<Tap> {
     let last = scale.length(length) - 1;
-    (0..length)
+    let [times, over] = [scale.times, scale.over].map(|number| number as i64);
+    (0..length as i64)
         .map(|pixel| {
-            if scale.0 > 0 {
-                // The middle two of the pixels it became.
-                let middle = (pixel << scale.0) + (1 << (scale.0 - 1));
-                return Tap { at: [middle - 1, middle], share: [16, 16] };
-            }
-            // Centre in units of 1/32 of a pixel there: (pixel + ½) / 2^n − ½.
-            let unit = 32_i64 >> -scale.0;
-            let centre = (2 * pixel as i64 + 1) * unit / 2 - 16;
-            let left = centre.div_euclid(32);
-            let right_share = centre.rem_euclid(32) as u32;
+            // Centre there: (pixel + ½) · times / over − ½, in parts of 1 / (2 · over).
+            let centre = (2 * pixel + 1) * times - over;
+            let left = centre.div_euclid(2 * over);
+            let right_share = centre.rem_euclid(2 * over) as u32;
             let at = |index: i64| usize::try_from(index).unwrap_or(0).min(last);
-            Tap { at: [at(left), at(left + 1)], share: [32 - right_share, right_share] }
+            let left_share = 2 * over as u32 - right_share;
+            Tap { at: [at(left), at(left + 1)], share: [left_share, right_share] }
         })
         .collect()
 }
@@ -216,8 +245,13 @@ mod tests {
             let scaled = diameter * Scale::for_diameter(diameter, 20.0).factor();
             assert!((14.1..28.3).contains(&scaled) || diameter < 7.1, "{diameter}: {scaled}");
         }
+        for (diameter, over) in [(10.0, 0), (21.0, 1), (44.0, 2), (60.0, 3), (75.0, 4), (121.0, 6)]
+        {
+            let wanted = if over == 0 { Scale::STEPS[0] } else { Scale::reduced_by(over) };
+            assert_eq!(Scale::for_diameter(diameter, 20.0), wanted, "{diameter}");
+        }
         assert_eq!(Scale::for_diameter(0.0, 20.0), Scale::NATIVE);
-        assert_eq!(Scale::for_diameter(3.0, 20.0), Scale(1));
+        assert_eq!(Scale::for_diameter(3.0, 20.0), Scale::STEPS[0]);
         assert_eq!(Scale::for_diameter(f32::NAN, 20.0), Scale::NATIVE);
     }
 
@@ -227,8 +261,20 @@ mod tests {
 
     #[test]
     fn reducing_averages_and_an_odd_edge_averages_what_is_there() {
-        let reduced = plane(3, &[1.0, 3.0, 5.0, 5.0, 7.0, 9.0, 0.0, 2.0, 4.0]).halved();
+        let reduced = plane(3, &[1.0, 3.0, 5.0, 5.0, 7.0, 9.0, 0.0, 2.0, 4.0]).reduced::<2>();
         assert_eq!(reduced, plane(2, &[4.0, 7.0, 1.0, 4.0]));
+        let reduced = plane(4, &[1.0, 2.0, 6.0, 1.0, 3.0, 5.0, 4.0, 0.0]).reduced::<3>();
+        assert_eq!(reduced, plane(2, &[3.5, 0.5]));
+    }
+
+    #[test]
+    fn a_plane_is_reduced_to_the_length_of_its_scale() {
+        for scale in Scale::STEPS {
+            let plane = Plane { width: 53, height: 31, values: vec![0.25; 53 * 31] };
+            let plane = plane.at(scale);
+            assert_eq!((plane.width, plane.height), (scale.length(53), scale.length(31)));
+            assert!(plane.values.iter().all(|&value| (value - 0.25).abs() < 1e-6), "{scale:?}");
+        }
     }
 
     #[test]
@@ -243,17 +289,17 @@ mod tests {
             values in proptest::collection::vec(0.0_f32..1.0, 12)
         ) {
             let before = plane(4, &values);
-            let after = before.doubled().halved();
+            let after = before.doubled().reduced::<2>();
             prop_assert_eq!((after.width, after.height), (4, 3));
             let mean = |plane: &Plane| plane.values.iter().sum::<f32>() / 12.0;
             prop_assert!((mean(&before) - mean(&after)).abs() < 0.1);
         }
 
         #[test]
-        fn squares_keep_their_size_over_any_scale(octaves in -3_i8..=1, edge in 2_usize..5) {
-            // Squares of `edge` pixels at the scale, one apart, on a frame of 64².
-            let scale = Scale(octaves);
-            let length = scale.length(64);
+        fn squares_keep_their_size_over_any_scale(step in 0_usize..7, edge in 2_usize..5) {
+            // Squares of `edge` pixels at the scale, as far apart, on a frame of 72².
+            let scale = Scale::STEPS[step];
+            let length = scale.length(72);
             let index = |at: usize| (at / (2 * edge), at % (2 * edge) < edge);
             let labels = (0..length * length)
                 .map(|at| {
@@ -262,7 +308,7 @@ mod tests {
                 })
                 .collect();
             let found = LabelImage::new(length as u32, length as u32, labels).unwrap().relabelled();
-            let back = to_frame(&found, scale, 64, 64);
+            let back = to_frame(&found, scale, 72, 72);
             prop_assert_eq!(back.count(), found.count());
             prop_assert!(back.is_contiguous());
             let share = |image: &LabelImage| {
@@ -283,9 +329,11 @@ mod tests {
     #[test]
     fn a_reduced_frames_label_covers_the_pixels_it_was_made_of() {
         let found = LabelImage::new(2, 1, vec![1, 2]).unwrap();
-        let back = to_frame(&found, Scale(-2), 8, 4);
+        let back = to_frame(&found, Scale::reduced_by(4), 8, 4);
         let row = [1, 1, 1, 1, 2, 2, 2, 2];
         assert_eq!(back.labels(), row.repeat(4));
+        let back = to_frame(&found, Scale::reduced_by(3), 6, 3);
+        assert_eq!(back.labels(), [1, 1, 1, 2, 2, 2].repeat(3));
     }
 
     #[test]
