@@ -47,7 +47,7 @@ fn images_and_labels_become_a_package_that_segments() {
         .arg(&data)
         .arg("--out")
         .arg(&package)
-        .args(["--steps", "60", "--batch", "2", "--crop", "64"])
+        .args(["--steps", "60", "--batch", "2", "--crop", "64", "--widths", "16,32,32,48"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -60,6 +60,7 @@ fn images_and_labels_become_a_package_that_segments() {
         toml::from_str(&std::fs::read_to_string(package.join("model.toml")).unwrap()).unwrap();
     assert_eq!(manifest["training"]["images"].as_integer(), Some(9), "two of eleven are held out");
     assert_eq!(manifest["training"]["objects"].as_integer(), Some(27));
+    assert_eq!(manifest["training"]["recipe"]["widths"].to_string(), "[16, 32, 32, 48]");
 
     let out = folder.path().join("out");
     let output = reticle()

@@ -14,7 +14,7 @@ use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::{self, Limits};
 use crate::learn::evaluate::Comparison;
-use crate::learn::net::GRANULE;
+use crate::learn::net::{GRANULE, Widths};
 use crate::learn::train::Recipe;
 use crate::learn::{card, dataset, export, tune};
 use crate::segment::golden;
@@ -83,6 +83,10 @@ pub struct Args {
     /// --start]
     #[arg(long, value_name = "UM")]
     pixel_size_um: Option<f64>,
+    /// Channels at 1/2, 1/4, 1/8 and 1/16 of the frame's resolution, multiples of 16: more see
+    /// more and take longer [default: those of --start, else 16,32,64,96]
+    #[arg(long, value_name = "N,N,N,N", conflicts_with = "start")]
+    widths: Option<Widths>,
     /// Threads that train; the result is the same with any number [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<std::num::NonZeroUsize>,
@@ -207,7 +211,7 @@ fn recipe(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Recipe> {
     }
     let widths = match start {
         Some(package) => export::load_weights(package.network())?.widths,
-        None => defaults.widths,
+        None => args.widths.unwrap_or(defaults.widths),
     };
     Ok(Recipe {
         steps: args.steps,
