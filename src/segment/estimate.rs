@@ -23,6 +23,10 @@ const LOOKS: usize = 3;
 /// away. On the held-out images, as they are and enlarged, all mistakes had less than this.
 const LOOKS_SMALL: f32 = -0.25;
 
+/// So are those of which the network is sure of less than this share of their pixels: from too
+/// near, blobs within objects may look as large as the model's, but not as clear.
+const UNSURE: f32 = 0.5;
+
 /// Cells along the window's edge when it is placed.
 const CELLS: usize = 8;
 
@@ -62,10 +66,10 @@ pub(super) fn run(
         let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
             let Some(mut seen) = looks.at(scale)? else { break };
-            // Spots within objects much too large look like small objects. From further away
-            // small objects look smaller still, or flow together; spots do not, and the objects
-            // appear.
-            while seen.octaves < LOOKS_SMALL {
+            // Spots within objects much too large look like small or unclear objects. From further
+            // away small objects look smaller still, or flow together; spots do not, and the
+            // objects appear.
+            while seen.octaves < LOOKS_SMALL || seen.sure < UNSURE {
                 let away = scale.smaller_by(1.0);
                 let Some(there) = looks.clearer_at(away, seen)? else { break };
                 (scale, seen) = (away, there);
