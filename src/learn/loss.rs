@@ -2,10 +2,12 @@
 //!
 //! | map        | loss                                                                        |
 //! |------------|-----------------------------------------------------------------------------|
-//! | foreground | cross-entropy, [`CONTACT_WEIGHT`] times where objects touch, and [`DICE_WEIGHT`] × Dice |
+//! | foreground | cross-entropy, and [`DICE_WEIGHT`] × Dice                                   |
 //! | distance   | cross-entropy with the soft target                                          |
 //! | contact    | cross-entropy                                                               |
 //! | size       | [`SIZE_WEIGHT`] × cross-entropy with the soft target, on object pixels only |
+//!
+//! Where objects touch, the first three count [`CONTACT_WEIGHTS`] times.
 //!
 //! Each is a mean over the pixels that count, each with its own weight. Dice
 //! (1 − 2·overlap over both sums) does not care how much background there is.
@@ -15,8 +17,9 @@ use rayon::prelude::*;
 
 use super::planes::{Block, LANES, Planes};
 
-/// Foreground next to another object is what decides whether two stay apart.
-pub const CONTACT_WEIGHT: f32 = 4.0;
+/// What a pixel next to another object counts in foreground, distance and contact: it decides whether
+/// two stay apart, and merged objects are half of all that is missed.
+pub const CONTACT_WEIGHTS: [f32; 3] = [4.0, 3.0, 2.0];
 
 /// Share of the Dice loss.
 pub const DICE_WEIGHT: f32 = 0.5;
@@ -128,12 +131,14 @@ fn lane_weights(weights: &[f32; 4], wanted: &Block) -> [f32; LANES] {
     lanes
 }
 
-/// What the foreground's cross-entropy is multiplied by next to another object; 1 in other maps.
+/// What the cross-entropies are multiplied by: [`CONTACT_WEIGHTS`] next to another object, else 1.
 #[inline(always)]
 fn contact_weights(wanted: &Block) -> [f32; LANES] {
     let mut lanes = [1.0; LANES];
-    for (lane, contact) in lanes[..4].iter_mut().zip(&wanted.0[8..12]) {
-        *lane += (CONTACT_WEIGHT - 1.0) * contact;
+    for (map, weight) in CONTACT_WEIGHTS.into_iter().enumerate() {
+        for (lane, contact) in lanes[4 * map..4 * map + 4].iter_mut().zip(&wanted.0[8..12]) {
+            *lane += (weight - 1.0) * contact;
+        }
     }
     lanes
 }
