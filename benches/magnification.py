@@ -2,7 +2,9 @@
 object size estimated by the program.
 
 Usage: python3 benches/magnification.py RETICLE [--split test] [--model nuclei]
-Wants Pillow and NumPy (`scripts/setup test` has them) and RETICLE_DATA. Prints a Markdown table.
+       python3 benches/magnification.py --into DIR --split val
+Wants Pillow and NumPy (`scripts/setup test` has them) and RETICLE_DATA. Prints a Markdown table, or
+with --into writes the images themselves, where `make model` chooses the post-processing of nuclei.
 Images are enlarged with a cubic filter and reduced with an area filter; labels by nearest neighbour.
 """
 
@@ -17,6 +19,9 @@ import numpy as np
 from PIL import Image
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 0.7)
+
+# Those at which post-processing is chosen: twice adds nothing to half as much again and three times.
+CHOOSING = (1.0, 1.5, 3.0, 0.7)
 
 
 def resized(image: Image.Image, factor: float, label: bool) -> Image.Image:
@@ -38,14 +43,14 @@ def contiguous(labels: Image.Image) -> Image.Image:
 
 def scaled(source: Path, folder: Path, factor: float) -> None:
     for kind in ("images", "labels"):
-        (folder / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True, exist_ok=True)
         for path in sorted((source / kind).glob("*.png")):
             image = Image.open(path)
             if factor != 1:
                 image = resized(image, factor, kind == "labels")
                 if kind == "labels":
                     image = contiguous(image)
-            image.save(folder / kind / path.name)
+            image.save(folder / kind / f"x{factor}-{path.name}")
 
 
 def run(*command: str | Path) -> str:
@@ -57,13 +62,20 @@ def run(*command: str | Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("reticle", type=Path)
+    parser.add_argument("reticle", type=Path, nargs="?")
+    parser.add_argument("--into", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--model", default="nuclei")
     args = parser.parse_args()
     source = Path(os.environ.get("RETICLE_DATA", "../shared/data")) / args.split
     if not source.is_dir():
         sys.exit(f"RETICLE_DATA: there is no {source}")
+    if args.into:
+        for factor in CHOOSING:
+            scaled(source, args.into, factor)
+        return
+    if not args.reticle:
+        parser.error("which program? give the path of reticle")
     print("| edges times | AP 0.5 | AP 0.7 | AP 0.9 |")
     print("|---|---|---|---|")
     for factor in FACTORS:

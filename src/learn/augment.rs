@@ -43,6 +43,9 @@ const MOST: f32 = 4.0;
 /// only get larger.
 const AROUND: usize = 2;
 
+/// One crop in so many is noise and nothing else, as frames of empty wells are.
+const EMPTY: u32 = 24;
+
 /// One training example of `size × size`.
 pub struct Crop {
     /// Normalised intensities, about 0 to 1.
@@ -68,6 +71,9 @@ pub struct View {
 /// # Panics
 /// When `pairs` is empty.
 pub fn draw(pairs: &[Pair], view: View, rng: &mut impl Rng) -> Crop {
+    if rng.random_ratio(1, EMPTY) {
+        return empty(view.edge, rng);
+    }
     // By the square root of the area: large fields hold more objects, but the small
     // ones come from more experiments.
     let pair = pairs
@@ -85,6 +91,33 @@ pub fn draw(pairs: &[Pair], view: View, rng: &mut impl Rng) -> Crop {
     }
     change_intensities(&mut crop.image, view.edge, rng);
     crop
+}
+
+/// Noise without objects. An empty frame's grey values are stretched until their deviation is 0.1
+/// (`min_span_sigmas`), and the first percentile is 0; reduced or enlarged afterwards, it is less
+/// or smoother.
+fn empty(edge: usize, rng: &mut impl Rng) -> Crop {
+    let deviation = rng.random_range(0.03..0.12_f32);
+    let normal = Normal::new(0.0, deviation).expect("a standard deviation above 0");
+    let mut image: Vec<f32> = (0..edge * edge).map(|_| normal.sample(rng)).collect();
+    if rng.random_bool(0.4) {
+        image = blurred(&image, edge);
+        image.iter_mut().for_each(|value| *value *= 1.9);
+    }
+    let level = rng.random_range(1.5..2.5) * deviation;
+    image.iter_mut().for_each(|value| *value += level);
+    change_intensities(&mut image, edge, rng);
+    let nothing = || vec![0.0; edge * edge];
+    Crop {
+        image,
+        targets: Targets {
+            foreground: nothing(),
+            distance: nothing(),
+            contact: nothing(),
+            size: nothing(),
+        },
+        weights: vec![1.0; edge * edge],
+    }
 }
 
 /// Median object of the image; for one without objects that of another image, so that empty

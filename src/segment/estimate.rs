@@ -16,8 +16,8 @@ use super::size;
 /// Edge of the window, in pixels at the scale that is tried: some hundred objects.
 const WINDOW: usize = 256;
 
-/// Looks at most. The first is seldom more than one octave off.
-const LOOKS: usize = 3;
+/// Looks at most. The first is seldom more than one octave off, but where it is, it says too little.
+const LOOKS: usize = 5;
 
 /// Objects that look this much smaller than the model's, in octaves, are looked at from further
 /// away. On the held-out images, as they are and enlarged, all mistakes had less than this.
@@ -25,7 +25,14 @@ const LOOKS_SMALL: f32 = -0.25;
 
 /// So are those of which the network is sure of less than this share of their pixels: from too
 /// near, blobs within objects may look as large as the model's, but not as clear.
-const UNSURE: f32 = 0.5;
+const UNSURE: f32 = 0.7;
+
+/// Until here a frame is looked at from further away that shows signal but no objects.
+const FURTHEST_UNSEEN: f32 = 0.25;
+
+/// By how much they may look smaller from further away, in octaves. What is an object of its own
+/// gets smaller by a whole one.
+const NOT_SMALLER: f32 = 0.3;
 
 /// Cells along the window's edge when it is placed.
 const CELLS: usize = 8;
@@ -65,7 +72,15 @@ pub(super) fn run(
         // What was tried, and how many octaves from the model's size objects were there.
         let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
         for _ in 0..LOOKS {
-            let Some(mut seen) = looks.at(scale)? else { break };
+            let Some(mut seen) = looks.at(scale)? else {
+                // From too near an object may be too dull to be seen. Two steps further away
+                // what appears is an object; from even further any stain is.
+                if tried.is_empty() && scale.factor() > FURTHEST_UNSEEN {
+                    scale = scale.smaller_by(1.0);
+                    continue;
+                }
+                break;
+            };
             // Spots within objects much too large look like small or unclear objects. From further
             // away small objects look smaller still, or flow together; spots do not, and the
             // objects appear.
@@ -117,16 +132,17 @@ impl Looks<'_> {
         Ok(Objects::of(self.maps))
     }
 
-    /// The same where objects are larger and clearer than `before` at `scale`; elsewhere the look
-    /// before stays the last one.
+    /// The same where objects are clearer than `before` at `scale` and larger, or not much smaller if
+    /// they were unclear; elsewhere the look before stays the last one.
     fn clearer_at(
         &mut self,
         scale: Scale,
         before: Objects,
     ) -> Result<Option<Objects>, NetworkError> {
         let last = look(self.network, self.native, scale, &mut self.spare)?;
+        let slack = if before.sure < UNSURE { NOT_SMALLER } else { 0.0 };
         let clearer = Objects::of(&self.spare)
-            .filter(|there| there.octaves > before.octaves && there.sure > before.sure);
+            .filter(|there| there.octaves > before.octaves - slack && there.sure > before.sure);
         if clearer.is_some() {
             std::mem::swap(self.maps, &mut self.spare);
             self.last = last;
