@@ -14,8 +14,11 @@ from numba import njit
 from . import scale as scales
 
 WINDOW = 256
-LOOKS = 3
+LOOKS = 5
 LOOKS_SMALL = -0.25
+UNSURE = 0.7
+FURTHEST_UNSEEN = 0.25
+NOT_SMALLER = 0.3
 CELLS = 8
 SIGNAL = np.float32(0.3)
 FEWEST_PIXELS = 25
@@ -29,38 +32,48 @@ Run = Callable[[np.ndarray], np.ndarray]
 """A plane of normalised grey values → its maps, map × rows × columns."""
 
 
-def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[int, np.ndarray]:
+def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[scales.Scale, np.ndarray]:
     """The scale at which objects have about the model's own size, and the frame's maps there."""
-    last: tuple[int, np.ndarray] | None = None
+    last: tuple[scales.Scale, np.ndarray] | None = None
 
-    def look(scale: int, than: Objects | None = None) -> Objects | None:
+    def look(scale: scales.Scale, than: Objects | None = None) -> Objects | None:
         """The objects at `scale`; None where there are none.
 
-        With `than`, None as well where they are not larger and clearer; the look before stays last.
+        With `than`, None as well where they are not clearer and larger, or not much smaller than
+        unclear ones; the look before stays last.
         """
         nonlocal last
         plane = scales.at(native, scale)
         part = window(plane)
         maps = network(part)
         seen = objects(maps)
-        if than is not None and (
-            seen is None or seen.octaves <= than.octaves or seen.sure <= than.sure
-        ):
-            return None
+        if than is not None:
+            slack = NOT_SMALLER if than.sure < UNSURE else 0.0
+            if (
+                seen is None
+                or seen.octaves <= than.octaves - slack
+                or seen.sure <= than.sure
+            ):
+                return None
         last = (scale, maps) if part is plane else None
         return seen
 
     scale = scales.NATIVE
     if gives_sizes:
         # What was tried, and how many octaves from the model's size objects were there.
-        tried: list[tuple[int, float]] = []
+        tried: list[tuple[scales.Scale, float]] = []
         for _ in range(LOOKS):
             seen = look(scale)
             if seen is None:
+                # From too near an object may be too dull to be seen.
+                if not tried and scales.factor(scale) > FURTHEST_UNSEEN:
+                    scale = scales.smaller_by(scale, 1.0)
+                    continue
                 break
-            # Spots in objects much too large look like small objects. From further away small
-            # objects look smaller still, or flow together; spots do not, and the objects appear.
-            while seen.octaves < LOOKS_SMALL:
+            # Spots in objects much too large look like small or unclear objects. From further away
+            # small objects look smaller still, or flow together; spots do not, and the objects
+            # appear.
+            while seen.octaves < LOOKS_SMALL or seen.sure < UNSURE:
                 away = scales.smaller_by(scale, 1.0)
                 there = look(away, than=seen)
                 if there is None:

@@ -1,6 +1,6 @@
 """From a frame's own scale to the model's, and back (src/segment/scale.rs), compiled by numba.
 
-A scale is a whole number of doublings: 1 enlarges a frame to twice its width, -1 halves it.
+A scale is a pair: so many pixels along an edge (the second number) become so many (the first).
 """
 
 from __future__ import annotations
@@ -10,30 +10,40 @@ import math
 import numpy as np
 from numba import njit
 
-NATIVE = 0
-LARGEST = 1
-SMALLEST = -4
-# Shares of a pixel are counted in these parts.
-PARTS = 32
+Scale = tuple[int, int]
+
+NATIVE: Scale = (1, 1)
+STEPS: list[Scale] = [(2, 1), NATIVE, (2, 3), *((1, over) for over in (2, 3, 4, 6, 8, 12, 16))]
+# Shares of the pixels 3/4, 1/4, 5/4 and 7/4 of a pixel away.
+CUBIC = np.array([0.2265625, 0.8671875, -0.0703125, -0.0234375], np.float32)
 
 
-def smaller_by(scale: int, octaves: float) -> int:
+def factor(scale: Scale) -> float:
+    """How many times as long an edge gets."""
+    return scale[0] / scale[1]
+
+
+def smaller_by(scale: Scale, octaves: float) -> Scale:
     """The scale at which objects that are `octaves` doublings too large at `scale` fit best."""
-    # Halves go away from zero, as Rust rounds.
-    nearest = math.copysign(math.floor(abs(octaves) + 0.5), octaves)
-    return int(min(max(scale - nearest, SMALLEST), LARGEST))
+    wanted = math.log2(factor(scale)) - octaves
+    return min(STEPS, key=lambda step: abs(math.log2(factor(step)) - wanted))
 
 
-def at(plane: np.ndarray, scale: int) -> np.ndarray:
+def at(plane: np.ndarray, scale: Scale) -> np.ndarray:
     """A float32 plane at `scale`; the plane itself at its own."""
-    for _ in range(-scale):
-        plane = _halved(plane)
-    for _ in range(scale):
-        plane = _doubled(plane)
+    if scale == (2, 1):
+        return _doubled(plane)
+    if scale == (2, 3):
+        return _by_two_thirds(plane)
+    over = scale[1]
+    for by in (3, 2):
+        while over % by == 0:
+            plane = _reduced(plane, by)
+            over //= by
     return plane
 
 
-def to_frame(labels: np.ndarray, scale: int, shape: tuple[int, int]) -> np.ndarray:
+def to_frame(labels: np.ndarray, scale: Scale, shape: tuple[int, int]) -> np.ndarray:
     """Labels that were found at `scale`, at the frame's own rows and columns."""
     if scale == NATIVE:
         return labels
@@ -41,52 +51,87 @@ def to_frame(labels: np.ndarray, scale: int, shape: tuple[int, int]) -> np.ndarr
     return contiguous(_largest_shares(labels, *rows, *columns))
 
 
-def _taps(length: int, there: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
+def _taps(length: int, there: int, scale: Scale) -> tuple[np.ndarray, np.ndarray]:
     """For each of `length` pixels: two of the `there` pixels at `scale`, and their shares."""
-    pixels = np.arange(length)
-    if scale > 0:
-        # The middle two of the pixels it became.
-        middle = (pixels << scale) + (1 << (scale - 1))
-        return np.stack([middle - 1, middle], 1), np.full((length, 2), PARTS // 2)
-    # Centre in units of 1/32 of a pixel there: (pixel + ½) / 2^n − ½.
-    centre = (2 * pixels + 1) * (PARTS >> -scale) // 2 - PARTS // 2
-    left, right_share = centre // PARTS, centre % PARTS
+    times, over = scale
+    # Centre there: (pixel + ½) · times / over − ½, in parts of 1 / (2 · over).
+    centre = (2 * np.arange(length) + 1) * times - over
+    left, right_share = centre // (2 * over), centre % (2 * over)
     places = np.clip(np.stack([left, left + 1], 1), 0, there - 1)
-    return places, np.stack([PARTS - right_share, right_share], 1)
+    return places, np.stack([2 * over - right_share, right_share], 1)
 
 
 @njit(cache=True, nogil=True)
-def _halved(plane: np.ndarray) -> np.ndarray:
-    """Means of 2×2 pixels; an odd edge is repeated."""
+def _reduced(plane: np.ndarray, by: int) -> np.ndarray:
+    """Means of by×by pixels; of what is there at an edge that is no multiple."""
     height, width = plane.shape
-    out = np.empty(((height + 1) // 2, (width + 1) // 2), np.float32)
+    out = np.zeros((-(-height // by), -(-width // by)), np.float32)
     for y in range(out.shape[0]):
-        upper, lower = plane[2 * y], plane[min(2 * y + 1, height - 1)]
+        rows = min(by, height - by * y)
         for x in range(out.shape[1]):
-            first, last = 2 * x, min(2 * x + 1, width - 1)
-            total = upper[first] + upper[last] + lower[first] + lower[last]
-            out[y, x] = total * np.float32(0.25)
+            columns = min(by, width - by * x)
+            total = np.float32(0)
+            for row in range(by * y, by * y + rows):
+                line = np.float32(0)
+                for column in range(by * x, by * x + columns):
+                    line += plane[row, column]
+                total += line
+            out[y, x] = total / np.float32(rows * columns)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _by_two_thirds(plane: np.ndarray) -> np.ndarray:
+    """Of each 3×3 pixels 2×2, which have the middle row and column between them."""
+    height, width = plane.shape
+    out = np.empty((-(-2 * height // 3), -(-2 * width // 3)), np.float32)
+    mixed = np.empty(width, np.float32)
+    two, three = np.float32(2), np.float32(3)
+    for y in range(out.shape[0]):
+        own = min(y // 2 * 3 + y % 2 * 2, height - 1)
+        between = min(y // 2 * 3 + 1, height - 1)
+        for x in range(width):
+            mixed[x] = (two * plane[own, x] + plane[between, x]) / three
+        for x in range(out.shape[1]):
+            own = min(x // 2 * 3 + x % 2 * 2, width - 1)
+            between = min(x // 2 * 3 + 1, width - 1)
+            out[y, x] = (two * mixed[own] + mixed[between]) / three
     return out
 
 
 @njit(cache=True, nogil=True)
 def _doubled(plane: np.ndarray) -> np.ndarray:
-    """Each pixel becomes 2×2, interpolated between centres; edges are repeated."""
+    """Each pixel becomes 2×2, interpolated between centres by CUBIC; edges are repeated."""
     height, width = plane.shape
-    near_share, far_share = np.float32(0.75), np.float32(0.25)
     out = np.empty((2 * height, 2 * width), np.float32)
     mixed = np.empty(width, np.float32)
-    for y in range(height):
-        for below in range(2):
-            other = min(y + 1, height - 1) if below else max(y - 1, 0)
-            for x in range(width):
-                mixed[x] = near_share * plane[y, x] + far_share * plane[other, x]
-            row = out[2 * y + below]
-            for x in range(width):
-                own = near_share * mixed[x]
-                row[2 * x] = own + far_share * mixed[max(x - 1, 0)]
-                row[2 * x + 1] = own + far_share * mixed[min(x + 1, width - 1)]
+    for y in range(2 * height):
+        rows = _side(y, height)
+        for x in range(width):
+            total = np.float32(0)
+            for tap in range(4):
+                total += plane[rows[tap], x] * CUBIC[tap]
+            mixed[x] = total
+        for x in range(2 * width):
+            columns = _side(x, width)
+            total = np.float32(0)
+            for tap in range(4):
+                total += mixed[columns[tap]] * CUBIC[tap]
+            out[y, x] = total
     return out
+
+
+@njit(cache=True, nogil=True)
+def _side(place: int, length: int) -> tuple[int, int, int, int]:
+    """The pixels that make a place of twice as many, in the order of CUBIC."""
+    pixel, way = place // 2, 1 if place % 2 else -1
+    last = length - 1
+    return (
+        min(max(pixel + way, 0), last),
+        pixel,
+        min(max(pixel - way, 0), last),
+        min(max(pixel + 2 * way, 0), last),
+    )
 
 
 @njit(cache=True)

@@ -6,9 +6,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 MARGIN = 20
-EDGES = range(128, 577, 16)
-# Larger tiles are for frames of several only.
-LARGEST_ALONE = 384
+EDGES = range(128, 385, 16)
 
 
 class Span(NamedTuple):
@@ -25,8 +23,7 @@ def grid(width: int, height: int) -> tuple[int, list[Span], list[Span]]:
     def tiles(edge: int) -> int:
         return _count(width, edge) * _count(height, edge)
 
-    edges = [edge for edge in EDGES if edge <= LARGEST_ALONE or tiles(edge) > 1]
-    edge = min(edges, key=lambda edge: tiles(edge) * edge * edge)
+    edge = min(EDGES, key=lambda edge: tiles(edge) * edge * edge)
     return edge, _spans(height, edge), _spans(width, edge)
 
 
