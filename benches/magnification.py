@@ -20,7 +20,7 @@ from PIL import Image
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 0.7)
 
-# Those at which post-processing is chosen: twice adds nothing to half as much again and three times.
+# Those at which post-processing is chosen; twice takes no part, to see that it suits others too.
 CHOOSING = (1.0, 1.5, 3.0, 0.7)
 
 

@@ -75,6 +75,8 @@ def run(network: Run, native: np.ndarray, gives_sizes: bool) -> tuple[scales.Sca
             # appear.
             while seen.octaves < LOOKS_SMALL or seen.sure < UNSURE:
                 away = scales.smaller_by(scale, 1.0)
+                if away == scale:
+                    break
                 there = look(away, than=seen)
                 if there is None:
                     break

@@ -98,26 +98,13 @@ pub fn draw(pairs: &[Pair], view: View, rng: &mut impl Rng) -> Crop {
 /// or smoother.
 fn empty(edge: usize, rng: &mut impl Rng) -> Crop {
     let deviation = rng.random_range(0.03..0.12_f32);
-    let normal = Normal::new(0.0, deviation).expect("a standard deviation above 0");
-    let mut image: Vec<f32> = (0..edge * edge).map(|_| normal.sample(rng)).collect();
-    if rng.random_bool(0.4) {
-        image = blurred(&image, edge);
-        image.iter_mut().for_each(|value| *value *= 1.9);
-    }
+    let mut image = noise(edge, deviation, rng);
     let level = rng.random_range(1.5..2.5) * deviation;
     image.iter_mut().for_each(|value| *value += level);
     change_intensities(&mut image, edge, rng);
-    let nothing = || vec![0.0; edge * edge];
-    Crop {
-        image,
-        targets: Targets {
-            foreground: nothing(),
-            distance: nothing(),
-            contact: nothing(),
-            size: nothing(),
-        },
-        weights: vec![1.0; edge * edge],
-    }
+    let labels = vec![0; edge * edge];
+    let targets = targets::from_labels(&labels, edge, edge, |_| 0.0);
+    Crop { image, targets, weights: vec![1.0; edge * edge] }
 }
 
 /// Median object of the image; for one without objects that of another image, so that empty
@@ -263,21 +250,26 @@ fn change_intensities(image: &mut Vec<f32>, size: usize, rng: &mut impl Rng) {
     }
 }
 
-/// Read noise, or shot noise that grows with the signal; sometimes smoothed, as it is in frames
-/// that were enlarged.
+/// Read noise, or shot noise that grows with the signal.
 fn add_noise(image: &mut [f32], size: usize, rng: &mut impl Rng) {
     let deviation = rng.random_range(0.0..0.04_f32);
     let is_shot = rng.random_bool(0.4);
+    let noise = noise(size, deviation, rng);
+    for (value, noise) in image.iter_mut().zip(noise) {
+        *value += if is_shot { noise * 1.5 * value.clamp(0.02, 1.0).sqrt() } else { noise };
+    }
+}
+
+/// `size × size` normal deviates; sometimes smoothed, as noise is in frames that were enlarged.
+fn noise(size: usize, deviation: f32, rng: &mut impl Rng) -> Vec<f32> {
     let normal = Normal::new(0.0, deviation).expect("a standard deviation of at least 0");
-    let mut noise: Vec<f32> = (0..image.len()).map(|_| normal.sample(rng)).collect();
+    let mut noise: Vec<f32> = (0..size * size).map(|_| normal.sample(rng)).collect();
     if rng.random_bool(0.4) {
         noise = blurred(&noise, size);
         // One pass leaves 3/8 of the deviation; half of that is given back.
         noise.iter_mut().for_each(|value| *value *= 1.9);
     }
-    for (value, noise) in image.iter_mut().zip(noise) {
-        *value += if is_shot { noise * 1.5 * value.clamp(0.02, 1.0).sqrt() } else { noise };
-    }
+    noise
 }
 
 /// One pass of the binomial filter [1 2 1]/4 in both directions, edges repeated.

@@ -14,7 +14,8 @@ use super::pass::Pass;
 use super::planes::Block;
 use crate::base::shutdown::Shutdown;
 
-/// How to train. With the defaults a network of the size of `models/nuclei` takes half an hour of two cores.
+/// How to train. With the defaults a network of the size of `models/nuclei` takes half an hour of
+/// two cores.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {

@@ -27,12 +27,12 @@ const LOOKS_SMALL: f32 = -0.25;
 /// near, blobs within objects may look as large as the model's, but not as clear.
 const UNSURE: f32 = 0.7;
 
-/// Until here a frame is looked at from further away that shows signal but no objects.
-const FURTHEST_UNSEEN: f32 = 0.25;
-
 /// By how much they may look smaller from further away, in octaves. What is an object of its own
 /// gets smaller by a whole one.
 const NOT_SMALLER: f32 = 0.3;
+
+/// Until here a frame is looked at from further away that shows signal but no objects.
+const FURTHEST_UNSEEN: f32 = 0.25;
 
 /// Cells along the window's edge when it is placed.
 const CELLS: usize = 8;
@@ -86,6 +86,9 @@ pub(super) fn run(
             // objects appear.
             while seen.octaves < LOOKS_SMALL || seen.sure < UNSURE {
                 let away = scale.smaller_by(1.0);
+                if away == scale {
+                    break;
+                }
                 let Some(there) = looks.clearer_at(away, seen)? else { break };
                 (scale, seen) = (away, there);
             }

@@ -90,8 +90,8 @@ impl Signal {
         let factor = self.scale.factor();
         let first = (range.start as f32 / factor) as usize;
         let end = (range.end as f32 / factor).ceil() as usize;
-        // Interpolation takes a neighbour along.
-        first.saturating_sub(1)..end + 1
+        // Interpolation takes two neighbours along.
+        first.saturating_sub(2)..end + 2
     }
 
     /// Signal in every cell of `plane`, without looking.
