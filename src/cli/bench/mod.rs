@@ -2,7 +2,7 @@
 //!
 //! Frames are drawn ([`drawn`]) or come from files; each is segmented again and again without store
 //! or page, and [`report`] prints the medians. [`warmth`] watches the processor's temperature
-//! meanwhile.
+//! meanwhile. [`layers`] measures the network alone.
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -20,6 +20,7 @@ use crate::segment::{Options, Segmenter, Stage};
 use crate::telemetry;
 
 mod drawn;
+mod layers;
 mod report;
 mod warmth;
 
@@ -39,8 +40,16 @@ pub struct Args {
     /// its file to its measured objects
     #[arg(long, value_name = "PATHS", num_args = 1.., conflicts_with_all = ["sizes", "objects"])]
     images: Vec<PathBuf>,
+    /// Measure the network alone on tiles of these edges, layer by layer on one thread, beside the
+    /// most that the processor can do [default: 256]
+    #[arg(
+        long, value_name = "EDGES", value_delimiter = ',', num_args = 0..=1, default_missing_value = "256",
+        value_parser = clap::value_parser!(u32).range(16..=4096),
+        conflicts_with_all = ["sizes", "objects", "images", "threads"]
+    )]
+    layers: Vec<u32>,
     /// Frames of each row, after one that is not counted; with --images, repetitions of each image
-    /// [default: 10, and 3 above 4096×4096 pixels]
+    /// [default: 10, and 3 above 4096×4096 pixels]; with --layers, runs [default: 30]
     #[arg(long)]
     frames: Option<NonZeroUsize>,
     /// Numbers of threads; one row for each [default: one thread for each processor core]
@@ -89,6 +98,10 @@ struct Row {
 /// # Errors
 /// When the model, a size or an image cannot be used.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    if !args.layers.is_empty() {
+        layers::run(&args.model, &risen(args.layers), args.frames, args.json)?;
+        return Ok(Outcome::Fine);
+    }
     let clock = Clock::system();
     let threads = if args.threads.is_empty() {
         vec![Options::default().threads()]

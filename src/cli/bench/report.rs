@@ -70,7 +70,8 @@ fn line(row: &Row) -> String {
     line.trim_end().to_owned()
 }
 
-fn processor() -> String {
+/// The processor's name, else its architecture.
+pub(super) fn processor() -> String {
     std::fs::read_to_string("/proc/cpuinfo")
         .ok()
         .and_then(|text| {

@@ -22,6 +22,7 @@
 
 mod direct;
 mod graph;
+mod peak;
 mod planes;
 mod program;
 mod read_onnx;
@@ -46,6 +47,29 @@ pub use workspace::Workspace;
 use program::{Kernel, Step};
 use resample::Pooling;
 use vector::{Addend, Finish};
+
+/// One step of a run, for those who measure: a convolution and what it takes along, or what no
+/// convolution could take along.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Layer {
+    /// What computes it: `stem`, `winograd`, `direct`, `pool` or `pass`.
+    pub kernel: &'static str,
+    /// Width and height of the window that one pixel sees.
+    pub size: usize,
+    /// Input channels.
+    pub inputs: usize,
+    /// Output channels.
+    pub outputs: usize,
+    /// Rows of the map that it computes, before a doubling that it takes along.
+    pub height: usize,
+    /// Columns of that map.
+    pub width: usize,
+    /// That the definition of the convolution has; 0 for what is none.
+    pub multiply_adds: u64,
+    /// That are done for it: of Winograd's algorithm its products, a quarter, and not its two
+    /// transforms.
+    pub done: u64,
+}
 
 /// A network ready to run.
 #[derive(Debug)]
@@ -85,7 +109,7 @@ impl Engine {
         self.run_watched(workspace, |_| ())
     }
 
-    /// As [`Self::run`]; `done` hears the number of every step when it is done.
+    /// As [`Self::run`]; `done` hears the number of every step ([`Self::layers`]) when it is done.
     pub fn run_watched<'a>(
         &self,
         workspace: &'a mut Workspace,
@@ -100,30 +124,41 @@ impl Engine {
         &workspace.maps[last]
     }
 
-    /// What every step is and the multiply-adds that its definition takes in `workspace`.
-    pub fn describe(&self, workspace: &Workspace) -> Vec<(String, u64)> {
-        let describe = |(step, route): (&Step, &workspace::Route)| {
-            let input =
+    /// What every step is, when it runs in `workspace`.
+    pub fn layers(&self, workspace: &Workspace) -> Vec<Layer> {
+        let layer = |(step, route): (&Step, &workspace::Route)| {
+            let inputs =
                 route.from.map_or(self.channels, |from| workspace.maps[from].shape().channels);
             let output = workspace.maps[route.to].shape();
+            let factor = if step.tail.doubled { 2 } else { 1 };
+            let (height, width) = (output.height / factor, output.width / factor);
             let size = step.window.size;
-            let factor = if step.tail.doubled { 4 } else { 1 };
-            let work =
-                output.channels * output.height * output.width * input * size * size / factor;
-            let (name, work) = match step.kernel {
-                Kernel::Stem(_) => ("stem", work),
-                Kernel::Winograd(_) => ("winograd", work),
-                Kernel::Direct(_) => ("direct", work),
-                Kernel::Pool => ("pool", 0),
-                Kernel::Pass => ("pass", 0),
+            let all = (output.channels * height * width * inputs * size * size) as u64;
+            let (kernel, multiply_adds, done) = match step.kernel {
+                Kernel::Stem(_) => ("stem", all, all),
+                Kernel::Winograd(_) => ("winograd", all, all / 4),
+                Kernel::Direct(_) => ("direct", all, all),
+                Kernel::Pool => ("pool", 0, 0),
+                Kernel::Pass => ("pass", 0, 0),
             };
-            let name = format!(
-                "{name} {size}×{size} {input} to {} at {}×{}",
-                output.channels, output.height, output.width
-            );
-            (name, work as u64)
+            Layer {
+                kernel,
+                size,
+                inputs,
+                outputs: output.channels,
+                height,
+                width,
+                multiply_adds,
+                done,
+            }
         };
-        self.steps.iter().zip(&workspace.routes).map(describe).collect()
+        self.steps.iter().zip(&workspace.routes).map(layer).collect()
+    }
+
+    /// Floating-point operations a second that one core does at most with the vectors that this
+    /// engine uses, measured now; takes some milliseconds.
+    pub fn peak_flops(&self) -> f64 {
+        peak::flops(self.arch)
     }
 
     fn step(&self, number: usize, workspace: &mut Workspace) {
