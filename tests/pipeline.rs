@@ -84,6 +84,37 @@ fn a_bench_of_drawn_frames_has_a_row_for_each_size_number_of_objects_and_threads
     assert_eq!(bench["threads"], 2);
 }
 
+/// So few that the percentiles of the frame know nothing of them.
+#[test]
+fn a_few_objects_in_a_large_frame_are_found_once_each() {
+    let arguments = "bench --json --frames 1 --sizes 2048 --objects 1,8,20";
+    let bench = json_of(reticle().args(arguments.split(' ')));
+    for row in bench["rows"].as_array().unwrap() {
+        assert_eq!(row["objects"], row["drawn_objects"], "{row}");
+    }
+}
+
+#[test]
+fn a_bench_of_layers_has_every_layer_and_a_whole_that_is_their_sum() {
+    let bench = json_of(reticle().args("bench --json --layers 128,64 --frames 5".split(' ')));
+    assert!(bench["peak_gflops"].as_f64().unwrap() > 0.1, "{bench}");
+    let tiles = bench["tiles"].as_array().unwrap();
+    let edges: Vec<_> = tiles.iter().map(|tile| tile["edge"].as_u64().unwrap()).collect();
+    assert_eq!(edges, [64, 128]);
+    for tile in tiles {
+        let layers = tile["layers"].as_array().unwrap();
+        let sum: f64 = layers.iter().map(|layer| layer["cpu_ms"].as_f64().unwrap()).sum();
+        let whole = tile["cpu_ms"].as_f64().unwrap();
+        // Medians of each and the median of sums, on a machine that does other things.
+        assert!(layers.len() > 10 && (0.3..3.0).contains(&(sum / whole)), "{tile}");
+    }
+
+    let refused = reticle().args("bench --layers 100".split(' ')).output().unwrap();
+    let words = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert!(words.contains("tiles of 100×100"), "{words}");
+}
+
 #[test]
 fn a_bench_says_how_warm_the_box_was_or_that_it_does_not_tell() {
     let output =

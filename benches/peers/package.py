@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 
 
+# The least and the most that becomes of any grey value.
+RANGE = (np.float32(-1), np.float32(2))
+
+
 @dataclass(frozen=True)
 class Normalisation:
     """Table `[normalisation]` of model.toml; a key that is not here is an error."""
@@ -31,7 +35,7 @@ def scaled(pixels: np.ndarray, low: np.float32, high: np.float32) -> np.ndarray:
     out = pixels.astype(np.float32)
     out -= low
     out /= high - low
-    return out
+    return np.clip(out, *RANGE, out=out)
 
 
 @dataclass(frozen=True)

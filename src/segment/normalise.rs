@@ -1,4 +1,5 @@
-//! Grey values → the network's input: percentiles of the frame become 0 and 1.
+//! Grey values → the network's input: percentiles of the frame become 0 and 1, and what is far from both
+//! is cut off.
 
 use crate::domain::frame::Pixels;
 
@@ -16,6 +17,12 @@ pub struct Normalisation {
     pub min_span_sigmas: f64,
 }
 
+/// The least and the most that becomes of any grey value. In a frame with few objects both percentiles
+/// lie in the background, so that objects come out at ten times what the network has learnt, and it
+/// sees arcs in their glow: 21 objects in 2048² with 8 nuclei, which are 12 when cut off at 8, and 8
+/// from 4 down. Of `val` no AP changes in the third digit, wherever between 1.5 and 8 it is.
+const RANGE: (f32, f32) = (-1.0, 2.0);
+
 /// The grey values of one frame that become 0 and 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Span {
@@ -26,9 +33,10 @@ pub struct Span {
 }
 
 impl Span {
-    /// Scales one grey value.
+    /// Scales one grey value; what is far darker or brighter than both is cut off.
     pub fn apply(&self, value: u16) -> f32 {
-        (f32::from(value) - self.low) / (self.high - self.low)
+        let (least, most) = RANGE;
+        ((f32::from(value) - self.low) / (self.high - self.low)).clamp(least, most)
     }
 }
 
@@ -122,6 +130,13 @@ mod tests {
         assert_eq!(span, Span { low: 100.0, high: 9900.0 });
         assert_eq!(span.apply(100), 0.0);
         assert_eq!(span.apply(9900), 1.0);
+    }
+
+    #[test]
+    fn what_is_far_darker_or_brighter_is_cut_off() {
+        let span = Span { low: 1000.0, high: 1100.0 };
+        let scaled = [0, 900, 1050, 1200, 65_535].map(|value| span.apply(value));
+        assert_eq!(scaled, [-1.0, -1.0, 0.5, 2.0, 2.0]);
     }
 
     #[test]
