@@ -1,10 +1,10 @@
-"""The network layer by layer: our engine and ONNX Runtime on the same file, one thread each, in turn.
+"""The network layer by layer: our engine and ONNX Runtime on the same file, one thread, in turn.
 
 Usage: benches/layers [--model models/nuclei] [--edges 256] [--pairs 9] [--runs 30]
-Prints Markdown: for each class of layer the CPU time, its share, the operations of its definition a
-second, what is done of them by what the processor does at most (`reticle bench --layers` measures both),
-and the ratio to ONNX Runtime. ONNX Runtime's layers are from its own profile, in elapsed time; the whole
-is compared by CPU time, without profiling. Medians over pairs of turns.
+Prints Markdown: for each class of layer the CPU time, its share, the operations of its definition
+a second, what is done of them by what the processor does at most (`reticle bench --layers`
+measures both), and the ratio to ONNX Runtime. ONNX Runtime's layers are from its own profile, in
+elapsed time; the whole is compared by CPU time, without profiling. Medians over pairs of turns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import argparse
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
+import tomllib
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -23,13 +25,18 @@ import numpy as np
 import onnxruntime as ort
 
 REORDERING = "reordering"
+# That are summed over the layers of a class.
+KEYS = ("cpu_ms", "multiply_adds", "multiply_adds_done")
 
 
 def ours(reticle: Path, model: str, edge: int, runs: int) -> dict[str, Any]:
     """What `reticle bench --layers` says of one size of tile, with the processor's peak."""
     command = [reticle, "bench", "--json", "--model", model, "--frames", str(runs)]
     command += ["--layers", str(edge)]
-    said = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(done.stderr)
+    said = json.loads(done.stdout)
     return said["tiles"][0] | {key: said[key] for key in ("processor", "peak_gflops")}
 
 
@@ -46,12 +53,13 @@ def our_classes(tile: dict[str, Any]) -> dict[str, Counter[str]]:
     """Sums over the layers of each class."""
     sums: dict[str, Counter[str]] = defaultdict(Counter)
     name = ""
-    for number, layer in enumerate(tile["layers"]):
-        if layer["multiply_adds"]:
-            last = number + 1 == len(tile["layers"])
+    convolutions = [at for at, layer in enumerate(tile["layers"]) if layer["multiply_adds"]]
+    for at, layer in enumerate(tile["layers"]):
+        if at in convolutions:
+            last = at == convolutions[-1]
             name = class_of(layer["size"], layer["inputs"], layer["height"], last, tile["edge"])
         # What no convolution took along belongs to the one before.
-        sums[name].update({key: layer[key] for key in ("cpu_ms", "multiply_adds", "done")})
+        sums[name].update({key: layer[key] for key in KEYS})
     return dict(sums)
 
 
@@ -107,7 +115,7 @@ def options() -> ort.SessionOptions:
 
 
 def node_classes(kernels: list[dict[str, Any]], edge: int) -> list[str]:
-    """The class of each node of a run, in order; what is no convolution belongs to the one before."""
+    """The class of each node of a run, in order; what convolves nothing is the one before's."""
     convolutions = [at for at, event in enumerate(kernels) if "Conv" in event["args"]["op_name"]]
     names = []
     name = "stem"
@@ -134,13 +142,16 @@ def table(tiles: list[dict[str, Any]], theirs: list[dict[str, float]], whole: li
 
     def line(name: str, mine: list[float], counts: Counter[str], other: list[float]) -> None:
         ms = statistics.median(mine)
-        gflops, done = (2 * counts[key] / ms / 1e6 for key in ("multiply_adds", "done"))
+        gflops, done = (2 * counts[key] / ms / 1e6 for key in KEYS[1:])
         paired = statistics.median(a / b for a, b in zip(mine, other, strict=True))
         lines.append(
             f"| {name} | {ms:.3f} | {ms / total:.0%} | {gflops:.0f} | {done / peak:.2f} "
             f"| {statistics.median(other):.3f} | {paired:.2f} |"
         )
 
+    unknown = (theirs[0].keys() ^ per_class[0].keys()) - {REORDERING}
+    if unknown:
+        sys.exit(f"the two have different classes of layers: {', '.join(sorted(unknown))}")
     for name, counts in per_class[0].items():
         mine = [classes[name]["cpu_ms"] for classes in per_class]
         line(name, mine, counts, [classes[name] for classes in theirs])
@@ -160,7 +171,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=9, help="turns of each")
     parser.add_argument("--runs", type=int, default=30, help="of a turn")
     args = parser.parse_args()
-    onnx = Path(args.model) / "model.onnx"
+    package = tomllib.loads((Path(args.model) / "model.toml").read_text())
+    onnx = Path(args.model) / package["network"]["file"]
     for edge in map(int, args.edges.split(",")):
         with tempfile.TemporaryDirectory() as folder:
             other = Theirs(onnx, edge, folder)
@@ -173,8 +185,9 @@ def main() -> None:
             theirs = other.classes(args.pairs, args.runs)
         peak = statistics.median(tile["peak_gflops"] for tile in tiles)
         print(
-            f"{tiles[0]['processor']}, one thread, tile {edge}², {args.pairs} pairs of turns of {args.runs} "
-            f"runs; the processor does {peak:.0f} GFLOP/s at most; ONNX Runtime {ort.__version__}\n"
+            f"{tiles[0]['processor']}, one thread, tile {edge}², {args.pairs} pairs of turns of "
+            f"{args.runs} runs; the processor does {peak:.0f} GFLOP/s at most; "
+            f"ONNX Runtime {ort.__version__}\n"
         )
         print(table(tiles, theirs, whole) + "\n")
 

@@ -89,7 +89,9 @@ fn a_bench_of_drawn_frames_has_a_row_for_each_size_number_of_objects_and_threads
 fn a_few_objects_in_a_large_frame_are_found_once_each() {
     let arguments = "bench --json --frames 1 --sizes 2048 --objects 1,8,20";
     let bench = json_of(reticle().args(arguments.split(' ')));
-    for row in bench["rows"].as_array().unwrap() {
+    let rows = bench["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 3);
+    for row in rows {
         assert_eq!(row["objects"], row["drawn_objects"], "{row}");
     }
 }
@@ -109,9 +111,13 @@ fn a_bench_of_layers_has_every_layer_and_a_whole_that_is_their_sum() {
         assert!(layers.len() > 10 && (0.3..3.0).contains(&(sum / whole)), "{tile}");
     }
 
-    let refused = reticle().args("bench --layers 100".split(' ')).output().unwrap();
+    let output = reticle().args("bench --frames 1 --layers".split(' ')).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("tile 256×256") && text.contains("GFLOP/s at most"), "{text}");
+
+    let refused = reticle().args("bench --layers 128,100".split(' ')).output().unwrap();
     let words = String::from_utf8(refused.stderr).unwrap();
-    assert_eq!(refused.status.code(), Some(1), "{words}");
+    assert_eq!((refused.status.code(), refused.stdout), (Some(1), vec![]), "{words}");
     assert!(words.contains("tiles of 100×100"), "{words}");
 }
 

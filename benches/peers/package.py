@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 
-# The least and the most that becomes of any grey value.
+# Between these lies what the network gets (RANGE in normalise.rs).
 RANGE = (np.float32(-1), np.float32(2))
 
 

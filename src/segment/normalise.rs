@@ -17,10 +17,11 @@ pub struct Normalisation {
     pub min_span_sigmas: f64,
 }
 
-/// The least and the most that becomes of any grey value. In a frame with few objects both percentiles
-/// lie in the background, so that objects come out at ten times what the network has learnt, and it
-/// sees arcs in their glow: 21 objects in 2048² with 8 nuclei, which are 12 when cut off at 8, and 8
-/// from 4 down. Of `val` no AP changes in the third digit, wherever between 1.5 and 8 it is.
+/// Between these lies what the network gets. In a frame with few objects both percentiles lie in the
+/// background, so that objects come out at ten times what the network has learnt, and it sees arcs in
+/// their glow: 21 objects in 2048² with 8 nuclei, which are 12 when cut off at 8, and 8 from 4 down.
+/// No AP of `val` changes in the third digit, wherever between 1.5 and 8 it is; 2 leaves bright nuclei
+/// beside dim ones their shape. As far below 0 as above 1, for dark objects.
 const RANGE: (f32, f32) = (-1.0, 2.0);
 
 /// The grey values of one frame that become 0 and 1.
@@ -33,10 +34,16 @@ pub struct Span {
 }
 
 impl Span {
-    /// Scales one grey value; what is far darker or brighter than both is cut off.
+    /// Scales one grey value.
     pub fn apply(&self, value: u16) -> f32 {
+        (f32::from(value) - self.low) / (self.high - self.low)
+    }
+
+    /// What the network gets for one grey value when a frame is segmented: scaled, and cut off where
+    /// it is far darker or brighter than what the network has learnt.
+    pub fn input(&self, value: u16) -> f32 {
         let (least, most) = RANGE;
-        ((f32::from(value) - self.low) / (self.high - self.low)).clamp(least, most)
+        self.apply(value).clamp(least, most)
     }
 }
 
@@ -135,8 +142,8 @@ mod tests {
     #[test]
     fn what_is_far_darker_or_brighter_is_cut_off() {
         let span = Span { low: 1000.0, high: 1100.0 };
-        let scaled = [0, 900, 1050, 1200, 65_535].map(|value| span.apply(value));
-        assert_eq!(scaled, [-1.0, -1.0, 0.5, 2.0, 2.0]);
+        let inputs = [0, 900, 1050, 1200, 65_535].map(|value| span.input(value));
+        assert_eq!(inputs, [-1.0, -1.0, 0.5, 2.0, 2.0]);
     }
 
     #[test]

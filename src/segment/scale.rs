@@ -86,10 +86,10 @@ impl Plane {
         self.values.clear();
         match &frame.pixels {
             Pixels::U8(values) => {
-                self.values.extend(values.iter().map(|&value| grey.apply(value.into())));
+                self.values.extend(values.iter().map(|&value| grey.input(value.into())));
             }
             Pixels::U16(values) => {
-                self.values.extend(values.iter().map(|&value| grey.apply(value)))
+                self.values.extend(values.iter().map(|&value| grey.input(value)))
             }
         }
     }

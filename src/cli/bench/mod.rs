@@ -40,8 +40,8 @@ pub struct Args {
     /// its file to its measured objects
     #[arg(long, value_name = "PATHS", num_args = 1.., conflicts_with_all = ["sizes", "objects"])]
     images: Vec<PathBuf>,
-    /// Measure the network alone on tiles of these edges, layer by layer on one thread, beside the
-    /// most that the processor can do [default: 256]
+    /// Measure the network alone on tiles of these edges (256 where none are named), layer by layer on
+    /// one thread, beside the most that the processor can do
     #[arg(
         long, value_name = "EDGES", value_delimiter = ',', num_args = 0..=1, default_missing_value = "256",
         value_parser = clap::value_parser!(u32).range(16..=4096),

@@ -66,9 +66,9 @@ pub struct Layer {
     pub width: usize,
     /// That the definition of the convolution has; 0 for what is none.
     pub multiply_adds: u64,
-    /// That are done for it: of Winograd's algorithm its products, a quarter, and not its two
-    /// transforms.
-    pub done: u64,
+    /// That are done for it, with channels filled up to blocks; of Winograd's algorithm its products,
+    /// a quarter with maps filled up to whole tiles, and not its two transforms.
+    pub multiply_adds_done: u64,
 }
 
 /// A network ready to run.
@@ -133,11 +133,22 @@ impl Engine {
             let factor = if step.tail.doubled { 2 } else { 1 };
             let (height, width) = (output.height / factor, output.width / factor);
             let size = step.window.size;
-            let all = (output.channels * height * width * inputs * size * size) as u64;
-            let (kernel, multiply_adds, done) = match step.kernel {
-                Kernel::Stem(_) => ("stem", all, all),
-                Kernel::Winograd(_) => ("winograd", all, all / 4),
-                Kernel::Direct(_) => ("direct", all, all),
+            let (outputs, pixels) = (output.channels, height * width);
+            let filled = |channels: usize| channels.next_multiple_of(planes::CHANNELS);
+            let (kernel, all, done) = match step.kernel {
+                Kernel::Stem(_) => {
+                    let all = pixels * size * size * inputs;
+                    ("stem", all * outputs, all * filled(outputs))
+                }
+                Kernel::Winograd(_) => {
+                    let all = pixels * size * size * inputs * outputs;
+                    let products = winograd::products(height, width);
+                    ("winograd", all, products * filled(inputs) * filled(outputs))
+                }
+                Kernel::Direct(_) => {
+                    let all = pixels * size * size;
+                    ("direct", all * inputs * outputs, all * filled(inputs) * filled(outputs))
+                }
                 Kernel::Pool => ("pool", 0, 0),
                 Kernel::Pass => ("pass", 0, 0),
             };
@@ -145,11 +156,11 @@ impl Engine {
                 kernel,
                 size,
                 inputs,
-                outputs: output.channels,
+                outputs,
                 height,
                 width,
-                multiply_adds,
-                done,
+                multiply_adds: all as u64,
+                multiply_adds_done: done as u64,
             }
         };
         self.steps.iter().zip(&workspace.routes).map(layer).collect()

@@ -7,9 +7,10 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::base::clock::thread_cpu;
 
-/// Sums that do not wait for each other: more than a processor has multiply-adds on their way (four
-/// cycles, two a cycle), and few enough for sixteen registers.
-const SUMS: usize = 12;
+/// Sums that do not wait for each other, for 32 registers (AVX-512, NEON) and for 16: at least as many as
+/// a processor has multiply-adds on their way, which are four cycles times two a cycle, or four a
+/// cycle on large arm64 cores.
+const SUMS: (usize, usize) = (24, 12);
 
 /// Multiply-adds of each sum in a run: some milliseconds.
 const LENGTH: usize = 1 << 20;
@@ -21,14 +22,14 @@ const RUNS: usize = 5;
 pub(super) fn flops(arch: Arch) -> f64 {
     let run = |_| {
         let start = thread_cpu();
-        let lanes = arch.dispatch(Chains);
+        let sums = arch.dispatch(Chains);
         let took = thread_cpu().saturating_sub(start).max(Duration::from_nanos(1));
-        (2 * SUMS * LENGTH * lanes) as f64 / took.as_secs_f64()
+        (2 * sums * LENGTH) as f64 / took.as_secs_f64()
     };
     (0..RUNS).map(run).fold(0.0, f64::max)
 }
 
-/// Multiply-adds on registers alone. Gives how many numbers a vector has.
+/// Multiply-adds on registers alone. Gives how many numbers are summed side by side.
 struct Chains;
 
 impl WithSimd for Chains {
@@ -36,16 +37,24 @@ impl WithSimd for Chains {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
-        // Nothing here is known to the compiler, and the sums stay between 0 and 1.
-        let factor = simd.splat_f32s(black_box(0.5));
-        let addend = simd.splat_f32s(black_box(0.25));
-        let mut sums = [simd.splat_f32s(black_box(0.75)); SUMS];
-        for _ in 0..LENGTH {
-            for sum in &mut sums {
-                *sum = simd.mul_add_e_f32s(*sum, factor, addend);
-            }
+        match S::F32_LANES {
+            16 | 4 => sums::<S, { SUMS.0 }>(simd),
+            _ => sums::<S, { SUMS.1 }>(simd),
         }
-        black_box(sums.map(|sum| simd.reduce_sum_f32s(sum)));
-        S::F32_LANES
     }
+}
+
+#[inline(always)]
+fn sums<S: Simd, const N: usize>(simd: S) -> usize {
+    // The compiler knows none of these, nor that any two are equal. Sums stay between 0 and 1.
+    let unknown = |value| simd.splat_f32s(black_box(value));
+    let (factor, addend) = (unknown(0.5), unknown(0.25));
+    let mut sums: [S::f32s; N] = std::array::from_fn(|_| unknown(0.75));
+    for _ in 0..LENGTH {
+        for sum in &mut sums {
+            *sum = simd.mul_add_e_f32s(*sum, factor, addend);
+        }
+    }
+    black_box(sums.map(|sum| simd.reduce_sum_f32s(sum)));
+    N * S::F32_LANES
 }

@@ -47,6 +47,11 @@ pub(super) struct Winograd {
     weights: Vec<Weights>,
 }
 
+/// Products for each pair of channels, on a map of `height × width`.
+pub(super) fn products(height: usize, width: usize) -> usize {
+    height.div_ceil(TILE) * width.div_ceil(TILE) * PLACES
+}
+
 /// What lies between the transforms, for one group of tiles.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
