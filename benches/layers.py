@@ -70,13 +70,13 @@ class Theirs:
         self.edge = edge
         # Noise, as our engine has it: the time does not depend on what is seen.
         image = np.arange(edge * edge) * 7919 % 1000 / 1000
-        self.image = image.reshape(1, 1, edge, edge).astype(np.float32)
+        image = image.reshape(1, 1, edge, edge).astype(np.float32)
         self.plain = ort.InferenceSession(onnx, options(), providers=["CPUExecutionProvider"])
         profiled = options()
         profiled.enable_profiling = True
         profiled.profile_file_prefix = f"{folder}/layers-{edge}"
         self.profiled = ort.InferenceSession(onnx, profiled, providers=["CPUExecutionProvider"])
-        self.feed = {self.plain.get_inputs()[0].name: self.image}
+        self.feed = {self.plain.get_inputs()[0].name: image}
 
     def cpu_ms(self, runs: int) -> float:
         """CPU time of a run, the median of so many."""
@@ -155,9 +155,9 @@ def table(tiles: list[dict[str, Any]], theirs: list[dict[str, float]], whole: li
     for name, counts in per_class[0].items():
         mine = [classes[name]["cpu_ms"] for classes in per_class]
         line(name, mine, counts, [classes[name] for classes in theirs])
-    for name in theirs[0].keys() - per_class[0].keys():
-        ms = statistics.median(classes[name] for classes in theirs)
-        lines.append(f"| {name} | – | – | – | – | {ms:.3f} | – |")
+    if REORDERING in theirs[0]:
+        ms = statistics.median(classes[REORDERING] for classes in theirs)
+        lines.append(f"| {REORDERING} | – | – | – | – | {ms:.3f} | – |")
     counts = sum(per_class[0].values(), Counter())
     line("all, CPU time", [tile["cpu_ms"] for tile in tiles], counts, whole)
     return "\n".join(lines)

@@ -54,5 +54,12 @@ timed() {
     return "$code"
 }
 
+# The program that was built, or that RETICLE names; dies where there is none.
+built_program() {
+    local binary=${RETICLE:-$CARGO_TARGET_DIR/release/reticle}
+    [ -x "$binary" ] || die "nothing is built at $binary yet: run \`make run\` or \`make bench\` first"
+    printf '%s\n' "$binary"
+}
+
 # A free TCP port of this machine.
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }

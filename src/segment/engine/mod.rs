@@ -133,22 +133,17 @@ impl Engine {
             let factor = if step.tail.doubled { 2 } else { 1 };
             let (height, width) = (output.height / factor, output.width / factor);
             let size = step.window.size;
-            let (outputs, pixels) = (output.channels, height * width);
+            let outputs = output.channels;
+            let taps = height * width * size * size;
+            let all = taps * inputs * outputs;
             let filled = |channels: usize| channels.next_multiple_of(planes::CHANNELS);
             let (kernel, all, done) = match step.kernel {
-                Kernel::Stem(_) => {
-                    let all = pixels * size * size * inputs;
-                    ("stem", all * outputs, all * filled(outputs))
-                }
+                Kernel::Stem(_) => ("stem", all, taps * inputs * filled(outputs)),
                 Kernel::Winograd(_) => {
-                    let all = pixels * size * size * inputs * outputs;
                     let products = winograd::products(height, width);
                     ("winograd", all, products * filled(inputs) * filled(outputs))
                 }
-                Kernel::Direct(_) => {
-                    let all = pixels * size * size;
-                    ("direct", all * inputs * outputs, all * filled(inputs) * filled(outputs))
-                }
+                Kernel::Direct(_) => ("direct", all, taps * filled(inputs) * filled(outputs)),
                 Kernel::Pool => ("pool", 0, 0),
                 Kernel::Pass => ("pass", 0, 0),
             };

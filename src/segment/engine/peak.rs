@@ -7,11 +7,6 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::base::clock::thread_cpu;
 
-/// Sums that do not wait for each other, for 32 registers (AVX-512, NEON) and for 16: at least as many as
-/// a processor has multiply-adds on their way, which are four cycles times two a cycle, or four a
-/// cycle on large arm64 cores.
-const SUMS: (usize, usize) = (24, 12);
-
 /// Multiply-adds of each sum in a run: some milliseconds.
 const LENGTH: usize = 1 << 20;
 
@@ -37,9 +32,12 @@ impl WithSimd for Chains {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> usize {
+        // As many sums as fit into the registers (32 with AVX-512 and NEON, 16 with AVX2): no fewer
+        // than a processor has multiply-adds on their way, which are four cycles times two a cycle,
+        // or four a cycle on large arm64 cores.
         match S::F32_LANES {
-            16 | 4 => sums::<S, { SUMS.0 }>(simd),
-            _ => sums::<S, { SUMS.1 }>(simd),
+            16 | 4 => sums::<S, 24>(simd),
+            _ => sums::<S, 12>(simd),
         }
     }
 }
