@@ -60,6 +60,14 @@ id!(
     SessionId
 );
 id!(
+    /// Names one store: the database of one box, for as long as it lives.
+    StoreId
+);
+id!(
+    /// Names the time between two restores of a store.
+    EpochId
+);
+id!(
     /// Names one thing that happened, for ever.
     EventId
 );

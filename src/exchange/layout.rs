@@ -11,6 +11,7 @@
 //! sessions/<session>/series-<n>.ome.zarr/labels/<model key>/0/c/<part>/0/0  one shard
 //! frames/box=<box>/date=<date>/<session>-<n>-<part>.parquet
 //! objects/box=<box>/date=<date>/<session>-<n>-<model key>-<part>.parquet
+//! .reticle/stores/<store>.json                                              who delivers, how far
 //! ```
 //!
 //! A key says what it holds and nothing of when it was made: the same part of the same session
@@ -22,12 +23,17 @@
 
 use std::fmt::Write as _;
 
-use crate::base::ids::SessionId;
+use crate::base::ids::{SessionId, StoreId};
 use crate::domain::facts::{ModelFacts, Series, SessionFacts};
 
 /// What a session holds, as [`super::manifest::Manifest`].
 pub fn manifest(session: SessionId) -> String {
     format!("{}/manifest.json", session_folder(session))
+}
+
+/// What a store says of itself, as [`super::standing::Standing`].
+pub fn standing(store: StoreId) -> String {
+    format!(".reticle/stores/{store}.json")
 }
 
 /// Table of the frames of one part of a series.

@@ -2,7 +2,7 @@
 //! back from them.
 //!
 //! - [`layout`] is the one place where keys of the archive are made; [`zarr`], [`tables`] and
-//!   [`manifest`] make what lies under them.
+//!   [`manifest`] make what lies under them; [`standing`] is what a store says of itself there.
 //! - [`ome_tiff`], [`coco`] and [`geojson`] are for people who take a session along; [`import`]
 //!   reads label images back, whoever wrote them.
 //!
@@ -21,6 +21,7 @@ pub mod ome_tiff;
 mod outline;
 pub mod output;
 mod rle;
+pub mod standing;
 pub mod tables;
 #[cfg(test)]
 mod testing;

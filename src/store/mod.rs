@@ -32,6 +32,7 @@ mod facts;
 mod fixture;
 mod frames;
 mod fsck;
+mod identity;
 mod job;
 mod lock;
 mod options;
@@ -55,6 +56,7 @@ use std::thread::JoinHandle;
 pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
+pub use identity::Identity;
 pub use job::{Gap, GapReason, Imported, Job, NoFile, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
 pub use outbox::{
