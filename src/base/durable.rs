@@ -1,11 +1,18 @@
-//! Files that survive a power cut.
+//! Files that survive a power cut, and who may read them.
 //!
 //! Write: `<name>.tmp` beside the target → fsync → rename → fsync of the folder. A reader
 //! sees the whole file or none. Remove: unlink → fsync of the folder. What ends in
 //! [`TEMPORARY`] after a restart was never promised to anyone and may be deleted.
+//!
+//! - A file is made anew each time, never opened where one lies: a link that somebody planted
+//!   under the name that is to be written is removed, and what it points to stays as it is.
+//! - Files and folders of the box itself ([`Access::Owner`]) are for their owner alone, 0600 and
+//!   0700, whatever the umask. What a person takes along ([`Access::Umask`]: exports, packages,
+//!   an archive in a folder) follows the umask, as with any other program.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::crash;
@@ -13,22 +20,73 @@ use super::crash;
 /// Ending of files that are still being written.
 pub const TEMPORARY: &str = ".tmp";
 
-/// Writes `bytes` to `path` so that they are there after a power cut, or not at all.
+/// Who may read what is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner alone.
+    Owner,
+    /// Whoever the umask of the process lets.
+    Umask,
+}
+
+impl Access {
+    fn file_mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Umask => 0o666,
+        }
+    }
+
+    fn folder_mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o700,
+            Self::Umask => 0o777,
+        }
+    }
+}
+
+/// Makes a new file, in the place of whatever bears the name. A link is not followed.
+///
+/// # Errors
+/// Any error of the file system, and a folder of that name.
+pub fn create(path: &Path, access: Access) -> io::Result<File> {
+    let fresh = || {
+        OpenOptions::new().write(true).create_new(true).mode(access.file_mode()).open(path)
+    };
+    match fresh() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            fresh()
+        }
+        made => made,
+    }
+}
+
+/// Writes `bytes` to `path` so that they are there after a power cut, or not at all. Who may
+/// read them follows the umask; for the box's own files there is [`write_private`].
 ///
 /// # Errors
 /// Any error of the file system; `path` then holds what it held before.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_with(path, |file| file.write_all(bytes))
+    write_with(path, Access::Umask, |file| file.write_all(bytes))
 }
 
-/// As [`write()`], for contents that are made while they are written.
+/// As [`write()`], for its owner alone.
 ///
 /// # Errors
-/// Any error of the file system or of `fill`; `path` then holds what it held before.
-pub fn write_with(path: &Path, fill: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+/// As [`write()`].
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, Access::Owner, |file| file.write_all(bytes))
+}
+
+fn write_with(
+    path: &Path,
+    access: Access,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = temporary_for(path);
     let written = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file = create(&temporary, access)?;
         fill(&mut file)?;
         crash::point("file written");
         file.sync_all()?;
@@ -59,18 +117,33 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Creates `folder` and its parents, each fsynced into its own parent.
+/// Creates `folder` and its parents, each fsynced into its own parent. Who may enter them follows
+/// the umask.
 ///
 /// # Errors
 /// Any error of the file system.
 pub fn create_dir(folder: &Path) -> io::Result<()> {
+    create_dirs(folder, Path::new(""), Access::Umask)
+}
+
+/// As [`create_dir`], where what is made below `root`, and `root` itself, is for its owner alone.
+///
+/// # Errors
+/// Any error of the file system.
+pub fn create_dir_private(folder: &Path, root: &Path) -> io::Result<()> {
+    create_dirs(folder, root, Access::Owner)
+}
+
+/// Makes folders with `access` from `root` on downwards, and those above it by the umask.
+fn create_dirs(folder: &Path, root: &Path, access: Access) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
     }
     if let Some(parent) = folder.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        create_dir(parent)?;
+        create_dirs(parent, root, access)?;
     }
-    match fs::create_dir(folder) {
+    let access = if folder.starts_with(root) { access } else { Access::Umask };
+    match DirBuilder::new().mode(access.folder_mode()).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => sync_parent(folder),
     }
@@ -86,12 +159,13 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Begins a file that will be `path`. What is at `path` stays until the commit.
+    /// Begins a file that will be `path`. What is at `path` stays until the commit. Who may read
+    /// it follows the umask: what is made so is for people to take along.
     ///
     /// # Errors
     /// Any error of the file system.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(temporary_for(path))?;
+        let file = create(&temporary_for(path), Access::Umask)?;
         Ok(Self { file, path: path.to_owned(), committed: false })
     }
 
@@ -156,7 +230,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         write(&path, b"old").unwrap();
-        let failed = write_with(&path, |file| {
+        let failed = write_with(&path, Access::Umask, |file| {
             file.write_all(b"half")?;
             Err(io::Error::other("power"))
         });
@@ -179,6 +253,60 @@ mod tests {
         draft.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_private_is_so_and_the_rest_follows_the_umask() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let meta = fs::metadata(folder.path().join(name)).unwrap();
+            meta.permissions().mode() & 0o777
+        };
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        let made = (|| {
+            let at = |name: &str| folder.path().join(name);
+            create_dir_private(&at("above/data/frames/s"), &at("above/data"))?;
+            write_private(&at("private"), b"a")?;
+            write(&at("open"), b"a")?;
+            create(&at("made"), Access::Owner).map(drop)
+        })();
+        rustix::process::umask(umask);
+        made.unwrap();
+        let expected = [
+            ("above", 0o777),
+            ("above/data", 0o700),
+            ("above/data/frames", 0o700),
+            ("above/data/frames/s", 0o700),
+            ("private", 0o600),
+            ("open", 0o666),
+            ("made", 0o600),
+        ];
+        for (name, access) in expected {
+            assert_eq!(mode(name), access, "{name}: {:o}", mode(name));
+        }
+    }
+
+    #[test]
+    fn a_planted_link_is_replaced_and_its_target_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        write(&at("target"), b"precious").unwrap();
+        for (name, planted) in [("a", "a.tmp"), ("b", "b.tmp"), ("c", "c")] {
+            std::os::unix::fs::symlink(at("target"), at(planted)).unwrap();
+            match name {
+                "a" => write(&at(name), b"new").unwrap(),
+                "b" => {
+                    let mut draft = Draft::create(&at(name)).unwrap();
+                    draft.write_all(b"new").unwrap();
+                    draft.commit().unwrap();
+                }
+                _ => create(&at(name), Access::Owner).unwrap().write_all(b"new").unwrap(),
+            }
+            assert_eq!(fs::read(at("target")).unwrap(), b"precious", "{planted}");
+            assert!(fs::symlink_metadata(at(name)).unwrap().is_file(), "{name}");
+            assert_eq!(fs::read(at(name)).unwrap(), b"new");
+        }
     }
 
     #[test]

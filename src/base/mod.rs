@@ -1,14 +1,17 @@
 //! What every other module stands on: time, ids, shutdown, queues, progress, drills,
-//! percentiles, durable files.
+//! percentiles, durable files, files and texts of others, addresses without their secrets.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
+pub mod address;
 pub mod clock;
 pub(crate) mod crash;
 pub mod drill;
 pub mod durable;
+pub mod foreign_file;
 pub mod ids;
 pub mod memory;
+pub mod plain_text;
 pub mod progress;
 pub mod quantile;
 pub mod queue;

@@ -20,7 +20,7 @@ use crate::learn::{card, dataset, export, tune};
 use crate::segment::golden;
 use crate::segment::normalise::Normalisation;
 use crate::segment::package::{
-    FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
+    self,     FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
 };
 use crate::segment::{Options, Segmenter};
 
@@ -103,6 +103,11 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if args.crop == 0 || !args.crop.is_multiple_of(GRANULE) {
         bail!("--crop {} is no multiple of {GRANULE}, which the network needs", args.crop);
+    }
+    if args.out.to_str().is_some_and(package::is_built_in) {
+        // `--model NAME` would be the built-in one for ever after.
+        let name = args.out.display();
+        bail!("--out {name} is the name of a built-in model; write ./{name}, or another name");
     }
     let start = args.start.as_deref().map(ModelPackage::find).transpose()?;
     let recipe = recipe(&args, start.as_ref())?;
@@ -263,10 +268,24 @@ fn finish(
 
     let mut segmenter =
         Segmenter::with_package(ModelPackage::load(&args.out)?, &options, clock.clone())?;
+    let fits = |frame: &Frame| frame.width.max(frame.height) <= golden::MAX_EDGE;
     let golden_frame = match &args.golden {
         Some(path) => read_frame(path, clock)?,
-        None => Arc::clone(&held_out.first().context("nothing was held out")?.0),
+        None => {
+            let mut frames = held_out.iter().map(|(frame, _)| frame);
+            let fitting = frames.clone().find(|frame| fits(frame));
+            Arc::clone(fitting.or(frames.next()).context("nothing was held out")?)
+        }
     };
+    if !fits(&golden_frame) {
+        bail!(
+            "the golden frame has {}×{} pixels, and {} are the most along an edge; name a smaller \
+             one with --golden",
+            golden_frame.width,
+            golden_frame.height,
+            golden::MAX_EDGE
+        );
+    }
     let segmentation = segmenter.segment(&golden_frame)?;
     durable::write(&args.out.join(golden::FRAME_FILE), &golden::frame_png(&golden_frame)?)?;
     let labels = imagefile::encode_labels_png(&segmentation.labels)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::durable::{Draft, TEMPORARY};
+use crate::base::durable::{self, Access, Draft, TEMPORARY};
 
 /// A file that cannot be written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Output {
     }
 
     /// A file that is sent and then deleted, and that is made again after a power cut: without
-    /// fsync.
+    /// fsync, and for its owner alone.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -138,7 +138,7 @@ struct Scratch {
 
 impl Scratch {
     fn create(path: &Path) -> io::Result<Self> {
-        let file = File::create(temporary_for(path))?;
+        let file = durable::create(&temporary_for(path), Access::Owner)?;
         Ok(Self { file, path: path.to_owned(), renamed: false })
     }
 

@@ -5,15 +5,16 @@
 //! the package the labels are identical; elsewhere [`Report::is_good`] allows a foreground
 //! IoU of 0.99 and 1% of the objects, measured between x86_64 and aarch64.
 
-use std::fs;
+use std::io::Cursor;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use image::ImageFormat;
+use image::{DynamicImage, ImageFormat, ImageReader};
 
 use super::package::{self, ModelPackage};
 use super::{SegmentError, Segmenter};
 use crate::base::clock::Clock;
+use crate::base::foreign_file;
 use crate::domain::frame::{Frame, Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
 
@@ -28,6 +29,12 @@ pub const MIN_FOREGROUND_IOU: f64 = 0.99;
 
 /// Largest difference in the number of objects, as a share of the expected number.
 pub const MAX_COUNT_ERROR: f64 = 0.01;
+
+/// Largest edge of a golden frame: it is segmented at every start.
+pub const MAX_EDGE: u32 = 4096;
+
+/// Largest file of either that is read, bytes: pixels of 16 bits that could not be compressed.
+const FILE_BYTES: u64 = 2 * MAX_EDGE as u64 * MAX_EDGE as u64 + (1 << 20);
 
 /// Why the golden frame proves nothing.
 #[derive(Debug, thiserror::Error)]
@@ -114,12 +121,11 @@ pub fn check(segmenter: &mut Segmenter, clock: &Clock) -> Result<Report, GoldenE
 pub fn frame(package: &ModelPackage, clock: &Clock) -> Result<Frame, GoldenError> {
     let bytes = bytes(package, FRAME_FILE)?;
     let damaged = |reason: String| GoldenError::Damaged { file: FRAME_FILE, reason };
-    let image = image::load_from_memory_with_format(&bytes, ImageFormat::Png)
-        .map_err(|error| damaged(error.to_string()))?;
+    let image = decoded(&bytes).map_err(damaged)?;
     let (width, height) = (image.width(), image.height());
     let (pixels, bit_depth) = match image {
-        image::DynamicImage::ImageLuma8(image) => (Pixels::U8(image.into_raw()), 8),
-        image::DynamicImage::ImageLuma16(image) => (Pixels::U16(image.into_raw()), 16),
+        DynamicImage::ImageLuma8(image) => (Pixels::U8(image.into_raw()), 8),
+        DynamicImage::ImageLuma16(image) => (Pixels::U16(image.into_raw()), 16),
         other => return Err(damaged(format!("its colour type is {:?}", other.color()))),
     };
     Shot {
@@ -163,18 +169,27 @@ pub fn frame_png(frame: &Frame) -> Result<Vec<u8>, image::ImageError> {
 fn labels(package: &ModelPackage) -> Result<LabelImage, GoldenError> {
     let bytes = bytes(package, LABELS_FILE)?;
     let damaged = |reason: String| GoldenError::Damaged { file: LABELS_FILE, reason };
-    let image = image::load_from_memory_with_format(&bytes, ImageFormat::Png)
-        .map_err(|error| damaged(error.to_string()))?
-        .into_luma16();
+    let image = decoded(&bytes).map_err(damaged)?.into_luma16();
     let (width, height) = image.dimensions();
     LabelImage::new(width, height, image.into_raw().into_iter().map(u32::from).collect())
         .map_err(|error| damaged(error.to_string()))
 }
 
+/// The image of a PNG with edges up to [`MAX_EDGE`]; larger ones are refused by their header.
+fn decoded(png: &[u8]) -> Result<DynamicImage, String> {
+    let mut reader = ImageReader::with_format(Cursor::new(png), ImageFormat::Png);
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MAX_EDGE);
+    limits.max_image_height = Some(MAX_EDGE);
+    reader.limits(limits);
+    reader.decode().map_err(|error| error.to_string())
+}
+
 fn bytes(package: &ModelPackage, file: &'static str) -> Result<Vec<u8>, GoldenError> {
     if let Some(folder) = package.folder() {
         let path = folder.join(file);
-        return fs::read(&path).map_err(|source| GoldenError::Read { path, source });
+        return foreign_file::read_no_link(&path, FILE_BYTES)
+            .map_err(|error| GoldenError::Read { path, source: error.into() });
     }
     let built_in = package::built_in(&package.manifest().name)
         .expect("a package without a folder is a built-in one");
@@ -233,6 +248,37 @@ mod tests {
         let report = check(&mut segmenter, &Clock::system()).unwrap();
         assert!(report.is_good(), "{report:?}");
         assert_eq!(segmenter.object_diameter_px, Some(100.0));
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+    fn a_golden_frame_that_is_no_plain_image_is_refused_and_never_waited_for() {
+        let plant: [(&str, fn(&std::path::Path)); 4] = [
+            ("is no regular file", |path| {
+                rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
+            }),
+            ("is no regular file", |path| {
+                std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+            }),
+            ("are the most that are read", |path| {
+                std::fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+            }),
+            ("is no usable greyscale PNG", |path| {
+                let black = image::GrayImage::new(MAX_EDGE + 1, 1);
+                black.save_with_format(path, ImageFormat::Png).unwrap();
+            }),
+        ];
+        for (expected, plant) in plant {
+            let folder = tempfile::tempdir().unwrap();
+            let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nuclei");
+            for file in ["model.toml", "model.onnx"] {
+                std::fs::copy(models.join(file), folder.path().join(file)).unwrap();
+            }
+            plant(&folder.path().join(FRAME_FILE));
+            let package = ModelPackage::load(folder.path()).unwrap();
+            let said = frame(&package, &Clock::system()).unwrap_err().to_string();
+            assert!(said.contains(expected) && said.contains(FRAME_FILE), "{said}");
+        }
     }
 
     #[test]

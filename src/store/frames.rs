@@ -36,9 +36,10 @@ pub(super) fn write(folder: &Path, session: SessionId, frame: &Frame) -> Result<
         why: error.to_string(),
     })?;
     if let Some(parent) = path.parent() {
-        durable::create_dir(parent).map_err(StoreError::file("make the folder", parent))?;
+        durable::create_dir_private(parent, folder)
+            .map_err(StoreError::file("make the folder", parent))?;
     }
-    durable::write(&path, &bytes).map_err(StoreError::file("write the frame file", &path))?;
+    durable::write_private(&path, &bytes).map_err(StoreError::file("write the frame file", &path))?;
     Ok(bytes.len() as u64)
 }
 

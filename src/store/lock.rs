@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
@@ -27,6 +28,9 @@ impl FolderLock {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(0o600)
+            // Whoever may write the folder must not have another file written through a link.
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(&path)
             .map_err(StoreError::file("open the lock", &path))?;
         match lock_with_patience(&file) {

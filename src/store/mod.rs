@@ -112,7 +112,8 @@ impl Store {
 
     fn open_once(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
         let folder = &options.folder;
-        durable::create_dir(folder).map_err(StoreError::file("make the data folder", folder))?;
+        durable::create_dir_private(folder, folder)
+            .map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;
         let database = schema::database_path(folder);
         let connection = schema::open_and_migrate(&database)?;

@@ -138,7 +138,8 @@ fn set_aside(folder: &Path, file: &Found) -> Result<(), StoreError> {
         .join(ORPHANS)
         .join(Path::new(&file.name).strip_prefix(frames::FRAMES).unwrap_or(Path::new(&file.name)));
     let parent = target.parent().unwrap_or(folder);
-    durable::create_dir(parent).map_err(StoreError::file("make the folder", parent))?;
+    durable::create_dir_private(parent, folder)
+        .map_err(StoreError::file("make the folder", parent))?;
     fs::rename(&file.path, &target).map_err(StoreError::file("move to orphans", &file.path))?;
     crash::point("orphan moved");
     for side in [Some(parent), file.path.parent()].into_iter().flatten() {

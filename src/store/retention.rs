@@ -28,7 +28,6 @@
 //! room, and is made again once there is some.
 
 use std::collections::BTreeSet;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{TransactionBehavior, params};
@@ -39,7 +38,7 @@ use super::job::{NoFile, Outcome};
 use super::schema;
 use super::writer::Writer;
 use crate::base::crash;
-use crate::base::durable;
+use crate::base::durable::{self, Access};
 
 /// Files that go in one transaction at most.
 const EVICT_FILES: u32 = 64;
@@ -356,11 +355,13 @@ impl Writer {
     /// Sets room aside, if it is not there and there is some.
     pub(super) fn restore_reserve(&self) -> Result<(), StoreError> {
         let path = self.folder.join(RESERVE);
-        if path.metadata().is_ok_and(|meta| meta.len() == RESERVE_BYTES) {
+        // A link that somebody planted is no reserve, and what it points to is not written.
+        let is_there = |meta: std::fs::Metadata| meta.is_file() && meta.len() == RESERVE_BYTES;
+        if path.symlink_metadata().is_ok_and(is_there) {
             return Ok(());
         }
         let reserve = || -> std::io::Result<()> {
-            let file = File::create(&path)?;
+            let file = durable::create(&path, Access::Owner)?;
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
             Ok(())
         };

@@ -14,6 +14,7 @@ use refinery::{Migration, Runner};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::StoreError;
+use crate::base::durable::{self, Access};
 
 /// Name of the database in the data folder.
 pub(super) const DATABASE: &str = "reticle.db";
@@ -52,6 +53,10 @@ pub(super) fn newest_version() -> u32 {
 /// Opens the database to write, makes it where there is none, and brings it up to date.
 pub(super) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
     let is_new = !path.exists();
+    if is_new {
+        // SQLite would make it for everybody to read. Log and index take the mode from it.
+        durable::create(path, Access::Owner).map_err(StoreError::file("make", path))?;
+    }
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -63,7 +68,7 @@ pub(super) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
     }
     migrate(&mut connection, path, &MIGRATIONS)?;
     if is_new && let Some(folder) = path.parent() {
-        crate::base::durable::sync_dir(folder)
+        durable::sync_dir(folder)
             .map_err(StoreError::file("make the database durable in", folder))?;
     }
     Ok(connection)

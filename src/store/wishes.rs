@@ -3,10 +3,11 @@
 //! Whoever may write the folder may ask, whatever address the page listens on and whether it is
 //! there at all.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::StoreError;
+use crate::base::durable::{self, Access};
 
 /// What can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +38,9 @@ impl Wish {
     /// When the folder cannot be written.
     pub fn ask(self, folder: &Path) -> Result<(), StoreError> {
         let path = self.file(folder);
-        File::create(&path).map(drop).map_err(StoreError::file("ask the daemon by", &path))
+        durable::create(&path, Access::Owner)
+            .map(drop)
+            .map_err(StoreError::file("ask the daemon by", &path))
     }
 
     /// Whether it waits to be granted.

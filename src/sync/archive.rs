@@ -16,6 +16,7 @@ use super::error::SyncError;
 use super::objects::{Archive, ObjectReceipt, UploadState};
 use super::outbox::{NoAnswer, Outbox};
 use super::undelivered::Undelivered;
+use crate::base::durable;
 use crate::domain::facts::{BoxName, ModelFacts, Series, SessionFacts};
 use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
@@ -164,7 +165,7 @@ impl Archiving {
                 None => None,
             };
             let spool = this.data_folder.join(SPOOL);
-            std::fs::create_dir_all(&spool).map_err(|error| {
+            durable::create_dir_private(&spool, &spool).map_err(|error| {
                 SyncError::retry(format!("make the folder {}", spool.display()), error)
             })?;
             Ok(Subject { session, series, part: part.part, model })

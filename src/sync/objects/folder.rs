@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{Found, Hashed, Listed, ObjectReceipt, changed, unreadable};
-use crate::base::durable::{self, Draft, TEMPORARY};
+use crate::base::durable::{self, Access, Draft, TEMPORARY};
 use crate::sync::error::{Remedy, SyncError};
 
 /// Bytes left free on the archive's file system for everything else: more than the store leaves
@@ -95,7 +95,11 @@ impl FolderArchive {
     pub(super) async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Found>, SyncError> {
         let what = format!("read {key} from {}", self.name());
         let (path, to) = (self.root.join(key), to.to_owned());
-        blocking(what, move |what| match std::fs::copy(&path, &to) {
+        let copy = move |path: &Path, to: &Path| -> io::Result<u64> {
+            let mut from = File::open(path)?;
+            io::copy(&mut from, &mut durable::create(to, Access::Owner)?)
+        };
+        blocking(what, move |what| match copy(&path, &to) {
             Ok(_) => hash_from_medium(&to).map(Some).map_err(|error| failed(what, &to, &error)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(what, &path, &error)),

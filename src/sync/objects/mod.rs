@@ -25,6 +25,7 @@ use super::error::SyncError;
 use super::options::ArchiveOptions;
 use super::throttle::Throttle;
 use crate::base::clock::Clock;
+use crate::base::durable;
 
 mod body;
 mod classify;
@@ -233,9 +234,10 @@ impl Archive {
         match self {
             Self::Folder(archive) => archive.fetch(key, to).await,
             Self::S3(archive) => {
-                let made = tokio::fs::File::create(to).await;
                 let what = || format!("make the file {}", to.display());
-                let mut file = made.map_err(|error| SyncError::retry(what(), error))?;
+                let made = durable::create(to, durable::Access::Owner)
+                    .map_err(|error| SyncError::retry(what(), error))?;
+                let mut file = tokio::fs::File::from_std(made);
                 archive.read(key, Some(&mut file)).await
             }
         }
@@ -289,7 +291,7 @@ fn check_key(key: &str) -> Result<(), SyncError> {
     let sound = !key.is_empty()
         && key.len() <= KEY_BYTES
         && !key.chars().any(|c| c.is_control() || c == '\\')
-        && !key.ends_with(crate::base::durable::TEMPORARY)
+        && !key.ends_with(durable::TEMPORARY)
         && key.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if sound {
         return Ok(());
