@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::base::address;
 use crate::base::clock::Clock;
 use crate::base::drill::Drills;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
@@ -51,8 +52,11 @@ mod control;
 mod guarded;
 mod monitor;
 mod operator;
+mod preflight;
 mod service;
 mod watchdog;
+
+pub use preflight::refusals;
 
 use control::{Claim, Control, CurrentSession};
 use guarded::Guarded;
@@ -245,7 +249,7 @@ fn export(
         sender: settings.r#box.name(),
     };
     let export = otlp::Export::start(&target, Box::new(render), clock.clone())?;
-    tracing::info!(endpoint, "sending traces and metrics by OTLP");
+    tracing::info!(endpoint = address::shown(endpoint), "sending traces and metrics by OTLP");
     Ok(Some(export))
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{Outcome, out};
-use crate::config;
+use crate::base::clock::Clock;
+use crate::{app, config};
 
 /// Arguments of `reticle config`.
 #[derive(clap::Args)]
@@ -17,7 +18,11 @@ pub struct Args {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Read the configuration and say everything that is wrong with it
+    /// Read the configuration and say everything that is wrong with it, as `reticle run` would
+    ///
+    /// Certificates, keys, model package and listen address are tried as `reticle run` tries them,
+    /// so run it on the box and as its user. No server is asked and nothing is written; `reticle
+    /// check` asks the servers, too.
     Check {
         #[command(flatten)]
         which: Which,
@@ -25,7 +30,7 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
-    /// Print the settings in effect, and where each one came from
+    /// Print the settings in effect, and where each one came from; addresses without passwords
     Show {
         #[command(flatten)]
         which: Which,
@@ -66,7 +71,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         Verb::Show { which, json } => {
             let loaded = config::load_explained(which.path())?;
             if json {
-                print_json(&mut out, &loaded.settings)?;
+                print_json(&mut out, &config::shown(&loaded.settings))?;
             } else {
                 out.write_all(config::effective(&loaded).as_bytes())?;
             }
@@ -79,7 +84,12 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 
 fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Result<Outcome> {
     let (files, problems) = match config::load_explained(path) {
-        Ok(loaded) => (loaded.files, Vec::new()),
+        Ok(loaded) => {
+            let refused = app::refusals(&loaded.settings, &Clock::system());
+            let problems = refused.into_iter().map(|(key, why)| loaded.problem(&key, why));
+            let problems = problems.collect();
+            (loaded.files, problems)
+        }
         Err(error) => (Vec::new(), error.problems),
     };
     let ok = problems.is_empty();

@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Fine) => ExitCode::SUCCESS,
         Ok(Outcome::WithFailures) => ExitCode::FAILURE,
         Err(error) => {
-            out::tell(format_args!("reticle: {error:#}"));
+            out::tell_lines(format_args!("reticle: {error:#}"));
             ExitCode::FAILURE
         }
     }

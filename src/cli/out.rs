@@ -3,15 +3,20 @@
 //! A reader that goes away (`reticle config schema | head -1`) has had enough. That is no
 //! fault: what it would have read is dropped, and the verb goes on to its end, because a batch
 //! still has files to write and the exit code tells how they fared.
+//!
+//! Names and texts of others are among what is printed. What a terminal would obey goes out as
+//! `\u001b` and the like ([`plain_text`]), here and nowhere else, so that no verb can forget it.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::base::plain_text;
+
 /// Standard output, for as long as somebody reads it.
-pub(super) fn stdout() -> WhileRead<StdoutLock<'static>> {
-    WhileRead { to: io::stdout().lock(), is_read: true }
+pub(super) fn stdout() -> Plain<WhileRead<StdoutLock<'static>>> {
+    Plain::new(WhileRead { to: io::stdout().lock(), is_read: true })
 }
 
 /// A bar of so many steps on standard error; none when that is no terminal.
@@ -23,10 +28,48 @@ pub(super) fn progress_bar(steps: u64, template: &str) -> ProgressBar {
     ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Says something on standard error, if anybody listens.
+/// Says something on standard error, in one line, if anybody listens.
 pub(super) fn tell(words: impl Display) {
     // `eprintln!` panics where nobody does, and there is no other place to say so.
-    writeln!(io::stderr().lock(), "{words}").ok();
+    writeln!(io::stderr().lock(), "{}", plain_text::OneLine(words)).ok();
+}
+
+/// As [`tell`], for what has several lines of its own: all faults of a file, a place in it.
+pub(super) fn tell_lines(words: impl Display) {
+    writeln!(io::stderr().lock(), "{}", plain_text::lines(&words.to_string())).ok();
+}
+
+/// Writes text with nothing in it that a terminal obeys.
+pub(super) struct Plain<W> {
+    to: W,
+    /// The beginning of a character whose other bytes are still to come: three bytes at most.
+    begun: Vec<u8>,
+}
+
+impl<W: Write> Plain<W> {
+    fn new(to: W) -> Self {
+        Self { to, begun: Vec::new() }
+    }
+}
+
+impl<W: Write> Write for Plain<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begun.extend_from_slice(bytes);
+        let whole = match std::str::from_utf8(&self.begun) {
+            Ok(_) => self.begun.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            // No text: replaced below.
+            Err(_) => self.begun.len(),
+        };
+        let rest = self.begun.split_off(whole);
+        let text = std::mem::replace(&mut self.begun, rest);
+        self.to.write_all(plain_text::lines(&String::from_utf8_lossy(&text)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Writes until the reader has gone; every other error is passed on.
@@ -78,6 +121,31 @@ mod tests {
         serde_json::to_writer(&mut out, &[1, 2]).unwrap();
         out.flush().unwrap();
         assert!(!out.is_read);
+    }
+
+    #[test]
+    fn what_a_terminal_obeys_is_shown_and_not_sent() {
+        let said = "plate\u{1b}]0;x\u{7}\u{9b}2J\u{202e}µ\n";
+        let plain = "plate\\u001b]0;x\\u0007\\u009b2J\\u202eµ\n";
+        let mut out = Plain::new(Vec::new());
+        write!(out, "{said}").unwrap();
+        assert_eq!(String::from_utf8(out.to).unwrap(), plain);
+        // Byte by byte, and with what is no text.
+        let mut out = Plain::new(Vec::new());
+        for byte in said.as_bytes() {
+            out.write_all(&[*byte]).unwrap();
+        }
+        out.write_all(b"\xff").unwrap();
+        assert_eq!(String::from_utf8(out.to).unwrap(), format!("{plain}\u{fffd}"));
+    }
+
+    #[test]
+    fn json_means_the_same_afterwards() {
+        let value = serde_json::json!({ "name": "a\u{9b}\u{1b}\u{202e}\n\"\\" });
+        let mut out = Plain::new(Vec::new());
+        serde_json::to_writer_pretty(&mut out, &value).unwrap();
+        assert!(!String::from_utf8(out.to.clone()).unwrap().contains('\u{9b}'));
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&out.to).unwrap(), value);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::files::Fragment;
 use super::{Origin, Problem, Settings};
+use crate::base::address;
 
 /// How like a known key (Jaro-Winkler) an unknown one must be to be taken for it. Below this
 /// our own keys begin to resemble each other, and a suggestion would mislead.
@@ -42,14 +43,26 @@ impl Case<'_> {
         1 + before.iter().filter(|&&byte| byte == b'\n').count()
     }
 
+    /// What lets anyone in goes out of the message here, whoever put it there.
     fn object(&mut self, span: &Range<usize>, key: Option<String>, message: String) {
         let line = Some(self.line(span));
+        let key = key.map(|key| address::shown_in(&key).into_owned());
+        let message = address::shown_in(&message).into_owned();
         self.problems.push(Problem { file: self.fragment.file.clone(), line, key, message });
     }
 
-    /// A value as it stands in the file, shortened for a message.
-    fn written(&self, span: &Range<usize>) -> String {
-        let text = self.fragment.text.get(span.clone()).unwrap_or_default();
+    /// A value as it stands in the file, shortened for a message. A text that may be an address
+    /// is cleaned before it is shortened, which could cut off what it is known by.
+    fn written(&self, span: &Range<usize>, value: &toml::Value) -> String {
+        let text = match value {
+            toml::Value::String(text) if text.contains('@') || text.contains("://") => {
+                toml::Value::String(address::shown(text)).to_string()
+            }
+            _ => {
+                let text = self.fragment.text.get(span.clone()).unwrap_or_default();
+                address::shown_in(text).into_owned()
+            }
+        };
         let text = text.lines().next().unwrap_or_default();
         match text.char_indices().nth(60) {
             Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
@@ -114,7 +127,7 @@ impl Known {
                 (Some(_), _, _) => {
                     let message = format!(
                         "is {}, but must be a table: write [{full}] and its keys below",
-                        case.written(&spanned.span())
+                        case.written(&spanned.span(), value)
                     );
                     case.object(&spanned.span(), Some(full), message);
                 }
@@ -125,7 +138,7 @@ impl Known {
                         case.origins.insert(full, Origin { file, line });
                     }
                     Some(fault) => {
-                        let written = case.written(&spanned.span());
+                        let written = case.written(&spanned.span(), value);
                         let mut message = format!("is {written}, but {fault}");
                         // A type of ours that explains itself needs no second explanation.
                         let explained = fault.contains("; write ");
@@ -163,7 +176,13 @@ impl Known {
         });
         let error = alone.try_into::<Settings>().err()?;
         if allowed.words.is_empty() {
-            Some(format!("that cannot be used: {}", error.message()))
+            let why = match value {
+                toml::Value::String(text) if !text.is_empty() => {
+                    error.message().replace(text.as_str(), &address::shown(text))
+                }
+                _ => error.message().to_owned(),
+            };
+            Some(format!("that cannot be used: {why}"))
         } else {
             Some(format!("must be {}", allowed.in_words()))
         }

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::base::address;
 use crate::domain::facts::BoxName;
 use crate::{capture, publish, segment, store, sync, telemetry, web};
 
@@ -25,7 +26,7 @@ mod introspect;
 mod known;
 mod render;
 
-pub use render::{default_file, effective};
+pub use render::{default_file, effective, shown};
 
 /// Read when no other file is named; it need not be there.
 pub const DEFAULT_FILE: &str = "/etc/reticle/reticle.toml";
@@ -170,6 +171,20 @@ pub struct Loaded {
     pub origins: BTreeMap<String, Origin>,
 }
 
+impl Loaded {
+    /// What is wrong with a key, with where it was set.
+    pub fn problem(&self, key: &str, message: String) -> Problem {
+        let origin = self.origins.get(key);
+        let first = || self.files.first().cloned().unwrap_or(PathBuf::from(DEFAULT_FILE));
+        Problem {
+            file: origin.map_or_else(first, |origin| origin.file.clone()),
+            line: origin.map(|origin| origin.line),
+            key: Some(key.to_owned()),
+            message,
+        }
+    }
+}
+
 /// One thing that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
@@ -250,25 +265,16 @@ pub fn load_explained(path: Option<&Path>) -> Result<Loaded, ConfigError> {
             file: path.unwrap_or(Path::new(DEFAULT_FILE)).to_owned(),
             line: None,
             key: None,
-            message: error.message().to_owned(),
+            message: address::shown_in(error.message()).into_owned(),
         }],
     })?;
     let contradictions = settings.contradictions();
+    let loaded = Loaded { settings, files, origins };
     if contradictions.is_empty() {
-        return Ok(Loaded { settings, files, origins });
+        return Ok(loaded);
     }
-    let problems = contradictions
-        .into_iter()
-        .map(|(key, message)| {
-            let origin = origins.get(key);
-            Problem {
-                file: origin.map_or(PathBuf::from(DEFAULT_FILE), |origin| origin.file.clone()),
-                line: origin.map(|origin| origin.line),
-                key: Some(key.to_owned()),
-                message,
-            }
-        })
-        .collect();
+    let problems =
+        contradictions.into_iter().map(|(key, message)| loaded.problem(key, message)).collect();
     Err(ConfigError { problems })
 }
 

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use super::known::{Known, about};
 use super::{Loaded, Settings, table_order};
+use crate::base::address;
 
 /// A table of the file, with what is known of its keys.
 struct Table {
@@ -56,11 +57,18 @@ pub fn effective(loaded: &Loaded) -> String {
         }
     }
     let values = as_toml(&loaded.settings);
+    let shown = shown(&loaded.settings);
     for table in tables() {
         writeln!(text, "\n[{}]", table.name).ok();
         for key in &table.keys {
             let full = format!("{}.{}", table.name, key.name);
-            let written = match value_of(&values, &table.name, &key.name) {
+            let pointer = format!("/{}", full.replace('.', "/"));
+            // Numbers as TOML writes them, texts as they may be shown.
+            let value = match shown.pointer(&pointer) {
+                Some(Json::String(text)) => Some(toml::Value::String(text.clone())),
+                _ => value_of(&values, &table.name, &key.name),
+            };
+            let written = match value {
                 Some(value) => format!("{} = {value}", key.name),
                 None => format!("#{} =", key.name),
             };
@@ -113,6 +121,38 @@ fn as_toml(settings: &Settings) -> toml::Table {
     toml::Table::try_from(settings).expect("settings are TOML, or no file could set them")
 }
 
+/// The settings as they may be shown: addresses without what lets anyone in.
+pub fn shown(settings: &Settings) -> Json {
+    let mut values = serde_json::to_value(settings).expect("settings are plain data");
+    hide("", &mut values);
+    values
+}
+
+/// Keys whose values are addresses, well formed or not. Elsewhere only what looks like one is.
+const ADDRESSES: [&str; 5] = [
+    "sync.archive.to",
+    "sync.archive.endpoint",
+    "sync.central.url",
+    "mqtt.url",
+    "log.otlp_endpoint",
+];
+
+fn hide(name: &str, value: &mut Json) {
+    match value {
+        Json::String(text) if ADDRESSES.contains(&name) || text.contains("://") => {
+            *text = address::shown(text);
+        }
+        Json::Object(table) => {
+            for (key, value) in table {
+                let between = if name.is_empty() { "" } else { "." };
+                hide(&format!("{name}{between}{key}"), value);
+            }
+        }
+        Json::Array(values) => values.iter_mut().for_each(|value| hide(name, value)),
+        _ => {}
+    }
+}
+
 fn value_of(values: &toml::Table, table: &str, key: &str) -> Option<toml::Value> {
     let mut here = values;
     for part in table.split('.') {
@@ -152,6 +192,21 @@ mod tests {
             .collect();
         let settings: Settings = toml::from_str(&text).unwrap();
         assert_eq!(as_toml(&settings), as_toml(&Settings::default()));
+    }
+
+    #[test]
+    fn every_key_that_takes_an_address_is_known_here() {
+        let mut named = Vec::new();
+        for table in tables() {
+            for key in table.keys {
+                let is_address = key.about.contains("://") || key.name.ends_with("url");
+                named.extend(is_address.then(|| format!("{}.{}", table.name, key.name)));
+            }
+        }
+        named.sort_unstable();
+        let mut known = ADDRESSES;
+        known.sort_unstable();
+        assert_eq!(named, known);
     }
 
     #[test]

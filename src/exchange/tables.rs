@@ -159,7 +159,7 @@ impl<T: Table> CsvTable<T> {
             text.clear();
             let formatted = match cell {
                 Cell::Empty => Ok(()),
-                Cell::Text(value) => write!(text, "{value}"),
+                Cell::Text(value) => write!(text, "{}{value}", guard(value)),
                 Cell::U8(value) => write!(text, "{value}"),
                 Cell::U32(value) => write!(text, "{value}"),
                 Cell::U64(value) => write!(text, "{value}"),
@@ -195,6 +195,13 @@ impl<T: Table> CsvTable<T> {
             self.writer.into_inner().map_err(|error| WriteError::new(&path, error.error()))?;
         output.finish()
     }
+}
+
+/// What goes before a text in CSV so that a spreadsheet does not take it for a formula, which
+/// could send the table elsewhere (`=HYPERLINK(…)`, `=WEBSERVICE(…)`). An apostrophe goes before
+/// an apostrophe, too: a reader that takes one off gets every text back.
+fn guard(text: &str) -> &'static str {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']) { "'" } else { "" }
 }
 
 /// A table as Parquet, row group by row group, compressed with zstd.
@@ -396,6 +403,40 @@ mod tests {
         assert_eq!(&rows[0][column("area_um2")], "25.25");
         assert_eq!(&rows[0][column("perimeter_um")], "17.75");
         assert_eq!(&rows[2][column("area_um2")], "");
+    }
+
+    #[test]
+    fn no_text_in_csv_is_a_formula_and_every_text_can_be_had_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("objects.csv");
+        let names = [
+            "=HYPERLINK(\"http://x\",\"y\").tif",
+            "+1",
+            "-2+3",
+            "@SUM(A1)",
+            "\t=1",
+            "\r=1",
+            "'quoted'",
+            "'=1",
+            "plate-7 = a.tif",
+            "",
+        ];
+        let mut table = ObjectsCsv::create(&path).unwrap();
+        for image in names {
+            let row = ImageRef { image, page: 0, pixel_size_um: None };
+            // A measurement below 0 stays a number.
+            table.append(row, &[Object { orientation: -0.5, ..object(1) }]).unwrap();
+        }
+        table.finish().unwrap();
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        let orientation =
+            reader.headers().unwrap().iter().position(|name| name == "orientation").unwrap();
+        for (row, name) in reader.records().zip(names) {
+            let row = row.unwrap();
+            assert!(!row[0].starts_with(['=', '+', '-', '@', '\t', '\r']), "{}", &row[0]);
+            assert_eq!(row[0].strip_prefix('\'').unwrap_or(&row[0]), name);
+            assert_eq!(&row[orientation], "-0.5");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What can go wrong between the box and the broker.
 
+use crate::base::address;
+
 /// What to do about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -10,7 +12,8 @@ pub enum Remedy {
     Stop,
 }
 
-/// Something that failed. The text says what, where, and what to do.
+/// Something that failed. The text says what, where, and what to do; what lets anyone in is
+/// taken out of it ([`address::shown_in`]), whoever wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct PublishError {
@@ -25,11 +28,16 @@ pub struct PublishError {
 impl PublishError {
     /// The same may work later.
     pub fn retry(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::Retry, what: what.into(), why: why.to_string() }
+        Self::new(Remedy::Retry, what, why)
     }
 
     /// Nothing helps until a person has acted.
     pub fn stop(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::Stop, what: what.into(), why: why.to_string() }
+        Self::new(Remedy::Stop, what, why)
+    }
+
+    fn new(remedy: Remedy, what: impl Into<String>, why: impl ToString) -> Self {
+        let why = address::shown_in(&why.to_string()).into_owned();
+        Self { remedy, what: what.into(), why }
     }
 }

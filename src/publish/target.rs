@@ -166,7 +166,8 @@ fn parse(url: &str) -> Result<(bool, String, u16), String> {
         // The colon of an address, not of a port.
         Some(_) if rest.ends_with(']') => (rest, default),
         Some((host, port)) => {
-            let port: u16 = port.parse().map_err(|_error| format!("{port} is no port; {LIKE}"))?;
+            // Not named: after the colon stands a password where the host was forgotten.
+            let port: u16 = port.parse().map_err(|_error| format!("its port is none; {LIKE}"))?;
             (host, port)
         }
         None => (rest, default),

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::base::address;
+
 /// What to do about a failed delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
@@ -14,7 +16,8 @@ pub enum Remedy {
     Stop,
 }
 
-/// A delivery that failed. The text says what, where, and what to do.
+/// A delivery that failed. The text says what, where, and what to do; what lets anyone in is
+/// taken out of it ([`address::shown_in`]), whoever wrote it.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct SyncError {
@@ -31,16 +34,21 @@ pub struct SyncError {
 impl SyncError {
     /// The same may work later.
     pub fn retry(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::Retry, what: what.into(), why: why.to_string(), after: None }
+        Self::new(Remedy::Retry, what, why)
     }
 
     /// This item never will.
     pub fn give_up(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::GiveUp, what: what.into(), why: why.to_string(), after: None }
+        Self::new(Remedy::GiveUp, what, why)
     }
 
     /// Nothing will until a person has acted.
     pub fn stop(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::Stop, what: what.into(), why: why.to_string(), after: None }
+        Self::new(Remedy::Stop, what, why)
+    }
+
+    pub(super) fn new(remedy: Remedy, what: impl Into<String>, why: impl ToString) -> Self {
+        let why = address::shown_in(&why.to_string()).into_owned();
+        Self { remedy, what: what.into(), why, after: None }
     }
 }

@@ -10,9 +10,12 @@ use std::io::{self, IsTerminal};
 
 use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::{Directive, ParseError};
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::{FormatFields, SubscriberBuilder, format};
 use tracing_subscriber::prelude::*;
+
+use crate::base::plain_text;
 
 pub mod metrics;
 
@@ -132,6 +135,14 @@ pub enum TelemetryError {
     AlreadySet,
 }
 
+/// Whether [`init`] would take these options and the environment variable.
+///
+/// # Errors
+/// When `RETICLE_LOG` is set and is no filter.
+pub fn check(options: &Options) -> Result<(), TelemetryError> {
+    filter(options, std::env::var(FILTER_VARIABLE).ok().as_deref()).map(drop)
+}
+
 /// Sends the log of this process to stderr from now on. Once a process.
 ///
 /// # Errors
@@ -154,7 +165,9 @@ pub fn init(options: &Options) -> Result<(), TelemetryError> {
             let filter = self::filter(options, variable.as_deref())?;
             tracing_subscriber::registry().with(filter).with(*journal).try_init().map_err(Box::from)
         }
-        Form::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        Form::Text => {
+            lines.with_ansi(io::stderr().is_terminal()).fmt_fields(plain_fields()).try_init()
+        }
         Form::Json => lines.json().flatten_event(true).with_current_span(false).try_init(),
     };
     // The only way to fail is a second subscriber.
@@ -163,6 +176,21 @@ pub fn init(options: &Options) -> Result<(), TelemetryError> {
         tracing::warn!(%error, "there is no journal to log to ([log] format); logging text to stderr");
     }
     Ok(())
+}
+
+/// Fields of a line of text, each on that line: a name with a line break in it must not make a
+/// line of its own that looks like ours, nor one with an escape sequence rewrite others. (JSON and
+/// the journal keep fields apart by themselves.)
+fn plain_fields() -> impl for<'writer> FormatFields<'writer> + Send + Sync + 'static {
+    format::debug_fn(|to, field, value| {
+        let text = format!("{value:?}");
+        let text = plain_text::one_line(&text);
+        match field.name() {
+            "message" => write!(to, "{text}"),
+            name => write!(to, "{}={text}", name.trim_start_matches("r#")),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Where lines go in the end.
@@ -237,6 +265,24 @@ fn status_kib(field: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_field_makes_a_line_of_its_own_or_moves_the_cursor() {
+        let (reader, writer) = io::pipe().unwrap();
+        let subscriber = SubscriberBuilder::default()
+            .with_writer(move || writer.try_clone().unwrap())
+            .with_ansi(false)
+            .fmt_fields(plain_fields())
+            .finish();
+        let hostile = "a\n2026-01-01T00:00:00Z ERROR reticle: forged\r\u{1b}[2J\u{9b}\u{202e}";
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(file = hostile, also = %hostile, debug = ?hostile, "seen: {hostile}");
+        });
+        let said = io::read_to_string(reader).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(!said.trim_end().contains(plain_text::is_active), "{said:?}");
+        assert!(said.contains("seen: a\\n2026") && said.contains(" also=a\\n2026"), "{said}");
+    }
 
     #[test]
     fn the_environment_overrides_the_configured_level() {

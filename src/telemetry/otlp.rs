@@ -14,6 +14,7 @@
 //! The names of spans are `frame` (capture to committed) and in it `capture`, `segment` (with
 //! `normalise`, `network`, `instances`, `measure`), `show` and `commit`. They stay.
 
+use crate::base::address;
 use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
 use crate::domain::facts::BoxName;
@@ -74,7 +75,7 @@ pub type Render = Box<dyn Fn() -> String + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The address or the TLS of this machine does not serve.
-    #[error("nothing can be sent to [log] otlp_endpoint = \"{endpoint}\": {reason}")]
+    #[error("nothing can be sent to [log] otlp_endpoint = \"{}\": {reason}", address::shown(endpoint))]
     Unusable {
         /// The address.
         endpoint: String,
@@ -103,7 +104,10 @@ pub fn complaint(endpoint: &str) -> Option<String> {
             && !host.contains(char::is_whitespace)
     });
     (!is_address).then(|| {
-        format!("is \"{endpoint}\", but must be an address as \"http://collector:4318\" (OTLP over HTTP)")
+        format!(
+            "is \"{}\", but must be an address as \"http://collector:4318\" (OTLP over HTTP)",
+            address::shown(endpoint)
+        )
     })
 }
 

@@ -5,6 +5,7 @@
 //! read without its neighbours. A frame that is not there has no inner chunk, and reads as 0.
 
 mod metadata;
+mod foreign;
 mod read;
 mod shard;
 

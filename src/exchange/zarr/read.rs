@@ -6,18 +6,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
+use zarrs::array::codec::api::CodecOptions;
 use zarrs::array::{Array, ElementOwned, data_type};
-use zarrs::filesystem::FilesystemStore;
 
 use super::super::ReadError;
 use super::super::layout::series_number;
+use super::foreign::{self, ForeignFiles, METADATA_BYTES};
+use crate::base::foreign_file::{self, ForeignFileError};
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::MAX_PIXELS;
+
+/// Groups that are gone through on the way to an array: image, `labels`, label image.
+const DEEPEST: usize = 4;
 
 /// An array of label images, one for each position along its time axis.
 pub struct LabelArray {
     path: PathBuf,
-    array: Array<FilesystemStore>,
+    array: Array<ForeignFiles>,
     /// Which axis is time; `None` where there is a single image.
     time: Option<usize>,
     series: Option<u32>,
@@ -30,10 +35,9 @@ impl LabelArray {
     /// # Errors
     /// When there is none or more than one, or its array is of a kind that is not read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
-        let group = find(path)?;
-        let store = Arc::new(
-            FilesystemStore::new(&group.array).map_err(|error| ReadError::new(path, error))?,
-        );
+        foreign::bound_decoders();
+        let group = find(path, DEEPEST)?;
+        let store = Arc::new(ForeignFiles::new(group.array.clone()));
         let array = Array::open(store, "/").map_err(|error| ReadError::new(&group.array, error))?;
         let dimensions = array.shape().len();
         let time = match (dimensions, group.time) {
@@ -53,10 +57,11 @@ impl LabelArray {
             return Err(ReadError::new(&group.array, why));
         }
         let pixels = array.shape()[dimensions - 2].saturating_mul(array.shape()[dimensions - 1]);
-        if pixels > MAX_PIXELS {
+        if pixels > MAX_PIXELS || pixels == 0 {
             let why = format!("has {pixels} pixels a frame; {MAX_PIXELS} are the most");
             return Err(ReadError::new(&group.array, why));
         }
+        foreign::check_chunks(&array).map_err(|why| ReadError::new(&group.array, why))?;
         Ok(Self { path: path.to_owned(), array, time, series: group.series })
     }
 
@@ -152,13 +157,17 @@ impl LabelArray {
 
 /// The values of one frame as labels.
 fn values<T: ElementOwned>(
-    array: &Array<FilesystemStore>,
+    array: &Array<ForeignFiles>,
     subset: &[Range<u64>],
 ) -> Result<Vec<u32>, String>
 where
     u32: TryFrom<T>,
 {
-    let values: Vec<T> = array.retrieve_array_subset(&subset).map_err(|error| error.to_string())?;
+    // One chunk at a time: several of the largest would not fit in memory.
+    let options = CodecOptions::default().with_concurrent_target(1);
+    let values: Vec<T> = array
+        .retrieve_array_subset_opt(&subset, &options)
+        .map_err(|error| error.to_string())?;
     values
         .into_iter()
         .map(u32::try_from)
@@ -178,7 +187,7 @@ pub(in crate::exchange) fn is_node(path: &Path) -> bool {
     ["zarr.json", ".zgroup", ".zarray"].iter().any(|name| path.join(name).is_file())
 }
 
-fn find(path: &Path) -> Result<Place, ReadError> {
+fn find(path: &Path, deepest: usize) -> Result<Place, ReadError> {
     let named = || {
         let mut names = path.iter().rev().filter_map(|name| name.to_str());
         names.find_map(series_number)
@@ -190,7 +199,8 @@ fn find(path: &Path) -> Result<Place, ReadError> {
     let labels = path.join("labels");
     if ome["image-label"].is_null() && is_node(&labels) {
         return match listed(&labels)?.as_slice() {
-            [only] => find(&labels.join(only)),
+            [_] if deepest == 0 => Err(ReadError::new(path, "has groups in groups without end")),
+            [only] => find(&labels.join(only), deepest - 1),
             [] => Err(ReadError::new(path, "has no label image; export one into it")),
             several => Err(ReadError::new(
                 path,
@@ -244,11 +254,15 @@ fn ome(attributes: &Value) -> &Value {
 fn attributes(path: &Path) -> Result<Option<Value>, ReadError> {
     let json = |name: &str| -> Result<Option<Value>, ReadError> {
         let file = path.join(name);
-        match std::fs::read(&file) {
+        match foreign_file::read(&file, METADATA_BYTES) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|error| ReadError::new(&file, error)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(ForeignFileError::Unreadable(error))
+                if error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(ReadError::new(&file, error)),
         }
     };
@@ -411,6 +425,108 @@ mod tests {
         assert!(large.contains("are the most"), "{large}");
         let nothing = LabelArray::open(Path::new("/nowhere")).err().unwrap().to_string();
         assert!(nothing.contains("it has no zarr.json"), "{nothing}");
+    }
+
+    /// An array that says of itself what `change` makes of a small one.
+    fn changed(folder: &Path, change: impl FnOnce(&mut Value)) {
+        bare(folder, "uint8", &[2, 2, 3], &[1; 6]);
+        let path = folder.join("zarr.json");
+        let mut node: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        change(&mut node);
+        fs::write(&path, node.to_string()).unwrap();
+    }
+
+    fn sharded(outer: [u64; 3], inner: [u64; 3]) -> impl FnOnce(&mut Value) {
+        move |node| {
+            node["shape"] = json!([2, 8, 8]);
+            node["chunk_grid"]["configuration"]["chunk_shape"] = json!(outer);
+            let plain = node["codecs"].clone();
+            node["codecs"] = json!([{ "name": "sharding_indexed", "configuration": {
+                "chunk_shape": inner,
+                "codecs": plain,
+                "index_codecs": [
+                    { "name": "bytes", "configuration": { "endian": "little" } },
+                    { "name": "crc32c" },
+                ],
+                "index_location": "end",
+            } }]);
+        }
+    }
+
+    #[test]
+    fn sizes_that_no_memory_has_are_refused_before_anything_is_read() {
+        let refusal = |change: Box<dyn FnOnce(&mut Value)>| {
+            let folder = tempfile::tempdir().unwrap();
+            changed(folder.path(), change);
+            LabelArray::open(folder.path()).map(drop).unwrap_err().to_string()
+        };
+        let chunk = |shape: [u64; 3]| {
+            Box::new(move |node: &mut Value| {
+                node["chunk_grid"]["configuration"]["chunk_shape"] = json!(shape);
+            })
+        };
+        for shape in [[1, 1 << 20, 1 << 20], [1 << 40, 2, 3], [1 << 63, 1 << 63, 1 << 63]] {
+            let said = refusal(chunk(shape));
+            assert!(said.contains("has chunks of"), "{said}");
+        }
+        let tiny = refusal(Box::new(|node| {
+            node["shape"] = json!([2, 8192, 8192]);
+            node["chunk_grid"]["configuration"]["chunk_shape"] = json!([1, 1, 1]);
+        }));
+        assert!(tiny.contains("67108864 chunks a frame; 65536 are the most"), "{tiny}");
+        let said = refusal(Box::new(sharded([1 << 30, 8, 8], [1, 8, 8])));
+        assert!(said.contains("its shards hold more than"), "{said}");
+        let said = refusal(Box::new(sharded([2, 1 << 20, 1 << 20], [1, 1 << 20, 1 << 20])));
+        assert!(said.contains("has chunks of"), "{said}");
+        let folder = tempfile::tempdir().unwrap();
+        changed(folder.path(), sharded([2, 8, 8], [1, 8, 8]));
+        assert!(LabelArray::open(folder.path()).is_ok());
+    }
+
+    #[test]
+    fn a_chunk_that_unpacks_to_more_than_it_should_or_is_no_file_is_refused() {
+        let read = |codec: Option<&str>, plant: &dyn Fn(&Path)| {
+            let folder = tempfile::tempdir().unwrap();
+            changed(folder.path(), |node| {
+                if let Some(name) = codec {
+                    let packed = json!({ "name": name, "configuration": { "level": 1 } });
+                    node["codecs"].as_array_mut().unwrap().push(packed);
+                }
+            });
+            let chunk = folder.path().join("c/0/0/0");
+            fs::remove_file(&chunk).unwrap();
+            plant(&chunk);
+            LabelArray::open(folder.path()).and_then(|array| array.labels(0))
+        };
+        let gzip = |bytes: &[u8]| {
+            use std::io::Write as _;
+            let fast = flate2::Compression::fast();
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), fast);
+            encoder.write_all(bytes).unwrap();
+            encoder.finish().unwrap()
+        };
+        let sound = read(Some("gzip"), &|path| fs::write(path, gzip(&[1; 6])).unwrap());
+        assert_eq!(sound.unwrap().unwrap().labels(), [1; 6]);
+        let zeros = vec![0; 16 << 20];
+        for (name, bomb) in [("gzip", gzip(&zeros)), ("zstd", zstd::encode_all(&*zeros, 1).unwrap())]
+        {
+            let said = read(Some(name), &|path| fs::write(path, &bomb).unwrap());
+            let said = said.unwrap_err().to_string();
+            assert!(said.contains("holds more than the 6 bytes of a chunk"), "{said}");
+        }
+        let pipe = |path: &Path| {
+            rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
+        };
+        let device = |path: &Path| std::os::unix::fs::symlink("/dev/zero", path).unwrap();
+        for plant in [&pipe as &dyn Fn(&Path), &device] {
+            let said = read(None, plant).unwrap_err().to_string();
+            assert!(said.contains("is no regular file"), "{said}");
+        }
+        let endless = read(None, &|path| {
+            fs::File::create(path).unwrap().set_len(1 << 40).unwrap();
+        });
+        let said = endless.unwrap_err().to_string();
+        assert!(said.contains("are the most that are read"), "{said}");
     }
 
     #[test]

@@ -79,17 +79,27 @@ impl Target {
             return Err(wrong("it must be like postgresql://user@host:5432/database".to_owned()));
         }
         let (url, mode) = take_sslmode(url);
-        let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-            let why = std::error::Error::source(&error)
-                .map_or_else(|| error.to_string(), ToString::to_string);
-            wrong(format!("{why}; it must be like postgresql://user@host:5432/database"))
-        })?;
-        if config.get_password().is_some() {
-            return Err(wrong(
+        let password_in_it = || {
+            wrong(
                 "it holds a password, which many could read here; take it out and give it in \
                  RETICLE_CENTRAL_PASSWORD or as the systemd credential central-password"
                     .to_owned(),
-            ));
+            )
+        };
+        let mut config: Config = match url.parse() {
+            Ok(config) => config,
+            // Where it breaks off is not named: a part of the password may stand there.
+            Err(_) if holds_password(&url) => return Err(password_in_it()),
+            Err(error) => {
+                let why = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                return Err(wrong(format!(
+                    "{why}; it must be like postgresql://user@host:5432/database"
+                )));
+            }
+        };
+        if config.get_password().is_some() {
+            return Err(password_in_it());
         }
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(wrong("it names no host".to_owned()));
@@ -156,6 +166,12 @@ impl Link {
     pub(super) fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
+}
+
+/// Whether a password may stand before the last `@`, for a URL that cannot be taken apart.
+fn holds_password(url: &str) -> bool {
+    let login = url.rsplit_once('@').map_or("", |(login, _)| login);
+    login.split_once("://").is_some_and(|(_, login)| login.contains([':', '/', '?', '#']))
 }
 
 /// Takes `sslmode` out of the URL, because the driver does not know all of its values.
@@ -276,6 +292,25 @@ mod tests {
             assert!(text.starts_with("sync.central.url: "), "{text}");
             assert!(text.contains(why), "{url}: {text}");
             assert!(!text.contains("secret@"), "{text}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_named_however_the_url_breaks() {
+        for url in [
+            "postgresql://box:hush@host/lab",
+            "postgresql://box:hush?hush=1@host/lab",
+            "postgresql://box:x?hush@host/lab",
+            "postgresql://box:x/hush@host/lab",
+            "postgresql://box:x#hush@host/lab",
+            "postgresql://box:%zzhush@host/lab",
+            "postgresql://box@host:hush@lab/lab",
+            "postgresql://host/lab?user=box&password=hush",
+            "postgres:/box:hush@host/lab",
+            "host=db user=box password=hush dbname=lab",
+        ] {
+            let text = refusal(url);
+            assert!(!text.contains("hush"), "{url}: {text}");
         }
     }
 

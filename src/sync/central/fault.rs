@@ -54,7 +54,7 @@ impl Failure {
     /// With what was tried as a whole.
     pub(super) fn into_sync(self, what: String) -> SyncError {
         let what = self.what.map_or(what.clone(), |narrower| format!("{what}, {narrower}"));
-        SyncError { remedy: self.remedy, what, why: self.why, after: None }
+        SyncError::new(self.remedy, what, self.why)
     }
 }
 

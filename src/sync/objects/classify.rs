@@ -165,7 +165,7 @@ where
         why = format!("{why}; the server says {date}, this box {}", now.rfc3339());
     }
     let after = raw.headers().get("retry-after").and_then(|value| retry_after(value, now));
-    let error = SyncError { remedy, what: what.to_owned(), why, after };
+    let error = SyncError { after, ..SyncError::new(remedy, what, why) };
     Failed { code: code.to_owned(), error }
 }
 

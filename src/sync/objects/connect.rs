@@ -20,6 +20,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
+use crate::base::address;
 use crate::base::clock::Clock;
 use crate::sync::error::SyncError;
 use crate::sync::options::ArchiveOptions;
@@ -95,11 +96,14 @@ pub(super) async fn client(
 
 fn check_endpoint(endpoint: &str) -> Result<(), SyncError> {
     let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
-    if host.is_some_and(|host| !host.is_empty() && !host.starts_with(['/', ':'])) {
+    let is_host = |host: &str| !host.is_empty() && !host.starts_with(['/', ':']);
+    if host.is_some_and(|host| is_host(host) && !host.contains('@')) {
         return Ok(());
     }
-    let why =
-        format!("\"{endpoint}\" is no address; write \"https://HOST\" or \"http://HOST:PORT\"");
+    let why = format!(
+        "\"{}\" is no address; write \"https://HOST\" or \"http://HOST:PORT\", without user or key",
+        address::shown(endpoint)
+    );
     Err(SyncError::stop("sync.archive.endpoint", why))
 }
 
@@ -183,6 +187,10 @@ mod tests {
             let error = check_endpoint(endpoint).expect_err(endpoint);
             assert_eq!(error.remedy, Remedy::Stop);
             assert!(error.to_string().contains("sync.archive.endpoint"), "{error}");
+        }
+        for endpoint in ["https://k:hush@minio.lab", "k:hush@minio.lab", "https//k:hush@minio.lab"] {
+            let said = check_endpoint(endpoint).expect_err(endpoint).to_string();
+            assert!(!said.contains("hush") && said.contains("without user or key"), "{said}");
         }
     }
 

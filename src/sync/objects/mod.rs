@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 use super::error::SyncError;
 use super::options::ArchiveOptions;
 use super::throttle::Throttle;
+use crate::base::address;
 use crate::base::clock::Clock;
 use crate::base::durable;
 
@@ -159,7 +160,8 @@ impl Archive {
         Err(SyncError::stop(
             "sync.archive.to",
             format!(
-                "\"{to}\" names no archive; write \"s3://BUCKET/PREFIX\", \"file:PATH\" or \"none\""
+                "\"{}\" names no archive; write \"s3://BUCKET/PREFIX\", \"file:PATH\" or \"none\"",
+                address::shown(to)
             ),
         ))
     }

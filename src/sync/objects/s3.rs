@@ -28,6 +28,7 @@ use super::multipart::{self, MULTIPART_FROM};
 use super::{
     Found, Hashed, Listed, ObjectReceipt, OnState, Patience, UploadState, changed, unreadable,
 };
+use crate::base::address;
 use crate::base::clock::Clock;
 use crate::sync::error::SyncError;
 use crate::sync::options::ArchiveOptions;
@@ -321,7 +322,11 @@ fn bucket_and_prefix(to: &str) -> Result<(String, String), SyncError> {
         && bucket.chars().all(plain)
         && (prefix.is_empty() || super::check_key(prefix).is_ok());
     if !sound {
-        let why = format!("\"{to}\" names no bucket; write \"s3://BUCKET/PREFIX\"");
+        let shown = address::shown(to);
+        let why = format!(
+            "\"{shown}\" names no bucket; write \"s3://BUCKET/PREFIX\" (keys are taken from the \
+             environment or a profile, never from the address)"
+        );
         return Err(SyncError::stop("sync.archive.to", why));
     }
     let slash = if prefix.is_empty() { "" } else { "/" };
@@ -346,6 +351,11 @@ mod tests {
         }
         for to in ["s3://", "s3:///a", "s3://la b", "s3://lab/a/../b", "s3://lab//a//b", "lab"] {
             assert!(bucket_and_prefix(to).is_err(), "{to}");
+        }
+        for to in ["s3://AKIA:hush@lab", "s3://AKIA:hu/sh@lab/box", "s3://AKIA:hush", "s3://a:hush @b"]
+        {
+            let said = bucket_and_prefix(to).unwrap_err().to_string();
+            assert!(!said.contains("hu") && said.contains("names no bucket"), "{said}");
         }
     }
 }

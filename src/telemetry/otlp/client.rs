@@ -14,6 +14,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::OtlpError;
+use crate::base::address;
 
 /// How long one request may take, from the name to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +33,7 @@ pub(super) struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Client").field("endpoint", &address::shown(&self.endpoint)).finish_non_exhaustive()
     }
 }
 
@@ -116,9 +117,9 @@ impl Client {
                 failing.insert(path.to_owned());
                 if was_well {
                     tracing::warn!(
-                        endpoint = self.endpoint,
+                        endpoint = address::shown(&self.endpoint),
                         path,
-                        reason,
+                        reason = &*address::shown_in(&reason),
                         "the collector ([log] otlp_endpoint) does not take traces or metrics; they \
                          are dropped until it does, nothing else is lost"
                     );
