@@ -12,16 +12,18 @@ use crate::base::durable;
 use crate::capture::SourceSpec;
 use crate::store::{self, Reader};
 
-/// Written into the data folder and removed at once.
-const TRIAL: &str = "check-trial";
+/// Beginning of the name of the file that is written into the data folder and removed at once. The
+/// rest cannot be foreseen, so that nobody can put something in its place.
+const TRIAL: &str = "check-trial-";
 
 /// From here on a durable write of a few bytes is slow. SD cards were seen to take 20 to 80 ms; a
 /// result is one such write, and at 5 frames a second there are 200 ms for it.
 const SLOW: Duration = Duration::from_millis(200);
 
-/// Bits of the mode: others may read; others may write.
+/// Bits of the mode: others may read; others may write; anyone but the owner may do something.
 pub(super) const OTHERS_READ: u32 = 0o004;
 const OTHERS_WRITE: u32 = 0o002;
+const NOT_OWNER: u32 = 0o077;
 
 pub(super) fn data(scene: &Scene) -> Finding {
     let folder = &scene.settings.store.folder;
@@ -36,8 +38,8 @@ pub(super) fn data(scene: &Scene) -> Finding {
         );
     }
     let began = scene.clock.now();
-    let trial = folder.join(TRIAL);
-    let written = durable::write(&trial, b"Reticle wrote this to see whether it may.\n")
+    let trial = folder.join(format!("{TRIAL}{}", uuid::Uuid::now_v7().simple()));
+    let written = durable::write_private(&trial, b"Reticle wrote this to see whether it may.\n")
         .and_then(|()| durable::remove(&trial));
     if let Err(error) = written {
         return Finding::fail(
@@ -105,12 +107,18 @@ pub(super) fn permissions(scene: &Scene) -> Finding {
         ));
     }
     let folder = &settings.store.folder;
-    if mode(folder).is_some_and(|mode| mode & OTHERS_WRITE != 0) {
-        let shown = folder.display();
-        findings.push(Finding::fail(
+    let shown = folder.display();
+    match mode(folder) {
+        Some(mode) if mode & OTHERS_WRITE != 0 => findings.push(Finding::fail(
             format!("everybody may write {shown}"),
-            format!("`chmod o-w {shown}`"),
-        ));
+            format!("`chmod -R go-rwx {shown}`"),
+        )),
+        // Made by an older version, or opened by somebody: it is theirs to close.
+        Some(mode) if mode & NOT_OWNER != 0 => findings.push(Finding::warn(
+            format!("others than its owner may enter {shown} (mode {:o})", mode & 0o777),
+            format!("`chmod -R go-rwx {shown}`, unless others are meant to read it"),
+        )),
+        _ => {}
     }
     let is_s3 = settings.sync.archive.to.trim().starts_with("s3://");
     for secret in secrets(is_s3, |name| std::env::var_os(name)) {

@@ -102,7 +102,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         Import { store, reader, frames, model, seen: HashSet::new(), bar, done: Done::default() };
     let mut stopped = None;
     for source in &sources {
-        exchange::read(source, &mut |found| {
+        exchange::read(source, session.frames, &mut |found| {
             if stopped.is_none() {
                 stopped = import.one(found).err();
             }

@@ -1,10 +1,13 @@
 //! Which files make up the configuration, and how they are put together.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::Problem;
+
+/// Largest file that is read, bytes; all keys with their explanations take 20,000.
+const FILE_BYTES: u64 = 1 << 20;
 
 /// What to make of a main file that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +27,30 @@ pub(super) struct Fragment {
 /// Reads `main` and its drop-ins, in the order in which they are to be merged.
 pub(super) fn read(main: &Path, when_missing: WhenMissing) -> Result<Vec<Fragment>, Problem> {
     let mut fragments = Vec::new();
-    match fs::read_to_string(main) {
+    match read_text(main) {
         Ok(text) => fragments.push(Fragment { file: main.to_owned(), text }),
         Err(error)
             if error.kind() == ErrorKind::NotFound && when_missing == WhenMissing::UseDefaults => {}
         Err(error) => return Err(unreadable(main, &error)),
     }
     for file in drop_ins(main)? {
-        let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
+        let text = read_text(&file).map_err(|error| unreadable(&file, &error))?;
         fragments.push(Fragment { file, text });
     }
     Ok(fragments)
+}
+
+/// A file, or what a shell pipes in its place; one without end is not read to its end.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(FILE_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > FILE_BYTES {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {FILE_BYTES} bytes; is it a configuration?"),
+        ));
+    }
+    Ok(text)
 }
 
 /// `*.toml` in the folder `<main>.d`, by name. Other files there (`.toml.bak`, `.rpmsave`)

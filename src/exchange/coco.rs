@@ -4,15 +4,20 @@
 //! annotation has, beside COCO's own fields, `label`: its value in the label image.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, Read as _, Write};
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use super::import::{Clue, Found, Shapes};
+use super::import::{Clue, Found, Shape, Shapes};
+use super::outline::Ring;
 use super::output::{Output, WriteError, Written};
-use super::{ReadError, ome_tiff, outline, rle};
+use super::{ReadError, canvas, ome_tiff, rle};
+use crate::base::foreign_file;
 use crate::base::ids::FrameId;
 use crate::domain::facts::{FrameFacts, ModelFacts, SessionFacts};
 use crate::domain::label_image::LabelImage;
@@ -156,10 +161,11 @@ struct Annotation {
     label: Option<u32>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
+/// Read by hand: what serde holds of an untagged enum before it knows which it is takes 16 times
+/// the memory of the document.
 enum Segmentation {
     Runs {
+        /// Height, width.
         size: [u32; 2],
         counts: Counts,
     },
@@ -167,24 +173,84 @@ enum Segmentation {
     Polygons(Vec<Vec<f64>>),
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum Counts {
     Packed(String),
     Plain(Vec<u32>),
 }
+
+impl<'de> Deserialize<'de> for Segmentation {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Segmentation;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("polygons, or a mask with `size` and `counts`")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Segmentation, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Segmentation::Polygons)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Segmentation, A::Error> {
+                let (mut size, mut counts) = (None, None);
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "size" => size = Some(map.next_value()?),
+                        "counts" => counts = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let size = size.ok_or_else(|| A::Error::missing_field("size"))?;
+                let counts = counts.ok_or_else(|| A::Error::missing_field("counts"))?;
+                Ok(Segmentation::Runs { size, counts })
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for Counts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl<'de> Visitor<'de> for Either {
+            type Value = Counts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("runs as a text or as a list of numbers")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Counts, E> {
+                Ok(Counts::Packed(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Counts, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Counts::Plain)
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// Largest document that is read, bytes: a million objects.
+const DOCUMENT_BYTES: u64 = 256 << 20;
 
 /// Reads the label images of a document, each handed to `each`.
 ///
 /// Where objects overlap, the later one lies on top. Objects without a `label` are numbered in
 /// their order.
 pub(super) fn read(path: &Path, each: &mut dyn FnMut(Result<Found, ReadError>)) {
-    let document: Result<Document, ReadError> =
-        std::fs::File::open(path).map_err(|error| ReadError::new(path, error)).and_then(|file| {
-            serde_json::from_reader(io::BufReader::new(file))
+    let document = foreign_file::open(path, DOCUMENT_BYTES)
+        .map_err(|error| ReadError::new(path, error))
+        .and_then(|file| {
+            serde_json::from_reader(io::BufReader::new(file.take(DOCUMENT_BYTES)))
                 .map_err(|error| ReadError::new(path, format!("is no COCO document: {error}")))
         });
-    let document = match document {
+    let document: Document = match document {
         Ok(document) => document,
         Err(error) => return each(Err(error)),
     };
@@ -195,7 +261,7 @@ pub(super) fn read(path: &Path, each: &mut dyn FnMut(Result<Found, ReadError>)) 
     for image in document.images {
         let annotations = of_image.remove(&image.id).unwrap_or_default();
         let member = format!("image {} ({})", image.id, image.file_name);
-        each(found(path, &member, &image, &annotations));
+        each(found(path, &member, &image, annotations));
     }
     for image in of_image.keys() {
         let why = format!("has annotations of image {image}, which it does not list");
@@ -203,44 +269,44 @@ pub(super) fn read(path: &Path, each: &mut dyn FnMut(Result<Found, ReadError>)) 
     }
 }
 
+/// The objects of one image, which are drawn once its frame is known: an image that belongs to
+/// none costs nothing, whatever size it claims.
 fn found(
     path: &Path,
     member: &str,
     image: &Image,
-    annotations: &[Annotation],
+    annotations: Vec<Annotation>,
 ) -> Result<Found, ReadError> {
     let failed = |why: String| ReadError::new(path, format!("{member}: {why}"));
     let size = (image.width, image.height);
     super::import::check_size(size).map_err(failed)?;
-    let mut labels = vec![0; size.0 as usize * size.1 as usize];
     let have_labels = annotations.iter().all(|annotation| annotation.label.is_some_and(|n| n > 0));
+    let mut objects = Vec::with_capacity(annotations.len());
     for (number, annotation) in (1_u32..).zip(annotations) {
         let label = annotation.label.filter(|_| have_labels).unwrap_or(number);
-        let drawn = match &annotation.segmentation {
-            Segmentation::Runs { size: [height, width], .. } if (*width, *height) != size => {
+        let shape = match annotation.segmentation {
+            Segmentation::Runs { size: [height, width], .. } if (width, height) != size => {
                 Err(format!("its mask is of {width}×{height} pixels, not {}×{}", size.0, size.1))
             }
             Segmentation::Runs { counts: Counts::Packed(text), .. } => {
-                rle::unpacked(text).and_then(|counts| rle::draw(&counts, label, size, &mut labels))
+                rle::unpacked(&text).map(Shape::Runs)
             }
-            Segmentation::Runs { counts: Counts::Plain(counts), .. } => {
-                rle::draw(counts, label, size, &mut labels)
-            }
+            Segmentation::Runs { counts: Counts::Plain(counts), .. } => Ok(Shape::Runs(counts)),
             Segmentation::Polygons(polygons) => {
-                let corners = |flat: &[f64]| {
-                    flat.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>()
+                let corners = |flat: Vec<f64>| {
+                    flat.chunks_exact(2)
+                        .map(|pair| canvas::corner(pair[0], pair[1]))
+                        .collect::<Result<Ring, _>>()
                 };
-                let polygons: Vec<_> = polygons.iter().map(|flat| vec![corners(flat)]).collect();
-                outline::fill(&polygons, label, size, &mut labels);
-                Ok(())
+                let polygons = polygons.into_iter().map(|flat| Ok(vec![corners(flat)?]));
+                polygons.collect::<Result<_, _>>().map(Shape::Polygons)
             }
         };
-        drawn.map_err(|why| failed(format!("object {number}: {why}")))?;
+        objects.push((label, shape.map_err(|why| failed(format!("object {number}: {why}")))?));
     }
-    let labels = super::import::label_image(size.0, size.1, labels).map_err(failed)?;
     let frame = image.frame.as_deref().and_then(|id| id.parse::<FrameId>().ok());
     let clue = Clue { frame, ..Clue::of_name(&image.file_name) };
-    Ok(Found::new(path, member, clue, Shapes::Labels(labels)))
+    Ok(Found::new(path, member, clue, Shapes::Drawn { size: Some(size), objects }))
 }
 
 #[cfg(test)]
@@ -290,6 +356,38 @@ mod tests {
     fn more_objects_than_16_bits_can_number_come_back() {
         let labels = [testing::many_objects()];
         assert_eq!(round_trip(&labels), labels);
+    }
+
+    #[test]
+    fn what_no_image_can_hold_is_refused_by_its_object() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("other.json");
+        let read_one = |segmentation: &str| {
+            let text = format!(
+                "{{\"images\": [{{\"id\": 1, \"width\": 100, \"height\": 100}}], \
+                 \"annotations\": [{{\"image_id\": 1, \"segmentation\": {segmentation}}}]}}"
+            );
+            std::fs::write(&path, text).unwrap();
+            let found = read_all(&path).remove(0);
+            found.and_then(|found| found.labels((100, 100))).map(drop).map_err(|e| e.to_string())
+        };
+        assert_eq!(read_one("[[0, 0, 9, 0, 9, 9]]"), Ok(()));
+        assert_eq!(read_one("{\"counts\": \"141\", \"x\": [1], \"size\": [100, 100]}"), Ok(()));
+        for (segmentation, expected) in [
+            ("[[1e300, 0, 9, 0, 9, 9]]", "object 1: has a corner at (1"),
+            ("[[1e400, 0, 9, 0, 9, 9]]", "is no COCO document: number out of range"),
+            ("{\"size\": [100, 100], \"counts\": [0, 4294967295]}", "its runs are longer"),
+            ("{\"size\": [100, 100]}", "missing field `counts`"),
+            ("{\"size\": [65536, 65536], \"counts\": []}", "its mask is of 65536×65536"),
+            ("7", "expected polygons, or a mask"),
+        ] {
+            let said = read_one(segmentation).unwrap_err();
+            assert!(said.contains(expected), "{segmentation}: {said}");
+        }
+        for device in ["/dev/zero", "/dev"] {
+            let said = read_all(Path::new(device)).remove(0).err().unwrap().to_string();
+            assert!(said.contains("is no regular file"), "{said}");
+        }
     }
 
     #[test]

@@ -6,9 +6,10 @@ use std::path::Path;
 use geojson::{Feature, FeatureCollection, GeoJson, Geometry, GeometryValue, JsonObject, Position};
 use serde_json::{Value, json};
 
-use super::import::{Clue, Found, Shapes};
+use super::import::{Clue, Found, Shape, Shapes};
 use super::outline::{self, Polygon, Ring};
-use super::{ReadError, rle};
+use super::{ReadError, canvas, rle};
+use crate::base::foreign_file;
 use crate::base::ids::FrameId;
 use crate::domain::facts::FrameFacts;
 use crate::domain::label_image::LabelImage;
@@ -76,12 +77,17 @@ fn closed(polygon: Polygon) -> Vec<Vec<Position>> {
     polygon.into_iter().map(ring).collect()
 }
 
+/// Largest document that is read, bytes: fifty thousand objects with their measurements.
+const DOCUMENT_BYTES: u64 = 64 << 20;
+
 /// Reads one frame's objects: a collection, a list of features (as QuPath writes, too), or one
 /// feature. Objects without a `label` are numbered in their order.
 pub(super) fn read(path: &Path) -> Result<Found, ReadError> {
     let failed = |why: String| ReadError::new(path, why);
-    let text = std::fs::read_to_string(path).map_err(|error| ReadError::new(path, error))?;
+    let bytes = foreign_file::read(path, DOCUMENT_BYTES)
+        .map_err(|error| ReadError::new(path, error))?;
     let not_geojson = |error: String| failed(format!("is no GeoJSON: {error}"));
+    let text = String::from_utf8(bytes).map_err(|error| not_geojson(error.to_string()))?;
     let (features, about) = if text.trim_start().starts_with('[') {
         let features: Vec<Feature> =
             serde_json::from_str(&text).map_err(|error| not_geojson(error.to_string()))?;
@@ -115,10 +121,9 @@ pub(super) fn read(path: &Path) -> Result<Found, ReadError> {
                 )));
             }
         };
-        let polygons = polygons.into_iter().collect::<Option<Vec<_>>>();
-        let polygons = polygons
-            .ok_or_else(|| failed(format!("feature {number} has a corner without x and y")))?;
-        objects.push((label, polygons));
+        let polygons = polygons.into_iter().collect::<Result<Vec<_>, _>>();
+        let polygons = polygons.map_err(|why| failed(format!("feature {number} {why}")))?;
+        objects.push((label, Shape::Polygons(polygons)));
     }
     if objects.iter().any(|(label, _)| label.is_none()) {
         for (number, (label, _)) in (1..).zip(&mut objects) {
@@ -132,14 +137,13 @@ pub(super) fn read(path: &Path) -> Result<Found, ReadError> {
     let clue = Clue { frame: frame.or(clue.frame), ..clue };
     let length = |name: &str| about.get(name)?.as_u64()?.try_into().ok();
     let size = length("width").zip(length("height"));
-    Ok(Found::new(path, "", clue, Shapes::Polygons { size, objects }))
+    Ok(Found::new(path, "", clue, Shapes::Drawn { size, objects }))
 }
 
-/// `None` where a position has fewer than two numbers.
-fn polygon(rings: Vec<Vec<Position>>) -> Option<Polygon> {
+fn polygon(rings: Vec<Vec<Position>>) -> Result<Polygon, String> {
     let corner = |position: &Position| match position.as_slice() {
-        [x, y, ..] => Some((*x, *y)),
-        _ => None,
+        [x, y, ..] => canvas::corner(*x, *y),
+        _ => Err("has a corner without x and y".to_owned()),
     };
     rings.iter().map(|ring| ring.iter().map(corner).collect()).collect()
 }

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use super::canvas::Canvas;
 use super::outline::{self, Polygon};
-use super::zarr::LabelArray;
-use super::{ReadError, coco, geojson, ome_tiff};
+use super::zarr::{FILE_BYTES, LabelArray};
+use super::{ReadError, coco, geojson, ome_tiff, rle};
+use crate::base::foreign_file;
 use crate::base::ids::FrameId;
 use crate::domain::label_image::LabelImage;
 use crate::imagefile::{self, MAX_PIXELS};
@@ -71,7 +73,16 @@ pub struct Found {
 #[derive(Debug)]
 pub(super) enum Shapes {
     Labels(LabelImage),
-    Polygons { size: Option<(u32, u32)>, objects: Vec<(u32, Vec<Polygon>)> },
+    /// By label, to be drawn in their order once the frame is known.
+    Drawn { size: Option<(u32, u32)>, objects: Vec<(u32, Shape)> },
+}
+
+/// One object that is to be drawn.
+#[derive(Debug)]
+pub(super) enum Shape {
+    /// Lengths of runs, as in [`rle`].
+    Runs(Vec<u32>),
+    Polygons(Vec<Polygon>),
 }
 
 impl Found {
@@ -88,7 +99,7 @@ impl Found {
     pub fn size(&self) -> Option<(u32, u32)> {
         match &self.shapes {
             Shapes::Labels(labels) => Some((labels.width(), labels.height())),
-            Shapes::Polygons { size, .. } => *size,
+            Shapes::Drawn { size, .. } => *size,
         }
     }
 
@@ -101,7 +112,7 @@ impl Found {
     /// The label image, for a frame of this width and height.
     ///
     /// # Errors
-    /// When it is of another size.
+    /// When it is of another size, or its objects cannot be drawn on it.
     pub fn labels(self, frame: (u32, u32)) -> Result<LabelImage, ReadError> {
         let failed = |why: String| {
             let member = if self.member.is_empty() { "" } else { ": " };
@@ -115,12 +126,16 @@ impl Found {
         }
         match self.shapes {
             Shapes::Labels(labels) => Ok(labels),
-            Shapes::Polygons { objects, .. } => {
-                let mut labels = vec![0; frame.0 as usize * frame.1 as usize];
-                for (label, polygons) in &objects {
-                    outline::fill(polygons, *label, frame, &mut labels);
+            Shapes::Drawn { objects, .. } => {
+                let mut canvas = Canvas::new(frame);
+                for (number, (label, shape)) in (1..).zip(&objects) {
+                    match shape {
+                        Shape::Runs(counts) => rle::draw(counts, *label, &mut canvas),
+                        Shape::Polygons(polygons) => outline::fill(polygons, *label, &mut canvas),
+                    }
+                    .map_err(|why| failed(format!("object {number}: {why}")))?;
                 }
-                label_image(frame.0, frame.1, labels).map_err(failed)
+                canvas.finish().map_err(failed)
             }
         }
     }
@@ -229,7 +244,7 @@ fn kind_of(path: &Path) -> Result<Kind, ReadError> {
         #[serde(default, rename = "type")]
         kind: Option<String>,
     }
-    let file = std::fs::File::open(path).map_err(|error| ReadError::new(path, error))?;
+    let file = foreign_file::open(path, FILE_BYTES).map_err(|error| ReadError::new(path, error))?;
     let mut file = io::BufReader::new(file);
     let start = file.fill_buf().map_err(|error| ReadError::new(path, error))?;
     if start.trim_ascii_start().first() == Some(&b'[') {
@@ -240,8 +255,9 @@ fn kind_of(path: &Path) -> Result<Kind, ReadError> {
     Ok(if is_geojson { Kind::GeoJson } else { Kind::Coco })
 }
 
-/// Reads every label image of a source, one after the other.
-pub fn read(source: &Source, each: &mut dyn FnMut(Result<Found, ReadError>)) {
+/// Reads every label image of a source, one after the other. A Zarr array may say that it has any
+/// number of positions: no more are looked at than the `frames` that it can belong to.
+pub fn read(source: &Source, frames: u64, each: &mut dyn FnMut(Result<Found, ReadError>)) {
     let path = &source.path;
     match source.kind {
         Kind::Image => each(read_image(path)),
@@ -250,7 +266,8 @@ pub fn read(source: &Source, each: &mut dyn FnMut(Result<Found, ReadError>)) {
         Kind::OmeZarr => match LabelArray::open(path) {
             Err(error) => each(Err(error)),
             Ok(array) => {
-                for position in array.positions() {
+                let positions = array.positions();
+                for position in 0..positions.end.min(frames) {
                     let found = array.labels(position).map(|labels| {
                         let member = format!("position {position}");
                         let clue = Clue {
@@ -263,6 +280,14 @@ pub fn read(source: &Source, each: &mut dyn FnMut(Result<Found, ReadError>)) {
                     if let Some(found) = found.transpose() {
                         each(found);
                     }
+                }
+                if positions.end > frames {
+                    let why = format!(
+                        "has {} positions, and the session has {frames} frames; the others are \
+                         passed over",
+                        positions.end
+                    );
+                    each(Err(ReadError::new(path, why)));
                 }
             }
         },
@@ -288,7 +313,7 @@ pub fn digest(sources: &[Source]) -> Result<[u8; 32], ReadError> {
         let name = source.path.file_name().unwrap_or_default();
         let mut files = vec![(PathBuf::from(name), source.path.clone())];
         while let Some((name, path)) = files.pop() {
-            if path.is_dir() {
+            if is_folder(&path, path == source.path)? {
                 let entries = std::fs::read_dir(&path).and_then(Iterator::collect);
                 let entries: Vec<std::fs::DirEntry> =
                     entries.map_err(|error| ReadError::new(&path, error))?;
@@ -299,7 +324,7 @@ pub fn digest(sources: &[Source]) -> Result<[u8; 32], ReadError> {
                 files[at..].sort();
             } else {
                 let mut hash_file = || -> io::Result<u64> {
-                    let mut file = std::fs::File::open(&path)?;
+                    let mut file = foreign_file::open(&path, FILE_BYTES)?;
                     let mut piece = vec![0; 64 * 1024];
                     let mut bytes = 0;
                     loop {
@@ -320,6 +345,17 @@ pub fn digest(sources: &[Source]) -> Result<[u8; 32], ReadError> {
         }
     }
     Ok(hash.finalize().into())
+}
+
+/// Whether it is a folder. Below what was named, a link to one is refused: it may lead back up.
+fn is_folder(path: &Path, was_named: bool) -> Result<bool, ReadError> {
+    let failed = |error: io::Error| ReadError::new(path, error);
+    let is_link = std::fs::symlink_metadata(path).map_err(failed)?.is_symlink();
+    let is_folder = std::fs::metadata(path).map_err(failed)?.is_dir();
+    if is_link && is_folder && !was_named {
+        return Err(ReadError::new(path, "is a link to a folder; put the folder itself there"));
+    }
+    Ok(is_folder)
 }
 
 /// Whether labels of this size are read at all: asked before memory is taken.

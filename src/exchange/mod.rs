@@ -12,6 +12,7 @@
 //!
 //! Nothing here knows the store, the network, or which box this is: facts come in, bytes go out.
 
+mod canvas;
 pub mod coco;
 pub mod geojson;
 pub mod import;

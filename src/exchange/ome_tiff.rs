@@ -11,6 +11,7 @@ use tiff::encoder::{Compression, DeflateLevel, TiffEncoder, colortype};
 use tiff::tags::Tag;
 
 use crate::base::clock::Stamp;
+use crate::base::foreign_file;
 use crate::base::ids::FrameId;
 use crate::domain::facts::FrameFacts;
 use crate::domain::frame::{Frame, Pixels};
@@ -126,7 +127,7 @@ fn ome_xml(facts: &FrameFacts, labels: &LabelImage, kind: &str) -> String {
 
 /// The description of a TIFF's first page, where it has one.
 pub(super) fn description(path: &Path) -> Option<String> {
-    let file = std::io::BufReader::new(std::fs::File::open(path).ok()?);
+    let file = std::io::BufReader::new(foreign_file::open(path, u64::MAX).ok()?);
     Decoder::new(file).ok()?.get_tag_ascii_string(Tag::ImageDescription).ok()
 }
 

@@ -9,7 +9,9 @@
 //! negative one.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use super::canvas::Canvas;
 use super::rle::Region;
 use crate::domain::label_image::LabelImage;
 
@@ -73,39 +75,70 @@ pub(super) fn trace(labels: &LabelImage, region: &Region) -> Vec<Polygon> {
 }
 
 /// Draws polygons with `label`: the pixels whose centres are inside, by the even-odd rule.
-pub(super) fn fill(
-    polygons: &[Polygon],
-    label: u32,
-    (width, height): (u32, u32),
-    labels: &mut [u32],
-) {
+///
+/// Work grows with the rows that edges cross, and is taken from the canvas's budget.
+pub(super) fn fill(polygons: &[Polygon], label: u32, canvas: &mut Canvas) -> Result<(), String> {
+    polygons.iter().try_for_each(|polygon| fill_one(polygon, label, canvas))
+}
+
+/// An edge from corner to corner, and the rows whose centres it crosses.
+struct Edge {
+    rows: Range<usize>,
+    from: (f64, f64),
+    to: (f64, f64),
+}
+
+impl Edge {
+    /// Where it crosses the centre of a row.
+    fn x_at(&self, row: usize) -> f64 {
+        let ((x1, y1), (x2, y2), y) = (self.from, self.to, row as f64 + 0.5);
+        x1 + (y - y1) / (y2 - y1) * (x2 - x1)
+    }
+}
+
+fn fill_one(polygon: &Polygon, label: u32, canvas: &mut Canvas) -> Result<(), String> {
+    let (width, height) = (canvas.width(), canvas.height());
+    canvas.spend(polygon.iter().map(Vec::len).sum())?;
+    let mut edges: Vec<Edge> = Vec::new();
+    for ring in polygon {
+        let next = ring.iter().cycle().skip(1);
+        let pairs = ring.iter().zip(next).map(|(&from, &to)| Edge {
+            rows: pixels(from.1.min(to.1), from.1.max(to.1), height),
+            from,
+            to,
+        });
+        edges.extend(pairs.filter(|edge| !edge.rows.is_empty()));
+    }
+    edges.sort_by_key(|edge| edge.rows.start);
+    let mut waiting = edges.iter().peekable();
+    let mut active: Vec<&Edge> = Vec::new();
     let mut crossings: Vec<f64> = Vec::new();
-    for polygon in polygons {
-        let rows = polygon.iter().flatten().map(|(_, y)| *y);
-        let (top, bottom) = rows.fold((f64::MAX, f64::MIN), |(a, b), y| (a.min(y), b.max(y)));
-        for row in pixels(top, bottom, height) {
-            let y = row as f64 + 0.5;
-            crossings.clear();
-            for ring in polygon {
-                let next = ring.iter().cycle().skip(1);
-                for (&(x1, y1), &(x2, y2)) in ring.iter().zip(next) {
-                    if (y1 <= y) != (y2 <= y) {
-                        crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
-                    }
-                }
-            }
-            crossings.sort_by(f64::total_cmp);
-            for pair in crossings.chunks_exact(2) {
-                let columns = pixels(pair[0], pair[1], width);
-                let start = row * width as usize;
-                labels[start + columns.start..start + columns.end].fill(label);
-            }
+    let mut row = 0;
+    loop {
+        active.retain(|edge| edge.rows.end > row);
+        if active.is_empty() {
+            let Some(first) = waiting.peek() else { return Ok(()) };
+            row = first.rows.start;
         }
+        while let Some(edge) = waiting.next_if(|edge| edge.rows.start <= row) {
+            active.push(edge);
+        }
+        canvas.spend(active.len())?;
+        crossings.clear();
+        crossings.extend(active.iter().map(|edge| edge.x_at(row)));
+        crossings.sort_by(f64::total_cmp);
+        for pair in crossings.chunks_exact(2) {
+            let columns = pixels(pair[0], pair[1], width);
+            canvas.spend(columns.len())?;
+            let start = row * width as usize;
+            canvas.pixels()[start + columns.start..start + columns.end].fill(label);
+        }
+        row += 1;
     }
 }
 
 /// The pixels of a line of `length` whose centres are in `from..to`.
-fn pixels(from: f64, to: f64, length: u32) -> std::ops::Range<usize> {
+fn pixels(from: f64, to: f64, length: u32) -> Range<usize> {
     let first = |edge: f64| (edge - 0.5).ceil().clamp(0.0, f64::from(length)) as usize;
     first(from)..first(to).max(first(from))
 }
@@ -232,11 +265,11 @@ mod tests {
 
     fn round_trip(labels: &LabelImage) -> LabelImage {
         let size = (labels.width(), labels.height());
-        let mut drawn = vec![0; labels.labels().len()];
+        let mut drawn = Canvas::new(size);
         for region in regions(labels) {
-            fill(&trace(labels, &region), region.label, size, &mut drawn);
+            fill(&trace(labels, &region), region.label, &mut drawn).unwrap();
         }
-        LabelImage::new(size.0, size.1, drawn).unwrap()
+        drawn.finish().unwrap()
     }
 
     proptest! {
@@ -302,8 +335,21 @@ mod tests {
     #[test]
     fn polygons_between_pixels_cover_the_centres_inside_them_and_may_leave_the_image() {
         let triangle = vec![vec![(-1.0, -1.0), (2.6, -1.0), (-1.0, 2.6)]];
-        let mut labels = [0; 9];
-        fill(&[triangle], 5, (3, 3), &mut labels);
-        assert_eq!(labels, [5, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let mut drawn = Canvas::new((3, 3));
+        fill(&[triangle], 5, &mut drawn).unwrap();
+        assert_eq!(drawn.pixels(), [5, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn work_without_end_is_refused() {
+        let all = vec![vec![(0.0, 0.0), (2000.0, 0.0), (2000.0, 2000.0), (0.0, 2000.0)]];
+        let mut canvas = Canvas::new((2000, 2000));
+        let drawn = (1..1000).try_for_each(|label| fill(&[all.clone()], label, &mut canvas));
+        assert!(drawn.unwrap_err().contains("cover the frame more than 16 times"));
+        // One that goes up and down a million times.
+        let edges = (0..1_000_000).map(|at| (1000.0, if at % 2 == 0 { 0.0 } else { 2000.0 }));
+        let mut canvas = Canvas::new((2000, 2000));
+        let drawn = fill(&[vec![edges.collect()]], 1, &mut canvas);
+        assert!(drawn.unwrap_err().contains("cover the frame"));
     }
 }

@@ -2,6 +2,7 @@
 //! turn, beginning with background; as a list of numbers, or packed into printable characters
 //! (`rleToString` of COCO's `maskApi.c`).
 
+use super::canvas::Canvas;
 use crate::domain::label_image::LabelImage;
 
 /// Where one object of a label image lies.
@@ -70,14 +71,10 @@ pub(super) fn runs(labels: &LabelImage, region: &Region) -> Vec<u32> {
     counts
 }
 
-/// Draws a mask with `label` over the `width × height` labels.
-pub(super) fn draw(
-    counts: &[u32],
-    label: u32,
-    (width, height): (u32, u32),
-    labels: &mut [u32],
-) -> Result<(), String> {
-    let (width, height) = (width as usize, height as usize);
+/// Draws a mask with `label`.
+pub(super) fn draw(counts: &[u32], label: u32, canvas: &mut Canvas) -> Result<(), String> {
+    let (width, height) = (canvas.width() as usize, canvas.height() as usize);
+    canvas.spend(counts.len())?;
     let mut at = 0_usize;
     for (number, &length) in counts.iter().enumerate() {
         let end = at.saturating_add(length as usize);
@@ -85,6 +82,8 @@ pub(super) fn draw(
             return Err(format!("its runs are longer than its {width}×{height} pixels"));
         }
         if number % 2 == 1 {
+            canvas.spend(end - at)?;
+            let labels = canvas.pixels();
             for at in at..end {
                 labels[at % height * width + at / height] = label;
             }
@@ -154,16 +153,17 @@ mod tests {
 
     fn round_trip(labels: &LabelImage) -> LabelImage {
         let (width, height) = (labels.width(), labels.height());
-        let mut drawn = vec![0; labels.labels().len()];
+        let mut drawn = Canvas::new((width, height));
         for region in regions(labels) {
             let counts = runs(labels, &region);
-            assert_eq!(counts.iter().map(|&n| n as usize).sum::<usize>(), drawn.len());
+            let all: usize = counts.iter().map(|&n| n as usize).sum();
+            assert_eq!(all, labels.labels().len());
             let area: u64 = counts.iter().skip(1).step_by(2).map(|&n| u64::from(n)).sum();
             assert_eq!(area, region.area);
             let counts = unpacked(&packed(&counts)).unwrap();
-            draw(&counts, region.label, (width, height), &mut drawn).unwrap();
+            draw(&counts, region.label, &mut drawn).unwrap();
         }
-        LabelImage::new(width, height, drawn).unwrap()
+        drawn.finish().unwrap()
     }
 
     proptest! {
@@ -180,7 +180,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in "\\PC{0,40}", label in 1_u32..9) {
             if let Ok(counts) = unpacked(&text) {
-                drop(draw(&counts, label, (5, 4), &mut [0; 20]));
+                drop(draw(&counts, label, &mut Canvas::new((5, 4))));
             }
         }
     }
@@ -204,8 +204,15 @@ mod tests {
 
     #[test]
     fn runs_beyond_the_image_are_refused() {
-        assert!(draw(&[3, 4], 1, (3, 2), &mut [0; 6]).unwrap_err().contains("3×2"));
+        assert!(draw(&[3, 4], 1, &mut Canvas::new((3, 2))).unwrap_err().contains("3×2"));
         assert!(unpacked("\u{1}").is_err());
         assert!(unpacked("P").is_err(), "more was announced");
+    }
+
+    #[test]
+    fn work_without_end_is_refused() {
+        let mut canvas = Canvas::new((2000, 2000));
+        let drawn = (1..1000).try_for_each(|label| draw(&[0, 4_000_000], label, &mut canvas));
+        assert!(drawn.unwrap_err().contains("cover the frame more than 16 times"));
     }
 }

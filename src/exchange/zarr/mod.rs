@@ -9,6 +9,7 @@ mod foreign;
 mod read;
 mod shard;
 
+pub(super) use foreign::FILE_BYTES;
 pub(super) use metadata::{document, image_type};
 pub use metadata::{image_array, image_group, label_array, label_group, labels_group};
 pub use read::LabelArray;
