@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{Outcome, out};
-use crate::config;
+use crate::{config, web};
 
 /// Arguments of `reticle config`.
 #[derive(clap::Args)]
@@ -21,7 +21,7 @@ enum Verb {
     Check {
         #[command(flatten)]
         which: Which,
-        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}]}
+        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}], "warnings": [text]}
         #[arg(long)]
         json: bool,
     },
@@ -78,13 +78,18 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Result<Outcome> {
-    let (files, problems) = match config::load_explained(path) {
-        Ok(loaded) => (loaded.files, Vec::new()),
-        Err(error) => (Vec::new(), error.problems),
+    let (files, warnings, problems) = match config::load_explained(path) {
+        Ok(loaded) => {
+            let open = web::open_to_network(loaded.settings.web.listen);
+            (loaded.files, Vec::from_iter(open), Vec::new())
+        }
+        Err(error) => (Vec::new(), Vec::new(), error.problems),
     };
     let ok = problems.is_empty();
     if json {
-        let report = serde_json::json!({ "ok": ok, "files": files, "problems": problems });
+        let report = serde_json::json!({
+            "ok": ok, "files": files, "problems": problems, "warnings": warnings,
+        });
         print_json(out, &report)?;
     } else if ok {
         if files.is_empty() {
@@ -92,6 +97,9 @@ fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Resul
         }
         for file in files {
             writeln!(out, "{}: fine", file.display())?;
+        }
+        for warning in warnings {
+            out::tell(format!("web.listen: {warning}"));
         }
     } else {
         for problem in problems {

@@ -53,6 +53,7 @@ export interface Counters {
   not_saved: number;
   refused: number;
   gaps: number;
+  name_taken: number;
 }
 
 export type SourceState =
