@@ -89,11 +89,13 @@ export type AlarmKind =
   | 'disk_low'
   | 'delivery_fails'
   | 'quarantined'
+  | 'name_taken'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
   | 'throttled'
-  | 'memory_low';
+  | 'memory_low'
+  | 'open_network';
 
 export interface Alarm {
   kind: AlarmKind;
