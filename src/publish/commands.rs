@@ -228,7 +228,10 @@ impl Commands {
         let mut fresh_for = fresh_for(request.at.as_deref(), time)?;
         if let Some(left) = expiry {
             if left.is_zero() {
-                return Err((FailedWord::Stale, "its message expiry is over; ask again".to_owned()));
+                return Err((
+                    FailedWord::Stale,
+                    "its message expiry is over; ask again".to_owned(),
+                ));
             }
             fresh_for = fresh_for.min(left);
         }

@@ -80,6 +80,7 @@ pub(super) struct Feed {
     results: Telling,
     commands: Commands,
     ledger: Ledger,
+    refusals: heard::Refusals,
     namesake: Namesake,
     outbox: VecDeque<(Outbound, Name)>,
     work: JoinSet<Done>,
@@ -111,6 +112,7 @@ impl Feed {
         Self {
             commands: Commands::new(&broker.options.commands, broker.replies.clone()),
             ledger: Ledger::default(),
+            refusals: heard::Refusals::default(),
             namesake: Namesake::default(),
             broker: Arc::new(broker),
             ports,

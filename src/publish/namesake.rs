@@ -43,6 +43,8 @@ pub(super) struct Namesake {
     thrown_out: u32,
     /// When the last sign was seen.
     last: Option<Stamp>,
+    /// What the other one said last: the same word heard again is no second sign.
+    word: Option<(String, u64)>,
 }
 
 impl Namesake {
@@ -58,8 +60,14 @@ impl Namesake {
         self.sign(now);
     }
 
-    /// Under `status` another life has spoken since this box was there.
-    pub(super) fn heard(&mut self, now: &Stamp) {
+    /// Under `status` another life has spoken, as its word number `sequence`.
+    pub(super) fn heard(&mut self, life: &str, sequence: u64, now: &Stamp) {
+        let is_known =
+            self.word.as_ref().is_some_and(|(known, last)| known == life && sequence <= *last);
+        if is_known {
+            return;
+        }
+        self.word = Some((life.to_owned(), sequence));
         if !std::mem::take(&mut self.told) {
             self.sign(now);
         }
@@ -85,7 +93,8 @@ impl Namesake {
     pub(super) fn lasts(&mut self, since: &Stamp, now: &Stamp) {
         let quiet = |last: &Stamp| now.since(last) >= QUIET;
         if self.signs > 0 && quiet(since) && self.last.as_ref().is_none_or(quiet) {
-            *self = Self { total: self.total, ..Self::default() };
+            let word = self.word.take();
+            *self = Self { total: self.total, word, ..Self::default() };
         }
     }
 
@@ -119,6 +128,12 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
 
+    /// The other one says something new.
+    fn hear(namesake: &mut Namesake, now: &Stamp) {
+        let sequence = namesake.word.as_ref().map_or(1, |(_, sequence)| sequence + 2);
+        namesake.heard("another life", sequence, now);
+    }
+
     fn reason(namesake: &Namesake) -> Option<String> {
         namesake.reason("reticle-lab-box-1", "mqtt://broker:1883")
     }
@@ -127,9 +142,9 @@ mod tests {
     fn the_second_sign_is_an_alarm_that_names_client_broker_and_remedy() {
         let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
         assert_eq!((reason(&namesake), namesake.wait(1.0)), (None, None));
-        namesake.heard(&now);
+        hear(&mut namesake, &now);
         assert_eq!(reason(&namesake), None);
-        namesake.heard(&now);
+        hear(&mut namesake, &now);
         let reason = reason(&namesake).unwrap();
         for part in ["\"reticle-lab-box-1\"", "mqtt://broker:1883", "[box]"] {
             assert!(reason.contains(part), "{reason}");
@@ -140,10 +155,20 @@ mod tests {
     fn the_brokers_word_and_what_status_shows_of_it_are_one_sign() {
         let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
         namesake.taken_over(&now);
-        namesake.heard(&now);
+        hear(&mut namesake, &now);
         assert_eq!(namesake.total(), 1);
-        namesake.heard(&now);
+        hear(&mut namesake, &now);
         assert_eq!(namesake.total(), 2);
+    }
+
+    /// A broker that comes back with an old memory says the same old word each time.
+    #[test]
+    fn the_same_word_heard_again_is_no_sign() {
+        let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
+        for _ in 0..5 {
+            namesake.heard("an old life", 7, &now);
+        }
+        assert_eq!((namesake.total(), reason(&namesake)), (1, None));
     }
 
     #[test]
@@ -151,7 +176,7 @@ mod tests {
         let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
         let mut waits = Vec::new();
         for _ in 0..40 {
-            namesake.heard(&now);
+            hear(&mut namesake, &now);
             waits.push(namesake.wait(1.0).unwrap().as_secs());
         }
         assert_eq!(waits[..7], [2, 4, 8, 16, 32, 60, 60]);
@@ -163,15 +188,15 @@ mod tests {
     #[test]
     fn the_alarm_lasts_through_the_turns_and_ends_after_a_long_quiet_connection() {
         let (mut namesake, clock) = (Namesake::default(), Clock::manual(0));
-        namesake.heard(&clock.now());
-        namesake.heard(&clock.now());
+        hear(&mut namesake, &clock.now());
+        hear(&mut namesake, &clock.now());
         for _ in 0..20 {
             let since = clock.now();
             clock.advance(LONGEST_WAIT);
             namesake.lasts(&since, &clock.now());
             assert!(reason(&namesake).is_some());
             clock.advance(LONGEST_WAIT);
-            namesake.heard(&clock.now());
+            hear(&mut namesake, &clock.now());
         }
         let since = clock.now();
         clock.advance(QUIET - Duration::from_secs(1));
@@ -184,7 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn being_let_in_and_thrown_out_five_times_in_a_row_is_an_alarm_and_a_broker_that_is_away_is_none() {
+    fn being_let_in_and_thrown_out_five_times_in_a_row_is_an_alarm_and_a_broker_that_is_away_is_none()
+     {
         let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
         for _ in 0..20 {
             namesake.ended(true, &now);

@@ -58,9 +58,9 @@ impl Replies {
     /// Whether an answer may be published there: at a prefix, or at a whole level below it.
     pub(super) fn allow(&self, topic: &str) -> bool {
         let below = |prefix: &String| {
-            topic.strip_prefix(prefix.as_str()).is_some_and(|rest| {
-                rest.is_empty() || rest.starts_with('/')
-            })
+            topic
+                .strip_prefix(prefix.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         is_name(topic) && self.prefixes.iter().any(below)
     }
@@ -127,9 +127,17 @@ mod tests {
 
     #[test]
     fn a_prefix_that_would_open_what_others_read_is_refused_by_its_key() {
-        for bad in ["", "/", "#", "a/+", "$SYS", "spBv1.0", "spBv1.0/lab", "reticle/v1/lab/box-2",
-            "homeassistant/"]
-        {
+        for bad in [
+            "",
+            "/",
+            "#",
+            "a/+",
+            "$SYS",
+            "spBv1.0",
+            "spBv1.0/lab",
+            "reticle/v1/lab/box-2",
+            "homeassistant/",
+        ] {
             assert_eq!(replies(&[bad]).unwrap_err().what, KEY, "{bad:?}");
         }
         assert!(replies(&["x"; 33]).is_err());

@@ -356,8 +356,7 @@ fn rows_between(
         // A plus sign takes the key out of the search, so that the smallest index is read.
         let by = if to.saturating_sub(from) > FAR { "+" } else { "" };
         let table = stream.table();
-        let query =
-            format!("SELECT count(*) FROM {table} WHERE {by}pk > ?1 AND {by}pk <= ?2");
+        let query = format!("SELECT count(*) FROM {table} WHERE {by}pk > ?1 AND {by}pk <= ?2");
         db.prepare_cached(&query)?.query_row([from, to], |row| row.get(0))
     };
     let rows = match *known {
@@ -365,9 +364,7 @@ fn rows_between(
             before.rows + count(before.last, last)?
         }
         // Results never go. Events that were told do, so those cannot be taken off again.
-        Some(before)
-            if stream == Stream::Results && before.done < done && before.last <= last =>
-        {
+        Some(before) if stream == Stream::Results && before.done < done && before.last <= last => {
             before.rows + count(before.last, last)? - count(before.done, done)?
         }
         _ => count(done, last)?,

@@ -1,9 +1,9 @@
 //! The feeds at a real broker, heard by a client that we did not write. Debian's mosquitto is
 //! started and stopped by the tests; where it is not installed they say so and return.
 
+mod commands;
 #[path = "../common/mod.rs"]
 mod common;
-mod commands;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -21,7 +21,7 @@ ready, answered = threading.Event(), threading.Event()
 
 def on_connect(client, _userdata, _flags, reason, _properties):
     assert reason == 0, reason
-    client.subscribe([(f"{root}/#", 1), (answers_under, 1)])
+    client.subscribe(f"{root}/#", qos=1)
 
 
 def on_subscribe(_client, _userdata, _mid, _reasons, _properties):

@@ -22,6 +22,30 @@ const UNANSWERED: usize = 256;
 /// What is heard of other lives so soon after the first connection may be of our own last one.
 const SETTLING: Duration = Duration::from_secs(10);
 
+/// Refused commands in a minute that are events: a program gone wild must not fill the logbook.
+const REFUSALS: u32 = 60;
+
+/// How many refusals were events in this minute.
+#[derive(Default)]
+pub(super) struct Refusals {
+    since: Option<Stamp>,
+    count: u32,
+}
+
+impl Refusals {
+    /// Whether another one is an event.
+    fn take(&mut self, now: &Stamp) -> bool {
+        if self.since.is_none_or(|since| now.since(&since) >= Duration::from_secs(60)) {
+            (self.since, self.count) = (Some(*now), 0);
+        }
+        self.count += 1;
+        if self.count == REFUSALS + 1 {
+            tracing::warn!("more commands are refused than the logbook takes in a minute");
+        }
+        self.count <= REFUSALS
+    }
+}
+
 impl Feed {
     pub(super) fn came(&mut self, publish: &Publish, now: &Stamp) {
         let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
@@ -72,7 +96,7 @@ impl Feed {
         let live = settled && !publish.dup && said.state == PresenceState::Online;
         if (publish.retain && came_back) || (!publish.retain && live) {
             tracing::warn!(life = said.life, "another client speaks as this box");
-            self.namesake.heard(now);
+            self.namesake.heard(&said.life, said.sequence, now);
         }
     }
 
@@ -113,7 +137,7 @@ impl Feed {
             let message = Outbound { topic, payload: payload.clone(), retain: false, correlation };
             self.outbox.push_back((message.clone(), Name::Answer(Box::new(message))));
         }
-        if !said.first_end {
+        if !said.first_end || (said.kept.is_none() && !self.refusals.take(now)) {
             return;
         }
         let refused = match said.answer {
@@ -146,4 +170,21 @@ impl Feed {
 
 fn obey(operator: &dyn Operator, order: Order) -> Result<serde_json::Value, String> {
     operator.obey(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+
+    #[test]
+    fn of_a_flood_of_refused_commands_sixty_a_minute_are_events() {
+        let (clock, mut refusals) = (Clock::manual(0), Refusals::default());
+        let mut events = 0;
+        for _ in 0..6_000 {
+            events += u32::from(refusals.take(&clock.now()));
+            clock.advance(Duration::from_millis(20));
+        }
+        assert_eq!(events, 2 * REFUSALS);
+    }
 }
