@@ -109,6 +109,9 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     monitor.exports(export.clone());
     let source = settings.source.spec.to_string();
     monitor.starts(&source, &segmenter.model().name, recovery.unclean);
+    if let Some(reason) = web::open_to_network(address) {
+        monitor.open_network(reason);
+    }
     prove(&mut segmenter, clock, &monitor);
     let gate = Gate::new(false);
     let exposure = Exposure::default();

@@ -287,6 +287,23 @@ fn a_key_that_everybody_may_read_is_named() {
 }
 
 #[test]
+fn a_page_that_is_open_to_the_network_is_to_be_looked_at_and_not_wrong() {
+    for listen in ["0.0.0.0", "[::]"] {
+        let bench = Bench::with("");
+        let config = bench.folder.path().join("reticle.toml");
+        let text = fs::read_to_string(&config).unwrap().replace("127.0.0.1", listen);
+        fs::write(&config, text).unwrap();
+        let (_, report) = bench.check(&["--source", "virtual"]);
+        let port = item(&report, "port");
+        assert_eq!(port["verdict"], "warn", "{report:#}");
+        assert!(port["found"].as_str().unwrap().contains("without accounts"), "{port}");
+        let todo = port["todo"].as_str().unwrap();
+        let named = format!("{listen}:{}", bench.port);
+        assert!(todo.contains(&named) && todo.contains("set `listen`"), "{todo}");
+    }
+}
+
+#[test]
 fn a_port_that_another_program_holds_is_named() {
     let bench = Bench::with("");
     let _held = TcpListener::bind(("127.0.0.1", bench.port)).unwrap();

@@ -279,6 +279,21 @@ fn show_says_where_each_value_came_from_and_can_be_read_back() {
 }
 
 #[test]
+fn check_says_of_a_page_that_is_open_to_the_network_what_that_means() {
+    let config = Files::with("[web]\nlisten = \"192.168.1.5:8080\"\n");
+    let said = config.run("check");
+    assert_eq!((said.code, said.out.as_str()), (0, "reticle.toml: fine\n"));
+    for part in ["web.listen: ", "192.168.1.5:8080", "without an account", "127.0.0.1:8080"] {
+        assert!(said.err.contains(part), "{}", said.err);
+    }
+    let file = config.file();
+    let said = reticle(&["config", "check", "--json", file.to_str().unwrap()]);
+    let report: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["ok"], true);
+    assert_eq!(report["warnings"].as_array().map(Vec::len), Some(1), "{report}");
+}
+
+#[test]
 fn check_can_answer_in_json() {
     let config = Files::with("[log]\nlevel = 3\n");
     let file = config.file();

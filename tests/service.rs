@@ -91,6 +91,9 @@ fn the_unit_is_watched_and_never_given_up() {
         "StartLimitIntervalSec=0",
         "WatchdogSec=30",
         "User=reticle",
+        // A fault here must not take the box with it, on boards of 2 GB and of 8 GB alike.
+        "MemoryMax=75%",
+        "TasksMax=512",
         "ExecStart=/usr/bin/reticle run --data /var/lib/reticle",
     ] {
         assert!(unit.lines().any(|found| found == line), "{line} is missing in:\n{unit}");

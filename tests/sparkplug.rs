@@ -301,3 +301,30 @@ fn the_two_ways_of_speaking_never_mix() {
     let heard = said(&listener);
     assert!(heard.iter().all(|heard| heard.topic.starts_with("spBv1.0/lab/")), "{heard:?}");
 }
+
+/// Nothing is retained, and rumqttc does not read mosquitto's reason: being let in and thrown out
+/// again and again is the sign.
+#[test]
+fn two_edge_nodes_of_one_name_notice_and_take_turns() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = listen(&broker);
+    let benches = [Bench::new(&broker, SPARKPLUG), Bench::new(&broker, SPARKPLUG)];
+    let daemons = benches.each_ref().map(Bench::start);
+    for daemon in &daemons {
+        let reason = wait_for("the alarm", || {
+            let status = daemon.json("/api/v1/status");
+            let alarms = status["alarms"].as_array()?;
+            let alarm = alarms.iter().find(|alarm| alarm["kind"] == "name_taken")?;
+            alarm["reason"].as_str().map(str::to_owned)
+        });
+        assert!(reason.contains("\"reticle-lab-box-1\""), "{reason}");
+    }
+    let births = under(&listener, BIRTH).len();
+    assert!(births < 40, "they took each other over {births} times");
+    for daemon in daemons {
+        assert!(daemon.stop().success());
+    }
+}

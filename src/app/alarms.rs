@@ -66,6 +66,9 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         | AlarmKind::NoRoom
         | AlarmKind::DiskLow
         | AlarmKind::Quarantined
+        // Whoever sees it has seen it twice.
+        | AlarmKind::NameTaken
+        | AlarmKind::OpenNetwork
         | AlarmKind::ModelDiffers => 0,
     })
 }
@@ -303,8 +306,9 @@ mod tests {
         status.health.clock_trusted = false;
         let mut found = kinds(&status);
         found.sort_unstable();
-        // A model that differs is not in the status: it is said once.
-        let all = AlarmKind::ALL.into_iter().filter(|kind| *kind != AlarmKind::ModelDiffers);
+        // These are not in the status: they are said by whoever knows.
+        let said = [AlarmKind::ModelDiffers, AlarmKind::NameTaken, AlarmKind::OpenNetwork];
+        let all = AlarmKind::ALL.into_iter().filter(|kind| !said.contains(kind));
         let mut all: Vec<AlarmKind> = all.collect();
         all.sort_unstable();
         assert_eq!(found, all);

@@ -132,6 +132,12 @@ impl Monitor {
         watch.keeper.stands(AlarmKind::ModelDiffers, reason);
     }
 
+    /// The page listens beyond this machine, and there are no accounts yet.
+    pub(super) fn open_network(&self, reason: String) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.keeper.stands(AlarmKind::OpenNetwork, reason);
+    }
+
     pub(super) fn run_state(&self, state: RunState) {
         let before = self.board.read().run;
         self.board.update(|status| status.run = state);
@@ -419,6 +425,7 @@ impl Monitor {
 
     /// Measures the box now and then, and keeps the alarms.
     fn watch(&self, now: Stamp) -> Vec<What> {
+        let broker = self.with(|inner| inner.broker.as_ref().map(PublishBoard::read));
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         let watch = &mut *watch;
         if watch.measured.is_none_or(|last| now.since(&last) >= MEASURE_EVERY) {
@@ -429,7 +436,11 @@ impl Monitor {
                 status.health = Health { stages, ..measured };
             });
         }
-        let seen = alarms::holding(&self.board.read(), watch.limits);
+        let mut seen = alarms::holding(&self.board.read(), watch.limits);
+        if let Some(broker) = broker {
+            self.board.update(|status| status.counters.name_taken = broker.taken_over);
+            seen.extend(broker.name_taken.map(|reason| (AlarmKind::NameTaken, reason)));
+        }
         let changes = watch.keeper.keep(seen, now);
         alarms::log(&changes);
         let alarms = watch.keeper.alarms();

@@ -122,12 +122,20 @@ fn unheard(error: &PublishError, mode: publish::Mode) -> Finding {
 pub(super) fn port(scene: &Scene) -> Finding {
     let options = &scene.settings.web;
     let address = options.listen;
-    let reach = if address.ip().is_loopback() { "this machine alone" } else { "the network" };
+    let open = web::open_to_network(address);
+    let fine = |found: String| match &open {
+        None => Finding::ok(found),
+        Some(why) => Finding::warn(
+            format!("{found}, open to the network without accounts"),
+            format!("{why} (docs/runbook.md#open_network)"),
+        ),
+    };
     match web::bind(options) {
-        Ok(_let_go) => Finding::ok(format!("{address} is free; the page is for {reach}")),
+        Ok(_let_go) if open.is_some() => fine(format!("{address} is free")),
+        Ok(_let_go) => fine(format!("{address} is free; the page is for this machine alone")),
         Err(WebError::PortInUse(_)) if is_reticle(address) => {
             if scene.running {
-                return Finding::ok(format!("{address} is held by the running daemon"));
+                return fine(format!("{address} is held by the running daemon"));
             }
             Finding::fail(
                 format!("{address} is held by a Reticle with another data folder"),

@@ -7,7 +7,7 @@ use clap::Subcommand;
 
 use super::{Outcome, out};
 use crate::base::clock::Clock;
-use crate::{app, config};
+use crate::{app, config, web};
 
 /// Arguments of `reticle config`.
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ enum Verb {
     Check {
         #[command(flatten)]
         which: Which,
-        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}]}
+        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}], "warnings": [text]}
         #[arg(long)]
         json: bool,
     },
@@ -83,18 +83,21 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Result<Outcome> {
-    let (files, problems) = match config::load_explained(path) {
+    let (files, warnings, problems) = match config::load_explained(path) {
         Ok(loaded) => {
+            let open = web::open_to_network(loaded.settings.web.listen);
             let refused = app::refusals(&loaded.settings, &Clock::system());
             let problems = refused.into_iter().map(|(key, why)| loaded.problem(&key, why));
             let problems = problems.collect();
-            (loaded.files, problems)
+            (loaded.files, Vec::from_iter(open), problems)
         }
-        Err(error) => (Vec::new(), error.problems),
+        Err(error) => (Vec::new(), Vec::new(), error.problems),
     };
     let ok = problems.is_empty();
     if json {
-        let report = serde_json::json!({ "ok": ok, "files": files, "problems": problems });
+        let report = serde_json::json!({
+            "ok": ok, "files": files, "problems": problems, "warnings": warnings,
+        });
         print_json(out, &report)?;
     } else if ok {
         if files.is_empty() {
@@ -102,6 +105,9 @@ fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Resul
         }
         for file in files {
             writeln!(out, "{}: fine", file.display())?;
+        }
+        for warning in warnings {
+            out::tell(format!("web.listen: {warning}"));
         }
     } else {
         for problem in problems {

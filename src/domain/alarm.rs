@@ -31,6 +31,8 @@ pub enum AlarmKind {
     DeliveryFails,
     /// Something was refused for ever by a destination.
     Quarantined,
+    /// Another client uses this box's name at the broker.
+    NameTaken,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -41,11 +43,13 @@ pub enum AlarmKind {
     Throttled,
     /// Little memory is left.
     MemoryLow,
+    /// Whoever reaches this box over the network may watch and command it.
+    OpenNetwork,
 }
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::SourceLost,
         Self::StageStuck,
         Self::SavingFails,
@@ -53,11 +57,13 @@ impl AlarmKind {
         Self::DiskLow,
         Self::DeliveryFails,
         Self::Quarantined,
+        Self::NameTaken,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
         Self::Throttled,
         Self::MemoryLow,
+        Self::OpenNetwork,
     ];
 
     /// The word for it, as `source_lost`.
@@ -70,11 +76,13 @@ impl AlarmKind {
             Self::DiskLow => "disk_low",
             Self::DeliveryFails => "delivery_fails",
             Self::Quarantined => "quarantined",
+            Self::NameTaken => "name_taken",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",
             Self::Throttled => "throttled",
             Self::MemoryLow => "memory_low",
+            Self::OpenNetwork => "open_network",
         }
     }
 

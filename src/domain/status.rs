@@ -138,6 +138,9 @@ pub struct Counters {
     pub refused: u64,
     /// Times the source was lost and came back.
     pub gaps: u64,
+    /// Times another client had taken this box's name at the broker.
+    #[serde(default)]
+    pub name_taken: u64,
 }
 
 /// The newest segmented frame, in one glance.

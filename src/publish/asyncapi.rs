@@ -128,7 +128,9 @@ fn all_channels() -> Vec<Channel> {
                 ("id", text("1 to 64 letters, digits, '-', '_', '.' or ':', new each time.")),
             ],
             summary: "A command and its answers. Who asks says init; the box says all else, here \
-                      and under the response topic of the request where it has one.",
+                      and under the response topic of the request where it has one, which lies \
+                      below reply/ of the box or a prefix of mqtt.reply_prefixes. A message expiry \
+                      counts.",
             messages: vec!["CommandRequest", "CommandAnswer"],
             retained: false,
         },
@@ -181,7 +183,7 @@ fn messages() -> (Value, Value) {
         &mut generator,
         &mut messages,
         "CommandRequest",
-        json!({"status": "init", "us": 2000}),
+        json!({"status": "init", "us": 2000, "at": at}),
     );
     add::<CommandAnswer>(
         &mut generator,

@@ -1,25 +1,36 @@
 //! Commands from the network, as a state machine with one owner for each state.
 //!
 //! ```text
-//! init ──► executing ──► successful
-//!   │          └───────► failed {reason}
-//!   └──────────────────► failed {reason}
+//! init ──► noted ──► executing ──► successful
+//!   │        │           └───────► failed {reason}
+//!   └────────┴───────────────────► failed {reason}
 //! ```
-//! Who asks owns `init`; the box owns all others. A command is known by operation and id: asked
-//! again, it gets its answer again and is not done again. One is done at a time, few wait.
+//! Who asks owns `init`; the box owns all others. One is done at a time, few wait.
+//!
+//! A command is known by operation and id. Its id is noted in the store before it is begun, and
+//! from then on it is never done again: asked again, it gets its first answer again, marked as
+//! repeated. An id that was refused before it was begun is not used up.
+//!
+//! A command is for now: its `at` must be within [`FRESH`] of this box's clock, which must be one
+//! that can be believed, and what waits for longer is not done any more. So nothing that a
+//! broker kept, or that somebody recorded and sends again, moves a box that comes back.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::options::Op;
 use super::payloads::{CommandAnswer, CommandRequest, FailedWord};
+use super::reply::Replies;
 use crate::base::clock::Stamp;
 use crate::domain::status::Command;
+use crate::store::Noted;
 
-/// Commands whose last answer is remembered.
+/// Commands whose last answer is remembered without asking the store.
 const REMEMBERED: usize = 256;
 
 /// Commands that wait while one is done.
@@ -28,8 +39,11 @@ const WAITING: usize = 8;
 /// Longest id of a command, bytes.
 const LONGEST_ID: usize = 64;
 
-/// Older commands are not done: whoever asked has looked elsewhere by now.
-const STALE_NS: i128 = 60_000_000_000;
+/// How far from this box's time the `at` of a command may be, both ways.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// Longest answer that is remembered, bytes: a snapshot has some 300 kB.
+const LONGEST_KEPT: usize = 4096;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +66,8 @@ pub(super) struct Asked {
     pub(super) id: String,
     pub(super) payload: Bytes,
     pub(super) retained: bool,
+    /// What is left of the time that the asker gave it, seconds.
+    pub(super) expiry_s: Option<u32>,
     pub(super) reply: Reply,
 }
 
@@ -71,6 +87,34 @@ pub(super) struct Said {
     pub(super) answer: CommandAnswer,
     /// Whether the command came to its end with it, for the logbook.
     pub(super) first_end: bool,
+    /// What the store is to remember as its answer.
+    pub(super) kept: Option<String>,
+}
+
+/// What comes next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Next {
+    /// Note this operation and id, and say what came of it ([`Commands::noted`]).
+    Note(String, String),
+    /// It waited for too long.
+    TooLate(Said),
+}
+
+/// What follows from noting.
+#[derive(Debug, PartialEq)]
+pub(super) enum Begun {
+    /// Say that it is executing, and do it.
+    Do(Order, Said),
+    /// It is not done.
+    Not(Said),
+}
+
+/// What the clock of this box says, and whether it counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time {
+    pub(super) now: Stamp,
+    /// Whether wall time can be believed, or its owner says that it can.
+    pub(super) trusted: bool,
 }
 
 struct Waiting {
@@ -78,51 +122,80 @@ struct Waiting {
     id: String,
     order: Order,
     reply: Reply,
+    came: Stamp,
+    /// How long after it came it may still be begun.
+    fresh_for: Duration,
+}
+
+struct Ended {
+    op: String,
+    id: String,
+    answer: CommandAnswer,
+    /// Whether its id is used up.
+    begun: bool,
 }
 
 /// All commands that are known.
 pub(super) struct Commands {
     allowed: Vec<Op>,
-    ended: VecDeque<(String, String, CommandAnswer)>,
+    replies: Replies,
+    ended: VecDeque<Ended>,
     waiting: VecDeque<Waiting>,
+    /// Being noted or done.
     executing: Option<Waiting>,
 }
 
 impl Commands {
-    pub(super) fn new(allowed: &[Op]) -> Self {
+    pub(super) fn new(allowed: &[Op], replies: Replies) -> Self {
         Self {
             allowed: allowed.to_vec(),
+            replies,
             ended: VecDeque::new(),
             waiting: VecDeque::new(),
             executing: None,
         }
     }
 
-    /// Takes a message; what is to be said at once, if anything. `trusted` is whether the time
-    /// in `now` can be relied on.
-    pub(super) fn asked(&mut self, asked: Asked, now: &Stamp, trusted: bool) -> Option<Said> {
-        let Asked { op, id, payload, retained, reply } = asked;
+    /// Takes a message; what is to be said at once, if anything.
+    pub(super) fn asked(&mut self, asked: Asked, time: Time) -> Option<Said> {
+        let Asked { op, id, payload, retained, expiry_s, mut reply } = asked;
         // What the box says under the same topic, or what clears a retained message.
         if payload.is_empty() || is_answer(&payload) {
             return None;
         }
-        if let Some((.., answer)) = self.ended.iter().find(|(o, i, _)| *o == op && *i == id) {
-            return Some(Said { answer: answer.clone(), op, id, reply, first_end: false });
+        // Before all else: whatever is answered must not go where it may not.
+        if let Some(topic) = reply.topic.take_if(|topic| !self.replies.allow(topic)) {
+            return Some(self.refuse(op, id, reply, self.no_reply(&topic)));
+        }
+        let ended = self.ended.iter().find(|ended| ended.begun && ended.op == op && ended.id == id);
+        if let Some(ended) = ended {
+            let answer = ended.answer.clone().repeated();
+            return Some(Said { op, id, reply, answer, first_end: false, kept: None });
         }
         let known = self.waiting.iter().chain(&self.executing);
         if known.into_iter().any(|known| known.op == op && known.id == id) {
             let answer = CommandAnswer::Executing {};
-            return Some(Said { op, id, reply, answer, first_end: false });
+            return Some(Said { op, id, reply, answer, first_end: false, kept: None });
         }
-        match self.admit(&op, &id, &payload, retained, now, trusted) {
-            Ok(order) => {
-                self.waiting.push_back(Waiting { op, id, order, reply });
+        let expiry = expiry_s.map(|s| Duration::from_secs(s.into()));
+        match self.admit(&op, &id, &payload, retained, time, expiry) {
+            Ok((order, fresh_for)) => {
+                let came = time.now;
+                self.waiting.push_back(Waiting { op, id, order, reply, came, fresh_for });
                 None
             }
-            Err((reason, detail)) => {
-                Some(self.end(op, id, reply, CommandAnswer::Failed { reason, detail }))
-            }
+            Err(why) => Some(self.refuse(op, id, reply, why)),
         }
+    }
+
+    fn no_reply(&self, topic: &str) -> Refusal {
+        let detail = format!(
+            "no answer is sent to {}; response topics lie below {}; the owner of the box can allow \
+             others (mqtt.reply_prefixes)",
+            topic.chars().take(80).collect::<String>().escape_debug(),
+            self.replies.text()
+        );
+        (FailedWord::ReplyNotAllowed, detail)
     }
 
     fn admit(
@@ -131,9 +204,9 @@ impl Commands {
         id: &str,
         payload: &[u8],
         retained: bool,
-        now: &Stamp,
-        trusted: bool,
-    ) -> Result<Order, (FailedWord, String)> {
+        time: Time,
+        expiry: Option<Duration>,
+    ) -> Result<(Order, Duration), Refusal> {
         let bad = |detail: String| (FailedWord::BadRequest, detail);
         if id.is_empty() || id.len() > LONGEST_ID || !id.bytes().all(is_plain) {
             return Err(bad("an id is 1 to 64 letters, digits, '-', '_', '.' or ':'".to_owned()));
@@ -152,13 +225,15 @@ impl Commands {
         }
         let request: CommandRequest =
             serde_json::from_slice(payload).map_err(|error| bad(error.to_string()))?;
-        if let Some(at) = &request.at {
-            let at = OffsetDateTime::parse(at, &Rfc3339)
-                .map_err(|error| bad(format!("`at` is no RFC 3339 time: {error}")))?;
-            if trusted && i128::from(now.wall_ns) - at.unix_timestamp_nanos() > STALE_NS {
-                let detail = "it was asked more than 60 s ago; ask again".to_owned();
-                return Err((FailedWord::Stale, detail));
+        let mut fresh_for = fresh_for(request.at.as_deref(), time)?;
+        if let Some(left) = expiry {
+            if left.is_zero() {
+                return Err((
+                    FailedWord::Stale,
+                    "its message expiry is over; ask again".to_owned(),
+                ));
             }
+            fresh_for = fresh_for.min(left);
         }
         let order = match (op, request.us) {
             (Op::SetExposure, Some(us)) if us > 0 => Order::Exposure { us },
@@ -175,47 +250,176 @@ impl Commands {
             let detail = format!("{WAITING} commands wait already; ask again later");
             return Err((FailedWord::Busy, detail));
         }
-        Ok(order)
+        Ok((order, fresh_for))
     }
 
-    /// The next one to be done, where none is being done; what to say goes before it.
-    pub(super) fn begin(&mut self) -> Option<(Order, Said)> {
+    /// The next one to be begun, where none is.
+    pub(super) fn next(&mut self, now: &Stamp) -> Option<Next> {
         if self.executing.is_some() {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        let said = Said {
-            op: next.op.clone(),
-            id: next.id.clone(),
-            reply: next.reply.clone(),
-            answer: CommandAnswer::Executing {},
-            first_end: false,
-        };
-        let order = next.order;
+        if now.since(&next.came) > next.fresh_for {
+            let Waiting { op, id, reply, .. } = next;
+            let detail = "others were done before it, and meanwhile its time was over; ask again";
+            let why = (FailedWord::Stale, detail.to_owned());
+            return Some(Next::TooLate(self.refuse(op, id, reply, why)));
+        }
+        let note = Next::Note(next.op.clone(), next.id.clone());
         self.executing = Some(next);
-        Some((order, said))
+        Some(note)
+    }
+
+    /// Nothing more is begun: what waits is let go, and was not noted.
+    pub(super) fn close(&mut self) {
+        self.waiting.clear();
+    }
+
+    /// What the store said to the id of the one that is to be begun.
+    pub(super) fn noted(&mut self, noted: Result<Noted, String>) -> Option<Begun> {
+        if noted == Ok(Noted::First) {
+            let Waiting { op, id, reply, order, .. } = self.executing.as_ref()?;
+            let said = Said {
+                op: op.clone(),
+                id: id.clone(),
+                reply: reply.clone(),
+                answer: CommandAnswer::Executing {},
+                first_end: false,
+                kept: None,
+            };
+            return Some(Begun::Do(*order, said));
+        }
+        let Waiting { op, id, reply, .. } = self.executing.take()?;
+        Some(Begun::Not(match noted {
+            Ok(Noted::First) => return None,
+            Ok(Noted::Before { at, answer }) => {
+                let answer = answer.and_then(|answer| serde_json::from_str(&answer).ok());
+                let answer = answer.unwrap_or_else(|| CommandAnswer::Failed {
+                    reason: FailedWord::DoneAlready,
+                    detail: format!(
+                        "this id was used at {at}, and the box ended before it knew what came of \
+                         it; look at its state, and take a new id to ask again"
+                    ),
+                    repeated: true,
+                });
+                let answer = self.end(&op, &id, answer).repeated();
+                Said { op, id, reply, answer, first_end: false, kept: None }
+            }
+            Err(why) => {
+                let detail = format!(
+                    "the box cannot note that it was asked ({why}), and what is not noted could be \
+                     done twice; use the box's page, or ask again with a new id"
+                );
+                self.refuse(op, id, reply, (FailedWord::NotNoted, detail))
+            }
+        }))
     }
 
     /// The one that was being done came to its end.
-    pub(super) fn done(&mut self, result: Result<serde_json::Value, String>) -> Option<Said> {
+    pub(super) fn done(&mut self, result: Result<Value, String>) -> Option<Said> {
         let Waiting { op, id, reply, .. } = self.executing.take()?;
         let answer = match result {
-            Ok(result) => CommandAnswer::Successful { result },
-            Err(detail) => CommandAnswer::Failed { reason: FailedWord::Refused, detail },
+            Ok(result) => CommandAnswer::Successful { result, repeated: false },
+            Err(detail) => {
+                CommandAnswer::Failed { reason: FailedWord::Refused, detail, repeated: false }
+            }
         };
-        Some(self.end(op, id, reply, answer))
+        let kept = self.end(&op, &id, answer.clone());
+        let kept = serde_json::to_string(&kept).ok();
+        Some(Said { op, id, reply, answer, first_end: true, kept })
     }
 
-    fn end(&mut self, op: String, id: String, reply: Reply, answer: CommandAnswer) -> Said {
-        // Busy is no last word: the same command may be asked again.
-        let again = matches!(answer, CommandAnswer::Failed { reason: FailedWord::Busy, .. });
-        if !again {
-            if self.ended.len() == REMEMBERED {
-                self.ended.pop_front();
+    /// It is not begun, and may be asked again under the same id.
+    fn refuse(&mut self, op: String, id: String, reply: Reply, why: Refusal) -> Said {
+        let (reason, detail) = why;
+        let answer = CommandAnswer::Failed { reason, detail, repeated: false };
+        let known = self.ended.iter().position(|ended| ended.op == op && ended.id == id);
+        let first_end = known.is_none();
+        // What was begun stays known as that.
+        if known.is_none_or(|at| !self.ended[at].begun) {
+            if let Some(at) = known {
+                self.ended.remove(at);
             }
-            self.ended.push_back((op.clone(), id.clone(), answer.clone()));
+            self.remember(&op, &id, answer.clone(), false);
         }
-        Said { op, id, reply, answer, first_end: true }
+        Said { op, id, reply, answer, first_end, kept: None }
+    }
+
+    /// Its id is used up; the answer as it is remembered.
+    fn end(&mut self, op: &str, id: &str, answer: CommandAnswer) -> CommandAnswer {
+        let answer = shortened(answer);
+        self.ended.retain(|ended| ended.op != op || ended.id != id);
+        self.remember(op, id, answer.clone(), true);
+        answer
+    }
+
+    fn remember(&mut self, op: &str, id: &str, answer: CommandAnswer, begun: bool) {
+        if self.ended.len() == REMEMBERED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Ended { op: op.to_owned(), id: id.to_owned(), answer, begun });
+    }
+}
+
+/// Why a command is not done, for machines and for people.
+type Refusal = (FailedWord, String);
+
+/// How long a command with this `at` may still be begun.
+fn fresh_for(at: Option<&str>, time: Time) -> Result<Duration, Refusal> {
+    let here = time.now.rfc3339();
+    let Some(at) = at else {
+        let detail = format!(
+            "`at`, the time at which it is asked, is missing; the time of this box is {here}"
+        );
+        return Err((FailedWord::Undated, detail));
+    };
+    let at = OffsetDateTime::parse(at, &Rfc3339).map_err(|error| {
+        let detail = format!("`at` is no RFC 3339 time ({error}); the time of this box is {here}");
+        (FailedWord::Undated, detail)
+    })?;
+    if !time.trusted {
+        let detail = format!(
+            "nobody keeps the clock of this box in step, so it cannot tell a command of now from an \
+             old one (its time is {here}); mend its clock, or let its owner set mqtt.trust_clock"
+        );
+        return Err((FailedWord::ClockUntrusted, detail));
+    }
+    let age_ns = i128::from(time.now.wall_ns) - at.unix_timestamp_nanos();
+    let (window_s, window_ns) = (FRESH.as_secs(), FRESH.as_nanos().cast_signed());
+    let off_s = age_ns.unsigned_abs() / 1_000_000_000;
+    if age_ns > window_ns {
+        let detail = format!(
+            "it was asked {off_s} s ago by the clock of this box, which says {here}, and is done \
+             within {window_s} s only; ask again with a new `at`"
+        );
+        return Err((FailedWord::Stale, detail));
+    }
+    if age_ns < -window_ns {
+        let detail = format!(
+            "its `at` is {off_s} s ahead of the clock of this box, which says {here}; more than \
+             {window_s} s are not taken: put the clock right that is wrong"
+        );
+        return Err((FailedWord::Future, detail));
+    }
+    let left_ns = window_ns - age_ns.max(0);
+    Ok(Duration::from_nanos(u64::try_from(left_ns).unwrap_or(0)))
+}
+
+/// Without what is too long to be remembered.
+fn shortened(answer: CommandAnswer) -> CommandAnswer {
+    match answer {
+        CommandAnswer::Successful { result, repeated }
+            if result.to_string().len() > LONGEST_KEPT =>
+        {
+            drop(result);
+            CommandAnswer::Successful { result: Value::Null, repeated }
+        }
+        CommandAnswer::Failed { reason, detail, repeated } => CommandAnswer::Failed {
+            reason,
+            detail: detail.chars().take(LONGEST_KEPT / 4).collect(),
+            repeated,
+        },
+        other => other,
     }
 }
 
@@ -228,105 +432,4 @@ fn is_answer(payload: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::clock::Clock;
-
-    fn asked(op: &str, id: &str, payload: &str) -> Asked {
-        Asked {
-            op: op.to_owned(),
-            id: id.to_owned(),
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            retained: false,
-            reply: Reply::default(),
-        }
-    }
-
-    const INIT: &str = r#"{"status":"init"}"#;
-
-    fn refusal(commands: &mut Commands, asked: Asked) -> FailedWord {
-        let said = commands.asked(asked, &Clock::manual(0).now(), true);
-        match said.expect("it is answered at once").answer {
-            CommandAnswer::Failed { reason, .. } => reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn nothing_is_allowed_by_default_and_every_refusal_has_its_word() {
-        let mut none = Commands::new(&[]);
-        assert_eq!(refusal(&mut none, asked("start", "1", INIT)), FailedWord::NotAllowed);
-        let mut all = Commands::new(&Op::ALL);
-        let cases = [
-            (asked("format", "1", INIT), FailedWord::UnknownOperation),
-            (asked("start", "2", "go"), FailedWord::BadRequest),
-            (asked("start", "3", r#"{"status":"init","us":3}"#), FailedWord::BadRequest),
-            (asked("start", &"x".repeat(65), INIT), FailedWord::BadRequest),
-            (asked("start", "a b", INIT), FailedWord::BadRequest),
-            (asked("set_exposure", "4", INIT), FailedWord::BadRequest),
-            (asked("start", "5", r#"{"status":"init","force":true}"#), FailedWord::BadRequest),
-            (Asked { retained: true, ..asked("start", "6", INIT) }, FailedWord::BadRequest),
-        ];
-        for (asked, reason) in cases {
-            assert_eq!(refusal(&mut all, asked.clone()), reason, "{asked:?}");
-        }
-        assert!(all.begin().is_none());
-    }
-
-    #[test]
-    fn a_command_is_executing_then_successful_and_asked_again_not_done_again() {
-        let (mut commands, now) = (Commands::new(&Op::ALL), Clock::manual(0).now());
-        let exposure = || asked("set_exposure", "7", r#"{"status":"init","us":2000}"#);
-        assert_eq!(commands.asked(exposure(), &now, true), None);
-        let (order, said) = commands.begin().unwrap();
-        assert_eq!(order, Order::Exposure { us: 2000 });
-        assert_eq!(said.answer, CommandAnswer::Executing {});
-        let meanwhile = commands.asked(exposure(), &now, true).unwrap();
-        assert_eq!(meanwhile.answer, CommandAnswer::Executing {});
-        let end = commands.done(Ok(serde_json::json!({"us": 2000}))).unwrap();
-        assert!(end.first_end);
-        let again = commands.asked(exposure(), &now, true).unwrap();
-        assert_eq!(again.answer, end.answer);
-        assert!(!again.first_end);
-        assert!(commands.begin().is_none());
-    }
-
-    #[test]
-    fn one_is_done_at_a_time_and_the_ninth_that_waits_is_told_that_the_box_is_busy() {
-        let (mut commands, now) = (Commands::new(&Op::ALL), Clock::manual(0).now());
-        assert_eq!(commands.asked(asked("start", "first", INIT), &now, true), None);
-        assert!(commands.begin().is_some());
-        for n in 0..WAITING {
-            assert_eq!(commands.asked(asked("pause", &n.to_string(), INIT), &now, true), None);
-        }
-        assert!(commands.begin().is_none());
-        assert_eq!(refusal(&mut commands, asked("stop", "late", INIT)), FailedWord::Busy);
-        assert!(commands.done(Err("the source is lost".to_owned())).is_some());
-        assert!(commands.begin().is_some());
-        assert_eq!(commands.asked(asked("stop", "late", INIT), &now, true), None, "asked again");
-    }
-
-    #[test]
-    fn an_old_command_is_stale_where_the_clock_can_be_trusted() {
-        let clock = Clock::manual(0);
-        clock.advance(std::time::Duration::from_secs(61));
-        let old = |id| asked("start", id, r#"{"status":"init","at":"1970-01-01T00:00:00Z"}"#);
-        let mut commands = Commands::new(&Op::ALL);
-        let said = commands.asked(old("1"), &clock.now(), true).unwrap();
-        assert!(
-            matches!(said.answer, CommandAnswer::Failed { reason: FailedWord::Stale, .. }),
-            "{said:?}"
-        );
-        assert_eq!(commands.asked(old("2"), &clock.now(), false), None);
-    }
-
-    #[test]
-    fn the_boxs_own_words_are_no_commands() {
-        let mut commands = Commands::new(&Op::ALL);
-        let now = Clock::manual(0).now();
-        for payload in ["", r#"{"status":"executing"}"#, r#"{"status":"successful","result":1}"#] {
-            assert_eq!(commands.asked(asked("start", "1", payload), &now, true), None);
-        }
-        assert!(commands.begin().is_none());
-    }
-}
+mod tests;

@@ -1,10 +1,12 @@
 //! One connection to the broker: made, watched, and thrown away whole after any error.
 //!
-//! rumqttc 0.25 has three traps, for each of which there is a guard here:
+//! rumqttc 0.25 has traps, for each of which there is a guard here:
 //! - It forgets publishes that wait when the broker has no session for us. So nothing counts as
 //!   told before its PubAck ([`Flight`]); the rest is read again from the store.
 //! - `clean()` leaves a packet that collided where it is, and with it nothing is sent any more
 //!   (issue 1056). So after any error the client is made anew, with a state that has none.
+//! - It does not read a DISCONNECT without properties, so that mosquitto's reason for ending the
+//!   connection is lost; `namesake.rs` has other signs of a client of the same name.
 //! - `publish().await` waits for ever when its queue is full. So [`Link::hand_over`] never waits;
 //!   fewer messages are on their way than the queue has room for.
 
@@ -14,8 +16,8 @@ use std::time::Duration;
 use rumqttc::Outgoing;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, Filter, LastWill, Packet, PubAckReason, Publish, PublishProperties,
-    RetainForwardRule, SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PubAckReason,
+    Publish, PublishProperties, RetainForwardRule, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, StateError};
 use tokio::sync::mpsc;
@@ -65,8 +67,10 @@ pub(super) enum Heard {
     NotSubscribed(SubscribeReasonCode),
     /// A message came.
     Came(Publish),
-    /// The connection is gone.
+    /// The connection is gone, or none could be made.
     Ended(PublishError),
+    /// The broker gave our place to another client of our name.
+    TakenOver(PublishError),
     /// Of no interest.
     Nothing,
 }
@@ -177,6 +181,7 @@ impl<T> Link<T> {
                 Packet::Publish(publish) => Heard::Came(publish),
                 _ => Heard::Nothing,
             },
+            Some(Err(error)) if is_taken_over(&error) => Heard::TakenOver(explain(place, &error)),
             Some(Err(error)) => Heard::Ended(explain(place, &error)),
             None => Heard::Ended(PublishError::retry(place, "the connection ended")),
         }
@@ -304,6 +309,13 @@ pub(super) fn refusal(topic: &str, reason: PubAckReason) -> PublishError {
     }
 }
 
+fn is_taken_over(error: &ConnectionError) -> bool {
+    let ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) = error else {
+        return false;
+    };
+    *reason_code == DisconnectReasonCode::SessionTakenOver
+}
+
 /// What an error of the connection means.
 fn explain(place: &str, error: &ConnectionError) -> PublishError {
     use ConnectReturnCode as Code;
@@ -328,6 +340,9 @@ fn explain(place: &str, error: &ConnectionError) -> PublishError {
         )
     };
     match error {
+        taken if is_taken_over(taken) => {
+            PublishError::retry(place, "another client of this name was let in instead")
+        }
         ConnectionError::ConnectionRefused(code)
         | ConnectionError::MqttState(StateError::ConnFail { reason: code }) => refused(code),
         ConnectionError::Tls(rumqttc::v5::TlsError::Io(io))
@@ -431,6 +446,22 @@ mod tests {
         assert_eq!(at(20, 59), EAGER);
         assert_eq!(at(20, 60), PATIENT);
         assert_eq!(back_off(20, EAGER_FOR, 0.0), PATIENT / 2);
+    }
+
+    /// The first as brokers with properties send it. The second is mosquitto's: where this fails,
+    /// rumqttc reads it, and `namesake.rs` needs no other signs.
+    #[test]
+    fn a_take_over_is_read_with_properties_and_not_without() {
+        use rumqttc::v5::mqttbytes::v5::Packet;
+        let read = |bytes: &[u8]| Packet::read(&mut bytes::BytesMut::from(bytes), None);
+        let Ok(Packet::Disconnect(disconnect)) = read(&[0xe0, 0x02, 0x8e, 0x00]) else {
+            panic!("it is not read");
+        };
+        let mut state = MqttState::new(2, false);
+        let ended = state.handle_incoming_packet(Packet::Disconnect(disconnect)).unwrap_err();
+        assert!(is_taken_over(&ConnectionError::MqttState(ended)));
+        assert!(read(&[0xe0, 0x01, 0x8e]).is_err());
+        assert!(!is_taken_over(&ConnectionError::MqttState(StateError::ConnectionAborted)));
     }
 
     #[test]

@@ -9,23 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{LastWill, PubAckReason, Publish};
+use rumqttc::v5::mqttbytes::v5::{LastWill, PubAckReason};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use super::commands::{Asked, Commands, Order, Reply, Said};
+use super::commands::Commands;
 use super::connection::{self, Heard, Link, Outbound, hear};
 use super::error::{PublishError, Remedy};
 use super::home_assistant;
-use super::payloads::{CommandAnswer, Presence, PresenceState};
+use super::ledger::Ledger;
+use super::namesake::Namesake;
+use super::payloads::{Presence, PresenceState};
 use super::state::{Pictures, json};
 use super::telling::{self, Step, Telling, Ticket, Unit};
 use super::{Broker, Ports, PublishBoard};
 use crate::base::clock::Stamp;
 use crate::base::ids::EventId;
-use crate::domain::event::{Event, What};
-use crate::store::{Answer, Ask, Job, Stream};
+use crate::store::{Answer, Ask, Job, Noted, Stream};
+
+mod heard;
 
 /// How often the board and the store are looked at. Frames are told within it.
 const TICK: Duration = Duration::from_millis(250);
@@ -61,6 +64,7 @@ enum Done {
     Read(Stream, Vec<Unit>),
     Marked(Stream, Option<i64>),
     Counted(u64, Option<String>),
+    Noted(Result<Noted, String>),
     Ran(Result<serde_json::Value, String>),
     Logged,
 }
@@ -75,10 +79,16 @@ pub(super) struct Feed {
     events: Telling,
     results: Telling,
     commands: Commands,
+    ledger: Ledger,
+    refusals: heard::Refusals,
+    namesake: Namesake,
     outbox: VecDeque<(Outbound, Name)>,
     work: JoinSet<Done>,
     link: Option<Link<Sent>>,
     connected: bool,
+    /// When this life was first let in, and when last.
+    first_connected: Option<Stamp>,
+    connected_at: Stamp,
     lost_at: Stamp,
     next_attempt: Stamp,
     wait: Duration,
@@ -100,7 +110,10 @@ impl Feed {
     pub(super) fn new(broker: Broker, ports: Ports, board: PublishBoard) -> Self {
         let now = ports.clock.now();
         Self {
-            commands: Commands::new(&broker.options.commands),
+            commands: Commands::new(&broker.options.commands, broker.replies.clone()),
+            ledger: Ledger::default(),
+            refusals: heard::Refusals::default(),
+            namesake: Namesake::default(),
             broker: Arc::new(broker),
             ports,
             board,
@@ -114,6 +127,8 @@ impl Feed {
             work: JoinSet::new(),
             link: None,
             connected: false,
+            first_connected: None,
+            connected_at: now,
             lost_at: now,
             next_attempt: now,
             wait: Duration::ZERO,
@@ -146,10 +161,16 @@ impl Feed {
             }
             self.send();
         }
+        self.commands.close();
         self.goodbye(&place).await;
         // A command that is being done is waited for: it must not outlive the daemon's parts.
         while let Some(done) = self.work.join_next().await {
-            drop(done);
+            // Nothing new is begun; what came to its end is still noted.
+            if let Ok(Done::Ran(_) | Done::Logged) = &done
+                && let Ok(done) = done
+            {
+                self.done(done);
+            }
         }
     }
 
@@ -178,6 +199,7 @@ impl Feed {
                 self.heard(Heard::Ended(PublishError::retry(self.broker.place(), why)));
                 return;
             }
+            self.namesake.lasts(&self.connected_at, &now);
             self.say_state(&now);
             self.step(Stream::Events, &now);
             self.step(Stream::Results, &now);
@@ -185,6 +207,16 @@ impl Feed {
         if ticks.is_multiple_of(COUNT_TICKS) && !self.counting {
             self.count();
         }
+        self.tell_of_namesake();
+    }
+
+    fn tell_of_namesake(&self) {
+        let target = &self.broker.target;
+        let name_taken = self.namesake.reason(target.client_id(), &target.url());
+        let taken_over = self.namesake.total();
+        self.board.update(|state| {
+            (state.name_taken, state.taken_over) = (name_taken, taken_over);
+        });
     }
 
     fn say_state(&mut self, now: &Stamp) {
@@ -270,6 +302,10 @@ impl Feed {
             }
             Heard::Came(publish) => self.came(&publish, &now),
             Heard::Ended(error) => self.ended(&error, &now),
+            Heard::TakenOver(error) => {
+                self.namesake.taken_over(&now);
+                self.ended(&error, &now);
+            }
         }
     }
 
@@ -282,14 +318,18 @@ impl Feed {
             state.connected = true;
             state.reason = None;
         });
-        // Our word first: what is retained of an earlier life would be heard with the subscription.
-        self.say_presence(PresenceState::Online, now);
-        self.send();
-        let commands = self.broker.topics.commands();
-        let status = self.broker.topics.status();
-        // Commands are heard even where none is allowed: who asks is told so.
-        if self.link.as_ref().is_some_and(|link| !link.subscribe(&status, Some(&commands))) {
-            tracing::warn!("commands are not heard until the next connection");
+        self.connected_at = *now;
+        if self.first_connected.is_none() {
+            // Our word first: what is retained of our own earlier life is of no interest.
+            self.first_connected = Some(*now);
+            self.say_presence(PresenceState::Online, now);
+            self.send();
+            self.subscribe();
+        } else {
+            // Ours was the last word, unless another client has our name: its word is retained.
+            self.subscribe();
+            self.say_presence(PresenceState::Online, now);
+            self.send();
         }
         self.pictures.forget();
         if self.broker.options.home_assistant {
@@ -298,6 +338,15 @@ impl Feed {
             self.retain(topic, &body);
         }
         self.say_state(now);
+    }
+
+    fn subscribe(&self) {
+        let commands = self.broker.topics.commands();
+        let status = self.broker.topics.status();
+        // Commands are heard even where none is allowed: who asks is told so.
+        if self.link.as_ref().is_some_and(|link| !link.subscribe(&status, Some(&commands))) {
+            tracing::warn!("commands are not heard until the next connection");
+        }
     }
 
     fn ended(&mut self, error: &PublishError, now: &Stamp) {
@@ -323,6 +372,9 @@ impl Feed {
         }
         let away = now.since(&self.lost_at);
         self.wait = connection::back_off(self.attempts, away, rand::random());
+        if let Some(wait) = self.namesake.wait(rand::random()) {
+            self.wait = self.wait.max(wait);
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.next_attempt = *now;
     }
@@ -356,78 +408,6 @@ impl Feed {
         if let Name::Told(stream, ticket) = sent.name {
             self.telling(stream).refused(ticket, now);
         }
-    }
-
-    fn came(&mut self, publish: &Publish, now: &Stamp) {
-        let Ok(topic) = std::str::from_utf8(&publish.topic) else { return };
-        if topic == self.broker.topics.status() {
-            let said: Option<Presence> = serde_json::from_slice(&publish.payload).ok();
-            // A will of an earlier connection, or somebody else's word.
-            self.contradict |= said.is_none_or(|said| said.state != PresenceState::Online);
-            return;
-        }
-        let Some((op, id)) = self.broker.topics.command(topic) else { return };
-        let properties = publish.properties.as_ref();
-        // Not under our own topics: what stands there is ours to say.
-        let is_free = |topic: &&String| {
-            !topic.is_empty()
-                && !topic.contains(['+', '#'])
-                && !topic.starts_with(self.broker.topics.root())
-        };
-        let reply = Reply {
-            topic: properties.and_then(|p| p.response_topic.as_ref()).filter(is_free).cloned(),
-            correlation: properties.and_then(|p| p.correlation_data.clone()),
-        };
-        let asked = Asked {
-            op: op.to_owned(),
-            id: id.to_owned(),
-            payload: publish.payload.clone(),
-            retained: publish.retain,
-            reply,
-        };
-        let trusted = self.ports.clock.is_trusted();
-        if let Some(said) = self.commands.asked(asked, now, trusted) {
-            self.answer(said, now);
-        }
-        self.begin_command(now);
-    }
-
-    fn begin_command(&mut self, now: &Stamp) {
-        let Some((order, said)) = self.commands.begin() else { return };
-        tracing::info!(operation = said.op, id = said.id, "asked over the network");
-        self.answer(said, now);
-        let operator = Arc::clone(&self.ports.operator);
-        self.work.spawn_blocking(move || Done::Ran(obey(&*operator, order)));
-    }
-
-    fn answer(&mut self, said: Said, now: &Stamp) {
-        let payload = json(&said.answer).to_string().into_bytes();
-        let own = format!("{}/cmd/{}/{}", self.broker.topics.root(), said.op, said.id);
-        for topic in std::iter::once(own).chain(said.reply.topic) {
-            let correlation = said.reply.correlation.clone();
-            let message = Outbound { topic, payload: payload.clone(), retain: false, correlation };
-            self.outbox.push_back((message.clone(), Name::Answer(Box::new(message))));
-        }
-        if !said.first_end {
-            return;
-        }
-        let refused = match said.answer {
-            CommandAnswer::Failed { reason, detail } => {
-                Some(format!("{}: {detail}", reason.word()))
-            }
-            _ => None,
-        };
-        let event = Event {
-            id: EventId::new(),
-            at: *now,
-            session: self.ports.status.read().session,
-            what: What::Commanded { operation: said.op, command: said.id, refused },
-        };
-        let jobs = self.ports.jobs.clone();
-        self.work.spawn_blocking(move || {
-            jobs.send(Job::Event(event));
-            Done::Logged
-        });
     }
 
     fn step(&mut self, stream: Stream, now: &Stamp) {
@@ -473,7 +453,14 @@ impl Feed {
     fn done(&mut self, done: Done) {
         let now = self.ports.clock.now();
         match done {
-            Done::Logged => {}
+            Done::Logged => {
+                self.ledger.done();
+                self.hand_to_store();
+            }
+            Done::Noted(noted) => {
+                self.begin_command(noted, &now);
+                self.next_command(&now);
+            }
             Done::Counted(waiting, oldest) => {
                 self.counting = false;
                 self.board.update(|state| (state.waiting, state.oldest) = (waiting, oldest));
@@ -498,7 +485,7 @@ impl Feed {
                 if let Some(said) = self.commands.done(result) {
                     self.answer(said, &now);
                 }
-                self.begin_command(&now);
+                self.next_command(&now);
             }
         }
     }
@@ -536,10 +523,6 @@ impl Feed {
             tracing::debug!("the broker does not close the connection");
         }
     }
-}
-
-fn obey(operator: &dyn super::Operator, order: Order) -> Result<serde_json::Value, String> {
-    operator.obey(order)
 }
 
 fn read_results(

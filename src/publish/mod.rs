@@ -10,8 +10,11 @@
 //! 2. Every event and every result is told at least once, in the order of the store; only what
 //!    the broker acknowledged counts as told. What is told late is marked `historical`.
 //! 3. The broker says `offline` when the box is gone without a word.
-//! 4. A command is done once or not at all, and is always answered. Without settings, none is.
-//! 5. Nothing here makes capture, segmentation or the store wait.
+//! 4. A command is done once or not at all, also over kill -9, and is always answered. Without
+//!    settings, none is; and none that is not of now (`commands.rs`). Its answer goes only where the
+//!    owner of the box lets it (`reply.rs`).
+//! 5. Another client of the box's name is an alarm, and is not fought (`namesake.rs`).
+//! 6. Nothing here makes capture, segmentation or the store wait.
 //!
 //! With `mqtt.mode = "sparkplug"` another feed speaks in its stead, with promises of its own:
 //! [`sparkplug`]. Only the last one above is the same.
@@ -22,8 +25,11 @@ mod connection;
 mod error;
 mod feed;
 mod home_assistant;
+mod ledger;
+mod namesake;
 mod options;
 mod payloads;
+mod reply;
 mod sparkplug;
 mod state;
 mod target;
@@ -41,6 +47,7 @@ pub use error::{PublishError, Remedy};
 pub use options::{Measurements, Mode, Op, Options};
 pub use target::{PASSWORD_CREDENTIAL, PASSWORD_VARIABLE};
 
+use self::reply::Replies;
 use self::target::Target;
 use self::topics::Topics;
 use crate::base::clock::Clock;
@@ -56,6 +63,7 @@ pub const DESTINATION: &str = "broker";
 pub struct Broker {
     target: Target,
     topics: Topics,
+    replies: Replies,
     options: Options,
     box_name: BoxName,
 }
@@ -75,8 +83,10 @@ impl Broker {
             std::env::var_os(PASSWORD_VARIABLE),
             std::env::var_os("CREDENTIALS_DIRECTORY"),
         )?;
+        let topics = Topics::of(box_name)?;
         Ok(Some(Self {
-            topics: Topics::of(box_name)?,
+            replies: Replies::of(options, &topics)?,
+            topics,
             target: Target::of(url, options, box_name, password)?,
             options: options.clone(),
             box_name: box_name.clone(),
@@ -146,6 +156,10 @@ pub struct PublishState {
     pub waiting: u64,
     /// When the oldest of them came, RFC 3339 UTC.
     pub oldest: Option<String>,
+    /// What is known of another client of this box's name, while there is one.
+    pub name_taken: Option<String>,
+    /// How often another client had this box's name, since the start.
+    pub taken_over: u64,
 }
 
 impl PublishState {
@@ -217,10 +231,11 @@ impl Publishing {
 /// # Errors
 /// When the thread or its runtime cannot be started.
 pub fn spawn(broker: Broker, ports: Ports) -> std::io::Result<Publishing> {
-    // One thread waits for the store, one for a command.
+    // Two wait until the store has a mark, one for its logbook, one for a command, and one counts:
+    // what hangs in one of them must not keep the others waiting.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(5)
         .build()?;
     let (stop, stopping) = oneshot::channel();
     let board = PublishBoard::default();

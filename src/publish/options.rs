@@ -34,6 +34,13 @@ pub struct Options {
     /// Operations that may be asked for over the network: `start`, `pause`, `stop`, `snapshot`,
     /// `set_exposure`. Empty: none.
     pub commands: Vec<Op>,
+    /// Beginnings of the response topics to which answers to commands are sent, as `answers/lab`:
+    /// whole levels, without `+` and `#`. Below the box's own `reply/` they always are; a command
+    /// that asks for its answer elsewhere is refused.
+    pub reply_prefixes: Vec<String>,
+    /// Whether commands are done although nobody keeps this machine's clock in step. A command is
+    /// for now; a clock that starts with an old time takes an old one for one of now.
+    pub trust_clock: bool,
     /// Which measurements are told: `frames`, `wells`, `both`, or `none`.
     pub measurements: Measurements,
     /// Whether Home Assistant is told, in one message, what there is to show.
@@ -53,6 +60,8 @@ impl Default for Options {
             keep_alive_s: 10,
             session_expiry_s: 86_400,
             commands: Vec::new(),
+            reply_prefixes: Vec::new(),
+            trust_clock: false,
             measurements: Measurements::Both,
             home_assistant: false,
         }

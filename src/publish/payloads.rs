@@ -371,8 +371,9 @@ pub(super) struct CommandRequest {
     /// Exposure, microseconds: for `set_exposure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) us: Option<u32>,
-    /// When it was asked; what is older than 60 s is not done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// When it is asked, RFC 3339: more than 60 s from the box's own time, it is not done.
+    #[serde(default)]
+    #[schemars(required)]
     pub(super) at: Option<String>,
 }
 
@@ -390,8 +391,11 @@ pub(super) enum CommandAnswer {
     Executing {},
     /// It is done.
     Successful {
-        /// What came of it.
+        /// What came of it. Null where it is repeated and too long to be remembered.
         result: serde_json::Value,
+        /// Whether it is the answer of an earlier time, and nothing was done now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeated: bool,
     },
     /// It was not done.
     Failed {
@@ -399,7 +403,21 @@ pub(super) enum CommandAnswer {
         reason: FailedWord,
         /// Why, and what to do, for people.
         detail: String,
+        /// Whether it is the answer of an earlier time, and nothing was done now.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        repeated: bool,
     },
+}
+
+impl CommandAnswer {
+    /// The same, said again.
+    pub(super) fn repeated(mut self) -> Self {
+        match &mut self {
+            Self::Executing {} => {}
+            Self::Successful { repeated, .. } | Self::Failed { repeated, .. } => *repeated = true,
+        }
+        self
+    }
 }
 
 /// Why a command was not done.
@@ -412,10 +430,22 @@ pub(super) enum FailedWord {
     NotAllowed,
     /// Id or payload cannot be meant.
     BadRequest,
-    /// It was asked too long ago.
+    /// When it was asked is not said.
+    Undated,
+    /// It was asked too long ago, or its message expiry is over.
     Stale,
+    /// It was asked at a time that is not yet.
+    Future,
+    /// The box does not know what time it is.
+    ClockUntrusted,
+    /// Its response topic is none that the box answers to.
+    ReplyNotAllowed,
     /// Too many wait.
     Busy,
+    /// The box could not note its id.
+    NotNoted,
+    /// Its id was used, and what came of it is not known.
+    DoneAlready,
     /// The box could not do it.
     Refused,
 }
@@ -426,8 +456,14 @@ impl FailedWord {
             Self::UnknownOperation => "unknown_operation",
             Self::NotAllowed => "not_allowed",
             Self::BadRequest => "bad_request",
+            Self::Undated => "undated",
             Self::Stale => "stale",
+            Self::Future => "future",
+            Self::ClockUntrusted => "clock_untrusted",
+            Self::ReplyNotAllowed => "reply_not_allowed",
             Self::Busy => "busy",
+            Self::NotNoted => "not_noted",
+            Self::DoneAlready => "done_already",
             Self::Refused => "refused",
         }
     }

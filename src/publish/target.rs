@@ -101,6 +101,11 @@ impl Target {
         format!("{scheme}://{}:{}", self.host, self.port)
     }
 
+    /// Name of this box at the broker.
+    pub(super) fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
     pub(super) fn keep_alive(&self) -> Duration {
         self.keep_alive
     }

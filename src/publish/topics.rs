@@ -52,6 +52,16 @@ impl Topics {
         format!("{}/cmd/+/+", self.root)
     }
 
+    /// Where answers may go besides, see [`super::reply`].
+    pub(super) fn replies(&self) -> String {
+        format!("{}/reply", self.root)
+    }
+
+    /// Where a command is asked and answered.
+    pub(super) fn of_command(&self, op: &str, id: &str) -> String {
+        format!("{}/cmd/{op}/{id}", self.root)
+    }
+
     /// Operation and id of a command's topic.
     pub(super) fn command<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
         topic.strip_prefix(&self.root)?.strip_prefix("/cmd/")?.split_once('/')

@@ -25,6 +25,7 @@
 
 mod aggregates;
 mod blobs;
+mod commands;
 mod dating;
 mod error;
 mod facts;
@@ -53,6 +54,7 @@ mod writer;
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
+pub use commands::Noted;
 pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};

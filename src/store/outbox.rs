@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
+use super::commands::{self, Noted};
 use super::job::words;
 use super::places;
 use super::rows;
@@ -198,6 +199,22 @@ pub enum Ask {
         /// Key of the last event or result that it has.
         upto: i64,
     },
+    /// A command from the network is about to be done: note its id, unless it was used before.
+    Command {
+        /// What is to be done.
+        operation: String,
+        /// The id of it that the asker gave.
+        id: String,
+    },
+    /// A command that was noted came to its end.
+    Commanded {
+        /// What was to be done.
+        operation: String,
+        /// Its id.
+        id: String,
+        /// What was answered, as JSON.
+        answer: String,
+    },
     /// The day under which a session is archived; the given one if none was chosen before.
     ArchiveDate {
         /// Which session.
@@ -216,6 +233,8 @@ pub enum Answer {
     Written,
     /// How many deliveries get another chance.
     Retried(u64),
+    /// Whether the command may be done.
+    Command(Noted),
     /// The day that stays.
     ArchiveDate(String),
 }
@@ -311,6 +330,12 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
         Ask::Told { stream, upto } => told::told(db, *stream, *upto).map(|()| Answer::Written),
+        Ask::Command { operation, id } => {
+            commands::note(db, operation, id, now).map(Answer::Command)
+        }
+        Ask::Commanded { operation, id, answer } => {
+            commands::ended(db, operation, id, answer).map(|()| Answer::Written)
+        }
         Ask::ArchiveDate { session, date } => {
             archive_date(db, *session, date).map(Answer::ArchiveDate)
         }

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
 use super::job::NoFile;
 use super::schema::{self, damaged_or};
+use super::told::Counted;
 use super::{blobs, frames};
 use crate::base::clock::rfc3339;
 use crate::base::ids::{FrameId, SessionId};
@@ -145,6 +146,8 @@ struct Shared {
     idle: Mutex<Vec<Connection>>,
     /// Greatest key of an event that could not be read and was logged.
     unreadable: AtomicI64,
+    /// Rows of each stream that waited when they were last counted.
+    counted: Mutex<[Option<Counted>; 2]>,
 }
 
 impl Reader {
@@ -165,6 +168,7 @@ impl Reader {
             database: schema::database_path(folder),
             idle: Mutex::new(Vec::new()),
             unreadable: AtomicI64::new(0),
+            counted: Mutex::default(),
         }))
     }
 
@@ -359,6 +363,11 @@ impl Reader {
             .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
         })
+    }
+
+    /// What was counted of each stream, to be counted on.
+    pub(super) fn counted(&self) -> MutexGuard<'_, [Option<Counted>; 2]> {
+        self.0.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether an event that cannot be read is met for the first time: it is logged once, not

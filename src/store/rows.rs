@@ -243,35 +243,39 @@ pub(super) fn segmentation(
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<bool> {
     let model = model(db, result.model)?;
+    // Not ON CONFLICT: AUTOINCREMENT would use up a key each time, and leave holes.
+    let known = db
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM segmentation WHERE frame = ?1 AND model = ?2)",
+        )?
+        .query_row([frame, model], |row| row.get(0))?;
+    if known {
+        return Ok(false);
+    }
     let boot = boot(db, now)?;
     let timings = &result.timings;
-    let added = db
-        .prepare_cached(
-            "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
+    db.prepare_cached(
+        "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
                                        instances_us, measure_us, committed_wall_ns,
                                        committed_mono_ns, committed_boot, labels_sha256, labels)
              VALUES (:frame, :model, :objects, :focus, :normalise, :network, :instances, :measure,
-                     :wall, :mono, :boot, :sha256, :labels)
-             ON CONFLICT (frame, model) DO NOTHING",
-        )?
-        .execute(named_params! {
-            ":frame": frame,
-            ":model": model,
-            ":objects": result.labels.count(),
-            ":focus": result.focus,
-            ":normalise": timings.normalise_us.cast_signed(),
-            ":network": timings.network_us.cast_signed(),
-            ":instances": timings.instances_us.cast_signed(),
-            ":measure": timings.measure_us.cast_signed(),
-            ":wall": now.wall_ns,
-            ":mono": now.mono_ns.cast_signed(),
-            ":boot": boot,
-            ":sha256": result.labels.sha256(),
-            ":labels": result.packed,
-        })?;
-    if added == 0 {
-        return Ok(false);
-    }
+                     :wall, :mono, :boot, :sha256, :labels)",
+    )?
+    .execute(named_params! {
+        ":frame": frame,
+        ":model": model,
+        ":objects": result.labels.count(),
+        ":focus": result.focus,
+        ":normalise": timings.normalise_us.cast_signed(),
+        ":network": timings.network_us.cast_signed(),
+        ":instances": timings.instances_us.cast_signed(),
+        ":measure": timings.measure_us.cast_signed(),
+        ":wall": now.wall_ns,
+        ":mono": now.mono_ns.cast_signed(),
+        ":boot": boot,
+        ":sha256": result.labels.sha256(),
+        ":labels": result.packed,
+    })?;
     let pk = db.last_insert_rowid();
     crate::base::crash::point("segmentation inserted");
     for object in result.objects {

@@ -46,6 +46,13 @@ impl Stream {
     /// Both of them.
     pub const ALL: [Self; 2] = [Self::Events, Self::Results];
 
+    fn table(self) -> &'static str {
+        match self {
+            Self::Events => "event",
+            Self::Results => "segmentation",
+        }
+    }
+
     /// Reads the greatest key that was ever given; 0 before the first.
     fn greatest(self) -> &'static str {
         match self {
@@ -220,9 +227,12 @@ impl Reader {
     /// When the database cannot be read.
     pub fn told(&self) -> Result<Vec<Told>, StoreError> {
         self.with("read how far was told", |db| {
+            // One state for all of it: the count must be that of the same rows as the keys.
+            let db = db.unchecked_transaction()?;
+            let mut counted = self.counted();
             let mut told = Vec::new();
-            for stream in Stream::ALL {
-                told.extend(how_far(db, stream)?);
+            for (stream, counted) in Stream::ALL.into_iter().zip(counted.iter_mut()) {
+                told.extend(how_far(&db, stream, counted)?);
             }
             Ok(told)
         })
@@ -322,9 +332,53 @@ fn cursor(db: &Connection, stream: Stream) -> rusqlite::Result<Option<i64>> {
         .optional()
 }
 
-fn how_far(db: &Connection, stream: Stream) -> rusqlite::Result<Option<Told>> {
-    // The oldest that waits is the one after the cursor. Keys have no holes, so their distance
-    // counts what lies between.
+/// Rows that were found between two keys.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    done: i64,
+    last: i64,
+    rows: i64,
+}
+
+/// Farther apart than this, an index is faster than the rows themselves: these hold label images.
+const FAR: i64 = 10_000;
+
+/// Rows of a stream after key `done` and up to key `last`. They are counted: keys only grow, and
+/// may have holes. What was counted before is counted on: it may be millions, and is asked for every
+/// two seconds.
+fn rows_between(
+    db: &Connection,
+    stream: Stream,
+    (done, last): (i64, i64),
+    known: &mut Option<Counted>,
+) -> rusqlite::Result<i64> {
+    let count = |from: i64, to: i64| -> rusqlite::Result<i64> {
+        // A plus sign takes the key out of the search, so that the smallest index is read.
+        let by = if to.saturating_sub(from) > FAR { "+" } else { "" };
+        let table = stream.table();
+        let query = format!("SELECT count(*) FROM {table} WHERE {by}pk > ?1 AND {by}pk <= ?2");
+        db.prepare_cached(&query)?.query_row([from, to], |row| row.get(0))
+    };
+    let rows = match *known {
+        Some(before) if before.done == done && before.last <= last => {
+            before.rows + count(before.last, last)?
+        }
+        // Results never go. Events that were told do, so those cannot be taken off again.
+        Some(before) if stream == Stream::Results && before.done < done && before.last <= last => {
+            before.rows + count(before.last, last)? - count(before.done, done)?
+        }
+        _ => count(done, last)?,
+    };
+    *known = Some(Counted { done, last, rows });
+    Ok(rows)
+}
+
+fn how_far(
+    db: &Connection,
+    stream: Stream,
+    counted: &mut Option<Counted>,
+) -> rusqlite::Result<Option<Told>> {
+    // The oldest that waits is the one after the cursor.
     let oldest = match stream {
         Stream::Events => {
             "SELECT coalesce(event.mono_ns + boot.offset_ns, event.wall_ns)
@@ -337,20 +391,24 @@ fn how_far(db: &Connection, stream: Stream) -> rusqlite::Result<Option<Told>> {
              WHERE segmentation.pk > told.done ORDER BY segmentation.pk LIMIT 1"
         }
     };
-    db.prepare_cached(&format!(
-        "SELECT place, done, ({}), ({oldest}) FROM told WHERE stream = ?1",
-        stream.greatest()
-    ))?
-    .query_row([stream], |row| {
-        let (done, last): (i64, i64) = (row.get(1)?, row.get(2)?);
-        Ok(Told {
-            stream,
-            place: row.get(0)?,
-            done,
-            last,
-            waiting: last.saturating_sub(done).max(0).cast_unsigned(),
-            oldest: row.get::<_, Option<i64>>(3)?.map(rfc3339),
+    let told = db
+        .prepare_cached(&format!(
+            "SELECT place, done, ({}), ({oldest}) FROM told WHERE stream = ?1",
+            stream.greatest()
+        ))?
+        .query_row([stream], |row| {
+            Ok(Told {
+                stream,
+                place: row.get(0)?,
+                done: row.get(1)?,
+                last: row.get(2)?,
+                waiting: 0,
+                oldest: row.get::<_, Option<i64>>(3)?.map(rfc3339),
+            })
         })
-    })
-    .optional()
+        .optional()?;
+    let Some(mut told) = told else { return Ok(None) };
+    let rows = rows_between(db, stream, (told.done, told.last), counted)?;
+    told.waiting = rows.max(0).cast_unsigned();
+    Ok(Some(told))
 }

@@ -200,6 +200,7 @@ fn counted(status: &Status, readings: &mut Vec<Reading>) {
         count("reticle_frames_unrecorded_total", counters.unrecorded),
         count("reticle_frames_evicted_total", counters.evicted),
         count("reticle_source_gaps_total", counters.gaps),
+        count("reticle_mqtt_name_taken_total", counters.name_taken),
     ]);
 }
 

@@ -140,10 +140,22 @@ pub fn bind(options: &Options) -> Result<TcpListener, WebError> {
         io::ErrorKind::AddrInUse => WebError::PortInUse(address),
         _ => WebError::CannotListen { address, error },
     })?;
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "the page is open to the network: whoever reaches it may command the box");
-    }
     Ok(listener)
+}
+
+/// Why a page that listens there is not this machine's own, and what to do; there are no accounts
+/// yet. `None` on loopback.
+pub fn open_to_network(address: SocketAddr) -> Option<String> {
+    let ip = address.ip().to_canonical();
+    let from = if ip.is_unspecified() { "every network of this box" } else { "the network" };
+    (!ip.is_loopback()).then(|| {
+        format!(
+            "the page listens on {address}, so whoever reaches it from {from} may watch and command \
+             the box, without an account; set `listen` in [web] to 127.0.0.1:{} and let a reverse \
+             proxy or an SSH tunnel ask who it is, or let a firewall choose who reaches it",
+            address.port()
+        )
+    })
 }
 
 /// Serves until `shutdown`, in threads of its own; the one that is returned ends last.

@@ -149,6 +149,12 @@ impl Mosquitto {
         run(self.client("mosquitto_pub").args(["-q", "1", "-t", topic, "-m", payload]));
     }
 
+    /// The same with properties of MQTT 5 and other options, as `["-D", "publish", "response-topic", "a"]`.
+    pub(crate) fn say_with(&self, topic: &str, payload: &str, options: &[&str]) {
+        let mut client = self.client("mosquitto_pub");
+        run(client.args(["-q", "1", "-t", topic, "-m", payload]).args(options));
+    }
+
     /// Sends bytes with mosquitto_pub, QoS 0.
     pub(crate) fn say_bytes(&self, topic: &str, payload: &[u8]) {
         let file = tempfile::NamedTempFile::new().expect("a temporary file can be made");

@@ -24,7 +24,7 @@ const STATUS: Status = {
   sync: [],
   last_saved: null,
   counters: {
-    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0,
+    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0, name_taken: 0,
   },
   last_refusal: null,
   alarms: [],

@@ -16,6 +16,7 @@ use crate::base::clock::{Clock, Stamp};
 use crate::domain::status::StatusBoard;
 use crate::publish::connection::{self, Heard, Link, hear};
 use crate::publish::error::{PublishError, Remedy};
+use crate::publish::namesake::Namesake;
 use crate::publish::{Broker, Ports, PublishBoard};
 
 /// How often the board is looked at. A rebirth comes within it, and no more often.
@@ -38,6 +39,7 @@ pub(in crate::publish) struct Node {
     clock: Clock,
     board: PublishBoard,
     life: Life,
+    namesake: Namesake,
     link: Option<Link<Death>>,
     connected: bool,
     connected_at: Stamp,
@@ -59,6 +61,7 @@ impl Node {
             clock,
             board,
             life: Life::default(),
+            namesake: Namesake::default(),
             link: None,
             connected: false,
             connected_at: now,
@@ -94,8 +97,15 @@ impl Node {
                 self.link = Some(Link::open(&self.broker.target, will));
             }
         } else if self.connected {
+            self.namesake.lasts(&self.connected_at, &now);
             self.speak(&now);
         }
+        let target = &self.broker.target;
+        let name_taken = self.namesake.reason(target.client_id(), &target.url());
+        let taken_over = self.namesake.total();
+        self.board.update(|state| {
+            (state.name_taken, state.taken_over) = (name_taken, taken_over);
+        });
     }
 
     fn speak(&mut self, now: &Stamp) {
@@ -129,7 +139,19 @@ impl Node {
                 ));
             }
             Heard::Came(publish) => self.came(&publish),
-            Heard::Ended(error) => self.ended(&error, &now),
+            Heard::Ended(error) => {
+                if self.connected {
+                    let soon = now.since(&self.connected_at) < STEADY;
+                    self.namesake.ended(soon, &now);
+                } else {
+                    self.namesake.absent();
+                }
+                self.ended(&error, &now);
+            }
+            Heard::TakenOver(error) => {
+                self.namesake.taken_over(&now);
+                self.ended(&error, &now);
+            }
         }
     }
 
@@ -184,6 +206,9 @@ impl Node {
         self.link = None;
         let away = now.since(&self.lost_at);
         self.wait = connection::back_off(self.attempts, away, rand::random());
+        if let Some(wait) = self.namesake.wait(rand::random()) {
+            self.wait = self.wait.max(wait);
+        }
         self.attempts = self.attempts.saturating_add(1);
         self.next_attempt = *now;
     }
@@ -216,7 +241,7 @@ impl Node {
                             open.flight.land(id);
                         }
                     }
-                    Heard::Ended(_) => link = None,
+                    Heard::Ended(_) | Heard::TakenOver(_) => link = None,
                     _ => {}
                 }
             }

@@ -137,7 +137,9 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         )
     }
 
-    /// I15.
+    /// I15. Keys are compared and never counted by: they only grow, and may have holes, as those of
+    /// results that were imported twice by an older version. What is there is told from its rows. A
+    /// result that is missing is found by I8 and I9.
     fn told(&mut self) -> rusqlite::Result<()> {
         self.each(
             15,
@@ -148,23 +150,6 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                  SELECT 'results', coalesce(max(pk), 0) FROM segmentation)
              SELECT 'cursor of ' || stream, format('is at %d; there are keys up to %d', done, last)
              FROM told JOIN given USING (stream) WHERE done > last",
-        )?;
-        self.each(
-            15,
-            "WITH untold AS (
-                 SELECT 'events' AS stream, done,
-                        coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) - done
-                            AS waiting,
-                        (SELECT count(*) FROM event WHERE pk > done) AS found
-                 FROM told WHERE stream = 'events'
-                 UNION ALL
-                 SELECT 'results', done,
-                        (SELECT coalesce(max(pk), 0) FROM segmentation) - done,
-                        (SELECT count(*) FROM segmentation WHERE pk > done)
-                 FROM told WHERE stream = 'results')
-             SELECT stream || ' after ' || done,
-                    format('%d are to be told; %d are there', waiting, found)
-             FROM untold WHERE waiting >= 0 AND waiting <> found",
         )
     }
 }

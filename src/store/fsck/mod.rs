@@ -22,7 +22,7 @@
 //! | I13 | The sums by field and by minute are those of the results.                         |
 //! | I14 | What is there is wanted by each destination; what is done has a receipt; what is  |
 //! |     | to be archived is still there.                                                    |
-//! | I15 | What the broker has not acknowledged is there; no cursor is beyond what there is. |
+//! | I15 | No cursor of what is told is beyond the keys that were given, so nothing is passed over. |
 
 use std::collections::BTreeMap;
 use std::path::Path;

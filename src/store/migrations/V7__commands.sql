@@ -1,8 +1,14 @@
 -- Reticle's local store: schema 7. Which commands of the broker were obeyed.
 
--- Ids of commands, so that none is obeyed twice, not even after a restart. Rows older than the
--- time in which a command is accepted at all may go.
+-- Ids of commands, each noted before its command is done, so that none is done twice, not even
+-- after a restart or kill -9. Working state: rows go once no command of their time is accepted.
 CREATE TABLE command (
-    id      TEXT PRIMARY KEY,
-    wall_ns INTEGER NOT NULL
+    operation TEXT NOT NULL,
+    id        TEXT NOT NULL,
+    wall_ns   INTEGER NOT NULL,              -- when it was noted
+    -- What was answered at its end (JSON). Null: being done, or the box died before it knew.
+    answer    TEXT,
+    PRIMARY KEY (operation, id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX command_by_age ON command (wall_ns);

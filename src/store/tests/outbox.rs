@@ -272,6 +272,14 @@ fn imported_labels_are_a_result_of_their_own() {
     assert_eq!(models.len(), 2);
     let results = reader.results_of(&series, &models[1], 0..10).unwrap();
     assert_eq!(results.len(), 1, "the second time changed nothing");
+    let keys = rusqlite::Connection::open(folder.path().join("reticle.db")).unwrap();
+    let keys: Vec<i64> = [
+        "SELECT seq FROM sqlite_sequence WHERE name = 'segmentation'",
+        "SELECT count(*) FROM segmentation",
+    ]
+    .map(|query| keys.query_row(query, [], |row| row.get(0)).unwrap())
+    .to_vec();
+    assert_eq!(keys, [2, 2], "nor used up a key");
     assert_eq!(reader.labels_of(&results[0]).unwrap(), *drawn.labels);
     assert_eq!(reader.objects_of(&results[0]).unwrap(), *drawn.objects);
 

@@ -82,6 +82,45 @@ fn what_is_committed_waits_in_order_until_it_is_acknowledged() {
     clean(folder.path());
 }
 
+/// What was counted is counted on, so that millions that wait are not counted every two seconds.
+#[test]
+fn what_waits_is_counted_on_as_it_comes_and_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&fixture::options(folder.path()));
+    bench.writer.tell_to(Some(BROKER)).unwrap();
+    let reader = bench.reader();
+    let waiting = |reader: &Reader| -> Vec<u64> {
+        reader.told().unwrap().iter().map(|told| told.waiting).collect()
+    };
+    assert_eq!(waiting(&reader), [0, 0]);
+    let mut expected = [0, 0];
+    for round in 0..6 {
+        // Holes of all sizes between them.
+        sql(&mut bench, &format!("UPDATE sqlite_sequence SET seq = seq + {}", round * 7_000));
+        happen(&mut bench, 3);
+        bench.take(2 * round, 2);
+        bench.take(2 * round + 1, 2);
+        expected = [expected[0] + 3, expected[1] + 2];
+        assert_eq!(waiting(&reader), expected);
+        if round % 2 == 1 {
+            let events = reader.untold_events(2).unwrap();
+            told(&mut bench, Stream::Events, events[1].pk);
+            let results = reader.untold_results(1).unwrap();
+            told(&mut bench, Stream::Results, results[0].pk);
+            expected = [expected[0] - 2, expected[1] - 1];
+        }
+        assert_eq!(waiting(&reader), expected);
+        assert_eq!(waiting(&bench.reader()), expected, "as one that counts for the first time");
+    }
+    // Another broker begins at the end.
+    bench.writer.tell_to(Some("mqtt://elsewhere:1883")).unwrap();
+    assert_eq!(waiting(&reader), [0, 0]);
+    bench.writer.tell_to(None).unwrap();
+    bench.writer.tell_to(Some(BROKER)).unwrap();
+    happen(&mut bench, 1);
+    assert_eq!(waiting(&reader), [1, 0]);
+}
+
 #[test]
 fn the_same_event_given_twice_is_one_and_leaves_no_hole() {
     let folder = tempfile::tempdir().unwrap();

@@ -70,6 +70,10 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter(OBJECTS, "Objects that were found in segmented frames."),
     counter("reticle_source_gaps_total", "Times that the source was lost and came back."),
+    counter(
+        "reticle_mqtt_name_taken_total",
+        "Times that another client had taken the box's name at the message broker.",
+    ),
     seconds(INFERENCE_S, "Time to segment one frame, all parts together, in seconds."),
     seconds(PART_S, "Time of one part of segmenting a frame, in seconds."),
     seconds(SAVED_S, "From the capture of a frame to its committed result, in seconds."),

@@ -54,6 +54,12 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     todo: 'reticle outbox quarantine says why.',
     urgent: false,
   },
+  name_taken: {
+    title: 'Another box has this name',
+    means: 'Both throw each other out at the message broker.',
+    todo: 'Give each box its own name in [box].',
+    urgent: false,
+  },
   model_differs: {
     title: 'The model counts differently here',
     means: 'Its test image gives other cells than it should.',
@@ -82,6 +88,12 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     title: 'Memory almost used up',
     means: 'The system may end a program.',
     todo: 'Close other programs on the box.',
+    urgent: false,
+  },
+  open_network: {
+    title: 'Open to the network',
+    means: 'Whoever reaches this page may command the box.',
+    todo: 'Listen on 127.0.0.1 behind a proxy, or use a firewall.',
     urgent: false,
   },
 };

@@ -53,6 +53,7 @@ export interface Counters {
   not_saved: number;
   refused: number;
   gaps: number;
+  name_taken: number;
 }
 
 export type SourceState =
@@ -88,11 +89,13 @@ export type AlarmKind =
   | 'disk_low'
   | 'delivery_fails'
   | 'quarantined'
+  | 'name_taken'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
   | 'throttled'
-  | 'memory_low';
+  | 'memory_low'
+  | 'open_network';
 
 export interface Alarm {
   kind: AlarmKind;

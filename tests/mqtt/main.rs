@@ -1,6 +1,8 @@
 //! The feeds at a real broker, heard by a client that we did not write. Debian's mosquitto is
 //! started and stopped by the tests; where it is not installed they say so and return.
 
+mod commands;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use commands::{asked_now, end_of, obeying};
 use common::mosquitto::{Listener, Message, Mosquitto, is_installed};
 use common::{Daemon, Start, wait_at_most, wait_for};
 
@@ -66,6 +69,13 @@ fn presence(listener: &Listener) -> Option<String> {
 
 fn wait_until(listener: &Listener, state: &str) {
     wait_for(&format!("status {state}"), || (presence(listener)? == state).then_some(()));
+}
+
+fn alarm_of(daemon: &Daemon, word: &str) -> Option<String> {
+    let status = daemon.json("/api/v1/status");
+    let alarms = status["alarms"].as_array()?;
+    let alarm = alarms.iter().find(|alarm| alarm["kind"] == word)?;
+    alarm["reason"].as_str().map(str::to_owned)
 }
 
 fn signal(daemon: &Daemon, signal: rustix::process::Signal) {
@@ -281,7 +291,7 @@ fn what_is_said_is_what_the_published_document_describes() {
     }
     let broker = Mosquitto::plain(false);
     let listener = broker.listen("reticle/#");
-    let bench = Bench::new(&broker, "commands = [\"pause\"]");
+    let bench = Bench::new(&broker, &obeying(&["pause"]));
     let daemon = bench.start();
     wait_until(&listener, "online");
     wait_for("measurements", || {
@@ -289,7 +299,7 @@ fn what_is_said_is_what_the_published_document_describes() {
         heard.then_some(())
     });
     wait_for("health", || (!listener.under("/health").is_empty()).then_some(()));
-    broker.say("reticle/v1/lab/box-1/cmd/pause/1", r#"{"status":"init"}"#);
+    broker.say("reticle/v1/lab/box-1/cmd/pause/1", &asked_now());
     wait_for("the command's event", || (!listener.under("/e/commanded").is_empty()).then_some(()));
     assert!(daemon.stop().success());
     wait_until(&listener, "stopped");
@@ -314,19 +324,16 @@ fn with_tls_password_and_acl_a_command_without_rights_is_refused_with_a_reason()
     );
     let listener = broker.listen("reticle/#");
     let more = format!(
-        "username = \"box\"\nca_file = \"{}\"\ncommands = [\"pause\", \"start\"]",
-        broker.ca().display()
+        "username = \"box\"\nca_file = \"{}\"\n{}",
+        broker.ca().display(),
+        obeying(&["pause", "start"])
     );
     let bench = Bench::new(&broker, &more);
     let daemon = bench.prepared().env("RETICLE_MQTT_PASSWORD", "pw-box").start();
     wait_until(&listener, "online");
     let ask = |op: &str, id: &str| {
-        broker.say(&format!("reticle/v1/lab/box-1/cmd/{op}/{id}"), r#"{"status":"init"}"#);
-        let end = format!("/cmd/{op}/{id}");
-        wait_for("the end of a command", || {
-            let answer = listener.under(&end).pop()?.json();
-            matches!(answer["status"].as_str(), Some("successful" | "failed")).then_some(answer)
-        })
+        broker.say(&format!("reticle/v1/lab/box-1/cmd/{op}/{id}"), &asked_now());
+        end_of(&listener, op, id)
     };
     let refused = ask("stop", "1");
     assert_eq!(refused["status"], "failed");
@@ -383,7 +390,7 @@ fn a_client_of_others_sees_the_state_and_has_its_request_answered() {
     }
     let broker = Mosquitto::plain(false);
     let listener = broker.listen("reticle/#");
-    let bench = Bench::new(&broker, "commands = [\"pause\"]");
+    let bench = Bench::new(&broker, &obeying(&["pause"]));
     let daemon = bench.start();
     wait_until(&listener, "online");
     wait_for("the session", || {
@@ -409,4 +416,51 @@ fn a_client_of_others_sees_the_state_and_has_its_request_answered() {
         retained.keys().all(|topic| !topic.starts_with("e/") && !topic.starts_with("cmd/"))
     }));
     assert!(daemon.stop().success());
+}
+
+/// A copied configuration, a cloned card. Without an end to it the two take each other over some
+/// four times a second.
+#[test]
+fn two_boxes_of_one_name_notice_say_so_and_do_not_fight() {
+    if !is_installed() {
+        return;
+    }
+    let broker = Mosquitto::plain(false);
+    let listener = broker.listen("reticle/#");
+    let (one, other) = (Bench::new(&broker, ""), Bench::new(&broker, ""));
+    let one = one.start();
+    wait_until(&listener, "online");
+    let other_daemon = other.start();
+    for daemon in [&one, &other_daemon] {
+        let reason = wait_for("the alarm", || alarm_of(daemon, "name_taken"));
+        for part in ["\"reticle-lab-box-1\"", &broker.url(), "[box]"] {
+            assert!(reason.contains(part), "{reason}");
+        }
+    }
+    let lives = || {
+        let said = listener.under("/status").into_iter().map(|heard| heard.json());
+        let online = said.filter(|said| said["state"] == "online");
+        online.map(|said| said["life"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    // Both are there for a part of the time.
+    let before = lives().len();
+    let turns = |turns: usize| {
+        wait_for("a change of turns", || (lives().len() >= before + turns).then_some(()));
+    };
+    #[expect(clippy::disallowed_methods, reason = "how long it takes is what is tested")]
+    let began = Instant::now();
+    turns(2);
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(1), "they fight: two turns in {took:?}");
+    let said = lives();
+    assert!(said.len() < 24, "they took each other over {} times", said.len());
+    for daemon in [&one, &other_daemon] {
+        assert!(alarm_of(daemon, "name_taken").is_some(), "it flutters");
+        let counted = daemon.json("/api/v1/status")["counters"]["name_taken"].as_u64();
+        assert!(counted.is_some_and(|times| (2..12).contains(&times)), "{counted:?}");
+    }
+    let cleared = listener.under("/e/alarm_cleared");
+    assert!(cleared.iter().all(|heard| heard.json()["alarm"] != "name_taken"), "{cleared:?}");
+    assert!(one.stop().success());
+    assert!(other_daemon.stop().success());
 }
