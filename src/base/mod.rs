@@ -1,10 +1,11 @@
-//! What every other module stands on: time, ids, shutdown, queues, progress, drills,
-//! percentiles, durable files.
+//! What every other module stands on: time, ids, shutdown, queues, rates, progress, drills,
+//! percentiles, durable files, descriptors.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
 pub mod clock;
 pub(crate) mod crash;
+pub mod descriptors;
 pub mod drill;
 pub mod durable;
 pub mod ids;
@@ -12,4 +13,5 @@ pub mod memory;
 pub mod progress;
 pub mod quantile;
 pub mod queue;
+pub mod rate;
 pub mod shutdown;
