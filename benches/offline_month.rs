@@ -168,7 +168,7 @@ fn record(
                 let mut seen = seen.lock().unwrap();
                 match outcome {
                     Outcome::Saved(_) => seen.saved += 1,
-                    Outcome::Failed { error, .. } => {
+                    Outcome::Failed { error, .. } | Outcome::KeepFailed { error, .. } => {
                         println!("  {error}");
                         seen.failed += 1;
                     }

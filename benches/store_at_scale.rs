@@ -143,7 +143,7 @@ fn save(
     let writer = store
         .spawn_writer(receiver, move |outcome| match outcome {
             Outcome::Saved(_) => done.send(()).unwrap(),
-            Outcome::Failed { error, .. } => panic!("{error}"),
+            Outcome::Failed { error, .. } | Outcome::KeepFailed { error, .. } => panic!("{error}"),
             _ => {}
         })
         .unwrap();

@@ -30,6 +30,7 @@ use anyhow::Context;
 
 use crate::base::address;
 use crate::base::clock::Clock;
+use crate::base::descriptors;
 use crate::base::drill::Drills;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use crate::base::shutdown::Shutdown;
@@ -78,6 +79,7 @@ const ROOM_POLL: Duration = Duration::from_millis(200);
 /// is reported in the status and the log, and it goes on.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
     let stages = Stages::new(Drills::from_environment()?, clock);
+    descriptors::raise_limit();
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;
     let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
@@ -332,6 +334,7 @@ impl Capture {
                 }
                 match claim {
                     Claim::Session(session) => {
+                        self.session.begin(to_store, &self.monitor);
                         to_store.send(Job::Keep { session, frame: Arc::clone(&frame) });
                     }
                     // The live view goes on.
@@ -343,12 +346,14 @@ impl Capture {
                 }
             }
             Notice::Back { gap } => {
-                if let Some(session) = self.session.id() {
+                if let Some(session) = self.session.enter() {
+                    self.session.begin(to_store, &self.monitor);
                     to_store.send(Job::Gap(control::source_gap(session, &gap)));
                 }
             }
             Notice::Missed { count } => {
-                if let Some(session) = self.session.id() {
+                if let Some(session) = self.session.enter() {
+                    self.session.begin(to_store, &self.monitor);
                     to_store.send(Job::Gap(control::missed(session, count, self.clock.now())));
                 }
             }

@@ -132,7 +132,9 @@ fn child_that_is_killed() {
             | Outcome::NotKept { .. }
             | Outcome::Held { .. }
             | Outcome::Resumed => return,
-            Outcome::Failed { error, .. } => format!("failed {error}"),
+            Outcome::Failed { error, .. } | Outcome::KeepFailed { error, .. } => {
+                format!("failed {error}")
+            }
         };
         // One write a line: a line is told whole or not at all.
         out.write_all(format!("ack {line}\n").as_bytes()).unwrap();

@@ -81,6 +81,9 @@ pub(super) fn holding(status: &Status, limits: Limits) -> Vec<Seen> {
     }
     if let SaveState::Failing { reason, .. } = &status.save {
         seen.push((AlarmKind::SavingFails, reason.clone()));
+    } else if let Some(reason) = &status.keep_fails {
+        let reason = format!("the pixels of frames cannot be written: {reason}");
+        seen.push((AlarmKind::SavingFails, reason));
     }
     if let Some(reason) = &status.hold {
         seen.push((AlarmKind::NoRoom, reason.clone()));

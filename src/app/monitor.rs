@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::alarms::{self, Keeper, Limits};
 use crate::base::clock::{Clock, Stamp};
-use crate::base::ids::{EventId, FrameId};
+use crate::base::ids::{EventId, FrameId, SessionId};
 use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
 use crate::domain::alarm::AlarmKind;
@@ -151,7 +151,10 @@ impl Monitor {
     /// Notes what happened, in the open session. The thread that owns the store's queue takes it
     /// from here: whoever reports must not wait, least of all the store's own writer.
     pub(super) fn happened(&self, what: What) {
-        let session = self.board.read().session;
+        self.happened_in(self.board.read().session, what);
+    }
+
+    fn happened_in(&self, session: Option<SessionId>, what: What) {
         let event = Event { id: EventId::new(), at: self.clock.now(), session, what };
         let noted = self.with(|inner| {
             let room = inner.events.len() < EVENTS;
@@ -175,18 +178,28 @@ impl Monitor {
         self.with(|inner| inner.events.push_front(event));
     }
 
+    /// Which session is open; it may be empty.
     pub(super) fn session(&self, session: Option<&Session>) {
-        let closed = self.board.read().session_name.filter(|_| session.is_none());
-        if let Some(name) = closed {
-            self.happened(What::SessionClosed { name });
-        }
         self.board.update(|status| {
             status.session = session.map(|session| session.id);
             status.session_name = session.map(|session| session.name.clone());
         });
-        if let Some(session) = session {
-            self.happened(What::SessionOpened { name: session.name.clone() });
-        }
+    }
+
+    /// What people call the open session.
+    pub(super) fn session_name(&self) -> Option<String> {
+        self.board.read().session_name
+    }
+
+    /// The begin of a session is with the store.
+    pub(super) fn session_began(&self, session: &Session) {
+        let name = session.name.clone();
+        self.happened_in(Some(session.id), What::SessionOpened { name });
+    }
+
+    /// And its end.
+    pub(super) fn session_ended(&self, session: SessionId, name: String) {
+        self.happened_in(Some(session), What::SessionClosed { name });
     }
 
     /// What capture reported.
@@ -338,7 +351,26 @@ impl Monitor {
     /// What the store reported.
     pub(super) fn outcome(&self, outcome: &Outcome) {
         match outcome {
-            Outcome::Kept { .. } => self.board.update(|status| status.counters.kept += 1),
+            Outcome::Kept { .. } => {
+                let failed = self.board.read().keep_fails.is_some();
+                self.board.update(|status| {
+                    status.counters.kept += 1;
+                    status.keep_fails = None;
+                });
+                if failed {
+                    tracing::info!("pixels of frames are kept again");
+                }
+            }
+            // Nothing is said of the frame's result: that is its own outcome.
+            Outcome::KeepFailed { frame, error } => {
+                if self.board.read().keep_fails.is_none() {
+                    tracing::error!(%frame, %error, "pixels of frames cannot be kept");
+                }
+                self.board.update(|status| {
+                    status.counters.not_kept += 1;
+                    status.keep_fails = Some(error.to_string());
+                });
+            }
             Outcome::NotKept { frame, reason } => {
                 tracing::debug!(%frame, reason = reason.word(), "pixels not kept");
             }

@@ -1,11 +1,13 @@
-//! What every other module stands on: time, ids, shutdown, queues, progress, drills,
-//! percentiles, durable files, files and texts of others, addresses without their secrets.
+//! What every other module stands on: time, ids, shutdown, queues, rates, progress, drills,
+//! percentiles, durable files, descriptors, files and texts of others, addresses without their
+//! secrets.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
 pub mod address;
 pub mod clock;
 pub(crate) mod crash;
+pub mod descriptors;
 pub mod drill;
 pub mod durable;
 pub mod foreign_file;
@@ -15,4 +17,5 @@ pub mod plain_text;
 pub mod progress;
 pub mod quantile;
 pub mod queue;
+pub mod rate;
 pub mod shutdown;

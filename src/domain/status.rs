@@ -134,6 +134,10 @@ pub struct Counters {
     pub saved: u64,
     /// Results that could not be saved.
     pub not_saved: u64,
+    /// Frames whose pixels could not be written. Their results are saved or counted in
+    /// [`Counters::not_saved`].
+    #[serde(default)]
+    pub not_kept: u64,
     /// Images and frames refused as broken or unfit.
     pub refused: u64,
     /// Times the source was lost and came back.
@@ -191,6 +195,9 @@ pub struct Status {
     pub newest: Option<Newest>,
     /// Whether results reach the disk.
     pub save: SaveState,
+    /// Why the pixels of frames cannot be written at the moment.
+    #[serde(default)]
+    pub keep_fails: Option<String>,
     /// Why frames are not taken at the moment, while there is no room for them. They are taken
     /// again by themselves.
     pub hold: Option<String>,

@@ -182,11 +182,19 @@ pub enum Outcome {
         /// Why.
         reason: NoFile,
     },
+    /// The frame's pixels are not on the disk, because writing them failed. Its result may be saved
+    /// all the same, and is then reported as [`Outcome::Saved`].
+    KeepFailed {
+        /// Which.
+        frame: FrameId,
+        /// Why, and what to do.
+        error: StoreError,
+    },
     /// The result is committed: it may be called saved.
     Saved(Record),
-    /// It is not saved.
+    /// A result is not saved, or something small is not recorded yet.
     Failed {
-        /// Which frame. `None` for the begin or end of a session, a gap, an event: these are few
+        /// Of which frame the result. `None` for the begin or end of a session, a gap, an event: these are few
         /// and small, and the writer tries them again with whatever comes next.
         frame: Option<FrameId>,
         /// Why, and what to do; [`StoreError::remedy`] says whether to try again.

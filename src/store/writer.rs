@@ -426,7 +426,7 @@ impl Writer {
                 return;
             }
             Prepared::Keep { frame, trouble: Some(error), .. } => {
-                Outcome::Failed { frame: Some(frame.id), error }
+                Outcome::KeepFailed { frame: frame.id, error }
             }
             Prepared::Keep { frame, pixels: Pixels::Filed { .. }, .. } => {
                 Outcome::Kept { frame: frame.id }
@@ -464,7 +464,8 @@ impl Writer {
                     self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
                     self.leftovers.push(self.folder.join(frames::file_name(session, frame.id)));
                 }
-                Some(frame.id)
+                outcomes(Outcome::KeepFailed { frame: frame.id, error: error.clone() });
+                return;
             }
             Prepared::Commit { segmentation, .. } => Some(segmentation.frame.id),
             Prepared::Import { imported, .. } => Some(imported.frame),

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{Counter, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -31,7 +31,7 @@ use crate::domain::status::{RunState, SourceState, Status};
 mod families;
 
 pub use families::{FAMILIES, Family, Kind};
-use families::{INFERENCE_S, OBJECTS, PART_S, SAVED_S};
+use families::{CONNECTIONS, INFERENCE_S, OBJECTS, PART_S, REFUSED_CLIENTS, SAVED_S};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -52,6 +52,50 @@ const STAGES: [&str; 3] = ["capture", "segment", "store-writer"];
 
 const ABOUT: Metadata<'static> = Metadata::new("reticle", Level::INFO, None);
 
+/// Why a client of the page was refused or cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Under a name, or from a page, that may not call this box.
+    Foreign,
+    /// A header that is none, or is too large.
+    Header,
+    /// A body that is too large, broken or late.
+    Body,
+    /// A header or the taking of an answer that took too long.
+    Slow,
+    /// It waited, and somebody else needed its place.
+    Displaced,
+    /// All places were taken.
+    Crowded,
+    /// More commands than are taken.
+    Often,
+}
+
+impl Refusal {
+    const ALL: [Self; 7] = [
+        Self::Foreign,
+        Self::Header,
+        Self::Body,
+        Self::Slow,
+        Self::Displaced,
+        Self::Crowded,
+        Self::Often,
+    ];
+
+    /// The word for it at `/metrics`.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Header => "header",
+            Self::Body => "body",
+            Self::Slow => "slow",
+            Self::Displaced => "displaced",
+            Self::Crowded => "crowded",
+            Self::Often => "often",
+        }
+    }
+}
+
 /// The metrics of one daemon. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
@@ -63,6 +107,8 @@ struct Inner {
     parts: [Histogram; PARTS.len()],
     saved: Histogram,
     objects: Counter,
+    refused_clients: [Counter; Refusal::ALL.len()],
+    connections: Gauge,
 }
 
 impl Default for Metrics {
@@ -95,6 +141,12 @@ impl Metrics {
             inference: histogram(INFERENCE_S),
             parts: PARTS.map(part),
             saved: histogram(SAVED_S),
+            refused_clients: Refusal::ALL.map(|why| {
+                let label = Label::from_static_parts("reason", why.word());
+                let key = Key::from_parts(REFUSED_CLIENTS, vec![label]);
+                recorder.register_counter(&key, &ABOUT)
+            }),
+            connections: recorder.register_gauge(&Key::from_static_name(CONNECTIONS), &ABOUT),
             objects: recorder.register_counter(&Key::from_static_name(OBJECTS), &ABOUT),
             handle: recorder.handle(),
             recorder,
@@ -115,6 +167,16 @@ impl Metrics {
     /// A result was committed, so long after its frame was captured.
     pub fn saved(&self, after_capture: Duration) {
         self.0.saved.record(after_capture);
+    }
+
+    /// A client of the page was refused or cut off.
+    pub fn refused_client(&self, why: Refusal) {
+        self.0.refused_clients[why as usize].increment(1);
+    }
+
+    /// So many connections are open.
+    pub fn connections(&self, open: usize) {
+        self.0.connections.set(open as f64);
     }
 
     /// Counts what was recorded into its buckets. Until then each value is kept by itself, so
@@ -197,6 +259,7 @@ fn counted(status: &Status, readings: &mut Vec<Reading>) {
         count("reticle_frames_refused_total", counters.refused),
         count("reticle_frames_saved_total", counters.saved),
         count("reticle_frames_not_saved_total", counters.not_saved),
+        count("reticle_frames_not_kept_total", counters.not_kept),
         count("reticle_frames_unrecorded_total", counters.unrecorded),
         count("reticle_frames_evicted_total", counters.evicted),
         count("reticle_source_gaps_total", counters.gaps),

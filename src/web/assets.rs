@@ -1,9 +1,12 @@
 //! The page itself: what `make ui` built, carried in the program.
 
-use axum::body::Body;
+use std::borrow::Cow;
+
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 
+use super::bounded::OfTheProgram;
 use super::problem::Problem;
 
 /// `ui/dist`. A program built without it says so instead of showing a blank page.
@@ -39,12 +42,17 @@ pub(super) async fn serve(uri: Uri, headers: HeaderMap) -> Response {
     let mut response = if unchanged {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        Body::from(file.data.into_owned()).into_response()
+        let bytes = match file.data {
+            Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+            Cow::Owned(bytes) => bytes.into(),
+        };
+        Body::from(bytes).into_response()
     };
     let caching = if path.starts_with("assets/") { FOREVER } else { ASK_AGAIN };
     let kind = file.metadata.mimetype();
     let kind =
         if kind.starts_with("text/") { format!("{kind}; charset=utf-8") } else { kind.into() };
+    response.extensions_mut().insert(OfTheProgram);
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(caching));
     for (name, value) in [(header::ETAG, etag), (header::CONTENT_TYPE, kind)] {

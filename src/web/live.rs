@@ -80,7 +80,9 @@ pub(super) async fn upgrade(
         ))
         .into_response();
     };
-    upgrade.max_message_size(LONGEST_WORD).on_upgrade(move |socket| async move {
+    // Of both: a frame is read whole before the message is looked at.
+    let upgrade = upgrade.max_frame_size(LONGEST_WORD).max_message_size(LONGEST_WORD);
+    upgrade.on_upgrade(move |socket| async move {
         let mut client = Client::new(socket, shared);
         let end = client.serve().await;
         tracing::debug!(?end, "a live view ended");

@@ -7,9 +7,14 @@
 //! 1. One message carries a frame *and* its segmentation ([`live`]), so an overlay can never
 //!    lie over the wrong image.
 //! 2. A slow client slows nobody: each has at most one frame on its way, and the newest frame
-//!    replaces those that it did not take. Memory does not grow with slow clients.
-//! 3. Nothing is encoded while nobody watches; a frame is encoded once, whoever watches.
-//! 4. A page of another site can neither command the box nor read from it ([`guard`]), and
+//!    replaces those that it did not take.
+//! 3. What clients can take is bounded, whatever they do: connections, so that the store and the
+//!    source keep their descriptors ([`admission`]); the time of a header, an answer and a
+//!    connection without either ([`connection`]); headers, the kernel's buffers ([`server`]),
+//!    bodies and answers that nobody reads ([`bounded`]); live views and streams ([`Seats`]); and
+//!    how many commands are taken a second.
+//! 4. Nothing is encoded while nobody watches; a frame is encoded once, whoever watches.
+//! 5. A page of another site can neither command the box nor read from it ([`guard`]), and
 //!    our page loads nothing from anywhere but the box.
 //!
 //! It has threads of its own and a tokio runtime in them; nobody else in the daemon is async.
@@ -22,17 +27,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::base::clock::Clock;
 use crate::base::queue;
+use crate::base::rate::RateLimit;
 use crate::base::shutdown::Shutdown;
 use crate::domain::status::{Command, StatusBoard};
 use crate::store;
 use crate::telemetry::metrics::Metrics;
 
+mod admission;
 mod assets;
+mod bounded;
 mod colours;
+mod connection;
 mod contours;
 mod feed;
 mod guard;
@@ -42,6 +51,7 @@ mod openapi;
 mod preview;
 mod problem;
 mod routes;
+mod server;
 mod streams;
 #[cfg(test)]
 mod testing;
@@ -55,6 +65,18 @@ pub use feed::{LiveFeed, LiveFrame, Snapshot};
 const WORKERS: usize = 2;
 /// Most threads that encode frames and wait for the store.
 const BLOCKING: usize = 8;
+/// When it is worth asking again after all connections were in use.
+const CROWDED_RETRY: Duration = Duration::from_secs(4);
+/// How often the server's task is looked after.
+const LOOK: Duration = Duration::from_millis(500);
+/// Questions to the store at a time. More would keep its threads from encoding live frames, and
+/// each holds a picture and two descriptors or three.
+const QUESTIONS: usize = 4;
+/// Commands that are taken at once, and how long each further one takes to be allowed. People press
+/// a button, programs name a state; whoever sends more fills the logbook.
+const COMMANDS: (u32, Duration) = (10, Duration::from_secs(1));
+/// Lines in the log about refused requests, likewise. The metric counts all of them.
+const REFUSAL_LINES: (u32, Duration) = (5, Duration::from_secs(1));
 /// How long connections may take to finish when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -67,8 +89,17 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Host names under which browsers may call the box, besides `localhost` and addresses
     /// written as numbers: `["scope-3.lab.example"]`. Any other name is refused, so that a
-    /// foreign page cannot reach the box through a name it controls.
+    /// foreign page cannot reach the box through a name it controls. Behind a proxy that speaks
+    /// TLS, the address as browsers see it: `["https://scope-3.lab.example"]`.
     pub hosts: Vec<String>,
+    /// Connections at a time; fewer where the limit of file descriptors is low. Beyond it the
+    /// one that has waited longest for a request is closed.
+    #[schemars(range(min = 4, max = 4096))]
+    pub max_connections: u32,
+    /// Connections at a time from one address. Programs on this machine, a proxy among them,
+    /// may have three quarters of all.
+    #[schemars(range(min = 1, max = 4096))]
+    pub max_connections_per_address: u32,
     /// Longest edge of the image on the live page, in pixels; larger frames are averaged
     /// down for the page (never for segmentation or for the store).
     pub preview_px: u32,
@@ -82,6 +113,8 @@ impl Default for Options {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             hosts: Vec::new(),
+            max_connections: 256,
+            max_connections_per_address: 64,
             preview_px: 1536,
             preview_quality: 85,
         }
@@ -140,6 +173,8 @@ pub fn bind(options: &Options) -> Result<TcpListener, WebError> {
         io::ErrorKind::AddrInUse => WebError::PortInUse(address),
         _ => WebError::CannotListen { address, error },
     })?;
+    server::bound_buffers(&listener)
+        .map_err(|error| WebError::CannotListen { address, error })?;
     Ok(listener)
 }
 
@@ -168,6 +203,17 @@ pub fn serve(
     ports: Ports,
     shutdown: Shutdown,
 ) -> io::Result<JoinHandle<()>> {
+    serve_within(connection::Times::default(), listener, options, ports, shutdown)
+}
+
+/// The same with other times; for tests, which cannot wait a minute.
+fn serve_within(
+    times: connection::Times,
+    listener: TcpListener,
+    options: &Options,
+    ports: Ports,
+    shutdown: Shutdown,
+) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,21 +227,22 @@ pub fn serve(
         tokio::net::TcpListener::from_std(listener)?
     };
     let (stop, stopping) = watch::channel(false);
-    let shared = Shared::new(address, options, ports, stopping.clone());
+    let (metrics, clock) = (ports.metrics.clone(), ports.clock.clone());
+    let admission = admission::Admission::new(admission::Bounds::new(options), metrics.clone());
+    let shared = Shared::new(address, times, options, ports, stopping.clone());
     let routes = routes::router(Arc::new(shared));
+    let server =
+        server::Server { listener, routes, admission, times, metrics, clock, stop: stopping };
     std::thread::Builder::new().name("web".into()).spawn(move || {
-        let mut stopping = stopping;
-        let server = runtime.spawn(async move {
-            axum::serve(listener, routes)
-                .with_graceful_shutdown(async move { stopped(&mut stopping).await })
-                .await
-        });
+        let server = runtime.spawn(server.run());
         tracing::debug!(%address, "the page is served");
-        while !shutdown.wait(Duration::from_secs(3600)) {}
+        // It ends before it is told to only by a panic, and then this thread ends too, which is
+        // seen by whoever watches over the threads.
+        while !shutdown.wait(LOOK) && !server.is_finished() {}
         stop.send_replace(true);
         let ended = runtime.block_on(async { tokio::time::timeout(GRACE, server).await });
-        if let Ok(Ok(Err(error))) = ended {
-            tracing::warn!(%error, "the page's server ended badly");
+        if let Ok(Err(error)) = ended {
+            tracing::error!(%error, "the page's server died, which is a fault in Reticle");
         }
         runtime.shutdown_timeout(GRACE);
     })
@@ -214,6 +261,12 @@ struct Shared {
     encoding: feed::Encoding,
     viewers: Seats,
     streams: Seats,
+    times: connection::Times,
+    /// Room for answers that are on their way.
+    answers: Arc<Semaphore>,
+    questions: Arc<Semaphore>,
+    command_rate: RateLimit,
+    refusal_lines: RateLimit,
     /// Capture to screen over all live views.
     screen: Mutex<latency::Latency>,
     /// Turns true when the daemon stops.
@@ -223,6 +276,7 @@ struct Shared {
 impl Shared {
     fn new(
         address: SocketAddr,
+        times: connection::Times,
         options: &Options,
         ports: Ports,
         stop: watch::Receiver<bool>,
@@ -242,6 +296,11 @@ impl Shared {
             },
             viewers: ports.viewers,
             streams: Seats::default(),
+            times,
+            answers: bounded::answers(),
+            questions: Arc::new(Semaphore::new(QUESTIONS)),
+            command_rate: RateLimit::new(COMMANDS.0, COMMANDS.1),
+            refusal_lines: RateLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1),
             screen: Mutex::default(),
             stop,
         }

@@ -1,5 +1,7 @@
 //! Errors of the API as problem details (RFC 9457).
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +19,9 @@ pub(crate) struct Problem {
     status: u16,
     /// What happened this time and what to do.
     detail: String,
+    /// When it is worth asking again, for the header `Retry-After`.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 impl Problem {
@@ -26,7 +31,13 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { r#type, title, status: status.as_u16(), detail: detail.into() }
+        Self { r#type, title, status: status.as_u16(), detail: detail.into(), retry_after: None }
+    }
+
+    /// Says when it is worth asking again.
+    pub(crate) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// The request makes no sense.
@@ -51,6 +62,24 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "urn:reticle:problem:foreign", "Not from here", detail)
     }
 
+    /// The request is larger than any request needs to be.
+    pub(crate) fn too_large(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PAYLOAD_TOO_LARGE;
+        Self::new(status, "urn:reticle:problem:too-large", "Too large", detail)
+    }
+
+    /// The request did not come in time.
+    pub(crate) fn slow(detail: impl Into<String>) -> Self {
+        let status = StatusCode::REQUEST_TIMEOUT;
+        Self::new(status, "urn:reticle:problem:slow", "Too slow", detail)
+    }
+
+    /// The same was asked too often.
+    pub(crate) fn too_often(detail: impl Into<String>) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "urn:reticle:problem:too-often", "Too often", detail)
+    }
+
     /// Not now; later perhaps.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -67,10 +96,16 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = self.retry_after;
         let mut response = (status, Json(self)).into_response();
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(wait) = retry_after {
+            // Whole seconds, and never so few that it is still too early.
+            let seconds = wait.as_secs() + 1;
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::latency::ScreenTime;
 use super::problem::Problem;
-use super::{Shared, assets, guard, live, openapi, streams};
+use super::{Shared, assets, bounded, guard, live, openapi, streams};
 use crate::base::ids::FrameId;
 use crate::base::queue::Sent;
 use crate::domain::frame::Pixels;
@@ -24,14 +24,14 @@ use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
 use crate::domain::status::{Command, RunState, SaveState, SourceState, Status};
 use crate::store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
-use crate::telemetry::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::{CONTENT_TYPE, Refusal};
 
-/// Most bytes of a request's body; no request needs one today.
-const LONGEST_BODY: usize = 16 * 1024;
 /// Frames in one answer, unless asked for fewer or more.
 const PAGE: u32 = 100;
 /// Most frames in one answer.
 const LONGEST_PAGE: u32 = 1000;
+/// How long a question may wait for its turn at the store.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a command may wait for the daemon to take it.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -57,8 +57,9 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(get(assets::serve))
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(LONGEST_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), bounded::body))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(&shared), bounded::answer))
         .with_state(shared)
 }
 
@@ -272,7 +273,8 @@ pub(super) struct CommandReply {
 ///
 /// Idempotent: a command names a state, so the same one again changes nothing. `start` begins
 /// a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
-/// the session. The answer comes when the command was taken; the status shows its effect.
+/// the session. The answer comes when the command was taken; the status shows its effect. After ten
+/// at once, one a second is taken.
 #[utoipa::path(
     post, path = "/api/v1/commands/{command}", tag = "live",
     params(("command" = Command, Path, description = "start, pause or stop")),
@@ -280,6 +282,7 @@ pub(super) struct CommandReply {
         (status = 202, body = CommandReply),
         (status = 403, body = Problem, description = "from a page of another origin"),
         (status = 404, body = Problem, description = "no such command"),
+        (status = 429, body = Problem, description = "too many commands; `Retry-After` says when"),
         (status = 503, body = Problem, description = "the daemon is stopping or busy")
     )
 )]
@@ -297,6 +300,13 @@ pub(super) async fn command(
             )));
         }
     };
+    if let Err(wait) = shared.command_rate.take(&shared.clock.now()) {
+        shared.metrics.refused_client(Refusal::Often);
+        return Err(Problem::too_often(format!(
+            "more commands come than one a second; `{name}` was not taken"
+        ))
+        .retry_after(wait));
+    }
     let run = shared.status.read().run;
     let commands = shared.commands.clone();
     let sent = tokio::task::spawn_blocking(move || commands.send(command));
@@ -322,24 +332,44 @@ pub(super) async fn healthz() -> &'static str {
 }
 
 /// Whether frames can be taken and results saved
+///
+/// Under a name that is not the box's own it says yes or no, and not why: reasons name folders and
+/// machines.
 #[utoipa::path(
     get, path = "/readyz", tag = "health",
     responses((status = 200, body = str), (status = 503, body = Problem))
 )]
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Problem> {
-    let status = shared.status.read();
-    match (&status.source, &status.save) {
-        (_, SaveState::Failing { reason, since }) => {
-            Err(Problem::unavailable(format!("results are not saved since {since}: {reason}")))
+pub(super) async fn readyz(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<guard::Caller>,
+) -> Result<&'static str, Problem> {
+    match (not_ready(&shared.status.read()), caller) {
+        (None, _) => Ok("ready\n"),
+        (Some(reason), guard::Caller::Known) => Err(Problem::unavailable(reason)),
+        (Some(_), guard::Caller::Unknown) => Err(Problem::unavailable(
+            "the box is not ready; it says why to whoever calls it by its address or by a name in \
+             `hosts` of [web]",
+        )),
+    }
+}
+
+/// Why frames cannot be taken or results not be saved.
+fn not_ready(status: &Status) -> Option<String> {
+    if let SaveState::Failing { reason, since } = &status.save {
+        return Some(format!("results are not saved since {since}: {reason}"));
+    }
+    if let Some(reason) = &status.keep_fails {
+        return Some(format!("the pixels of frames cannot be written: {reason}"));
+    }
+    if let Some(reason) = &status.hold {
+        return Some(format!("frames are shown and not recorded: {reason}"));
+    }
+    match &status.source {
+        SourceState::Opening => Some(format!("{} is being opened", status.source_name)),
+        SourceState::Lost { reason, since } => {
+            Some(format!("{} is lost since {since}: {reason}", status.source_name))
         }
-        (SourceState::Opening, _) => {
-            Err(Problem::unavailable(format!("{} is being opened", status.source_name)))
-        }
-        (SourceState::Lost { reason, since }, _) => Err(Problem::unavailable(format!(
-            "{} is lost since {since}: {reason}",
-            status.source_name
-        ))),
-        (SourceState::Ready | SourceState::Ended, _) => Ok("ready\n"),
+        SourceState::Ready | SourceState::Ended => None,
     }
 }
 
@@ -378,8 +408,19 @@ async fn ask<T: Send + 'static>(
     shared: &Shared,
     question: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
+    let turn = tokio::time::timeout(QUESTION_PATIENCE, Arc::clone(&shared.questions).acquire_owned());
+    let Ok(Ok(turn)) = turn.await else {
+        shared.metrics.refused_client(Refusal::Crowded);
+        let detail = "the store is asked too much at the moment; ask again";
+        return Err(Problem::unavailable(detail).retry_after(QUESTION_PATIENCE));
+    };
     let reader = shared.reader.clone();
-    match tokio::task::spawn_blocking(move || question(&reader)).await {
+    let answer = tokio::task::spawn_blocking(move || {
+        // Also when the client has left: the thread is at work all the same.
+        let _turn = turn;
+        question(&reader)
+    });
+    match answer.await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(Problem::store(error.to_string())),
         Err(_) => Err(Problem::store("reading broke off; see the daemon's log")),

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tungstenite::stream::MaybeTlsStream;
 use tungstenite::{Message, WebSocket};
 
-use super::{LiveFeed, Options, Ports, WebError, bind, serve, testing};
+use super::connection::Times;
+use super::{LiveFeed, Options, Ports, WebError, bind, serve_within, testing};
 use crate::base::clock::Clock;
 use crate::base::ids::FrameId;
 use crate::base::queue::{self, Receiver, WhenFull};
@@ -20,11 +21,14 @@ use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
 use crate::telemetry::metrics::Metrics;
 
+mod limits;
+
 struct Server {
     address: SocketAddr,
     clock: Clock,
     status: StatusBoard,
     live: LiveFeed,
+    metrics: Metrics,
     commands: Option<Receiver<Command>>,
     shutdown: Shutdown,
     thread: Option<JoinHandle<()>>,
@@ -33,13 +37,18 @@ struct Server {
 
 impl Server {
     fn start() -> Self {
+        Self::start_with(Options::default(), Times::default())
+    }
+
+    fn start_with(options: Options, times: Times) -> Self {
         let data = tempfile::tempdir().unwrap();
         let clock = testing::clock();
         let folder = store::Options { folder: data.path().join("data"), ..Default::default() };
         let (store, _) = Store::open(&folder, clock.clone()).unwrap();
         let (status, live) = (StatusBoard::new(), LiveFeed::new());
+        let metrics = Metrics::new();
         let (sender, commands) = queue::bounded("commands", 4, WhenFull::Wait);
-        let options = Options { listen: ([127, 0, 0, 1], 0).into(), ..Default::default() };
+        let options = Options { listen: ([127, 0, 0, 1], 0).into(), ..options };
         let listener = bind(&options).unwrap();
         let address = listener.local_addr().unwrap();
         let ports = Ports {
@@ -47,17 +56,17 @@ impl Server {
             live: live.clone(),
             commands: sender,
             reader: store.reader(),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             asyncapi: "{}".to_owned(),
             viewers: super::Seats::default(),
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
-        let thread = serve(listener, &options, ports, shutdown.clone()).unwrap();
+        let thread = serve_within(times, listener, &options, ports, shutdown.clone()).unwrap();
         let thread = Some(thread);
         let commands = Some(commands);
         drop(store);
-        Self { address, clock, status, live, commands, shutdown, thread, data }
+        Self { address, clock, status, live, metrics, commands, shutdown, thread, data }
     }
 
     /// Saves one frame with its result and returns its id.
@@ -379,6 +388,18 @@ fn ready_means_that_frames_come_and_results_are_saved() {
         status.save = SaveState::Failing { reason, since: "2026-01-01T00:00:00Z".into() };
     });
     assert!(server.get("/readyz").problem().contains("no room"));
+    server.status.update(|status| {
+        status.save = SaveState::Saved;
+        status.hold = Some("nothing may be deleted in /data".into());
+    });
+    let held = server.get("/readyz");
+    assert_eq!(held.status, 503, "frames are not recorded");
+    assert!(held.problem().contains("/data"));
+    let foreign = server.ask("GET", "/readyz", &[("Host", "evil.example")]);
+    assert_eq!(foreign.status, 503);
+    assert!(!foreign.problem().contains("/data"), "a foreign name is told no path");
+    server.status.update(|status| status.hold = None);
+    assert_eq!(server.ask("GET", "/readyz", &[("Host", "evil.example")]).status, 200);
 }
 
 #[test]

@@ -34,7 +34,7 @@ fn failures(outcomes: &[Outcome]) -> Vec<&StoreError> {
     outcomes
         .iter()
         .filter_map(|outcome| match outcome {
-            Outcome::Failed { error, .. } => Some(error),
+            Outcome::Failed { error, .. } | Outcome::KeepFailed { error, .. } => Some(error),
             _ => None,
         })
         .collect()

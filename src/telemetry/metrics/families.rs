@@ -43,6 +43,8 @@ pub(super) const INFERENCE_S: &str = "reticle_inference_seconds";
 pub(super) const PART_S: &str = "reticle_stage_seconds";
 pub(super) const SAVED_S: &str = "reticle_capture_to_saved_seconds";
 pub(super) const OBJECTS: &str = "reticle_objects_total";
+pub(super) const REFUSED_CLIENTS: &str = "reticle_http_refused_total";
+pub(super) const CONNECTIONS: &str = "reticle_http_connections";
 
 /// All that there is at `/metrics`.
 pub const FAMILIES: &[Family] = &[
@@ -60,6 +62,10 @@ pub const FAMILIES: &[Family] = &[
     ),
     counter("reticle_frames_saved_total", "Frames whose result is committed and fsynced."),
     counter("reticle_frames_not_saved_total", "Frames whose result could not be saved."),
+    counter(
+        "reticle_frames_not_kept_total",
+        "Frames whose pixels could not be written; their results may be saved all the same.",
+    ),
     counter(
         "reticle_frames_unrecorded_total",
         "Frames that were shown and not recorded, because there was no room.",
@@ -138,6 +144,8 @@ pub const FAMILIES: &[Family] = &[
         "How long a stage is at the same piece of work, in seconds; 0 while it waits for some.",
     ),
     gauge("reticle_uptime_seconds", Unit::Seconds, "Time since the daemon started, in seconds."),
+    counter(REFUSED_CLIENTS, "Requests and connections that were refused or cut off, by reason."),
+    gauge(CONNECTIONS, Unit::Count, "Connections to the page and the API that are open."),
     gauge("reticle_viewers", Unit::Count, "Live views that are open."),
     gauge("reticle_build_info", Unit::Count, "Always 1; the label says the version."),
 ];
