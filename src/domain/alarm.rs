@@ -31,6 +31,8 @@ pub enum AlarmKind {
     DeliveryFails,
     /// Something was refused for ever by a destination.
     Quarantined,
+    /// A destination knows more than this box, or another box delivers in its name.
+    ArchiveAhead,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -45,7 +47,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SourceLost,
         Self::StageStuck,
         Self::SavingFails,
@@ -53,6 +55,7 @@ impl AlarmKind {
         Self::DiskLow,
         Self::DeliveryFails,
         Self::Quarantined,
+        Self::ArchiveAhead,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
@@ -70,6 +73,7 @@ impl AlarmKind {
             Self::DiskLow => "disk_low",
             Self::DeliveryFails => "delivery_fails",
             Self::Quarantined => "quarantined",
+            Self::ArchiveAhead => "archive_ahead",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",
@@ -86,6 +90,7 @@ impl AlarmKind {
                 | Self::StageStuck
                 | Self::SavingFails
                 | Self::NoRoom
+                | Self::ArchiveAhead
                 | Self::ModelDiffers
         )
     }

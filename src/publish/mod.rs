@@ -158,6 +158,7 @@ impl PublishState {
             quarantined: 0,
             oldest: self.oldest.clone(),
             reason: self.reason.clone(),
+            conflict: None,
         }
     }
 }

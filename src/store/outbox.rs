@@ -94,6 +94,9 @@ pub struct Item {
     pub attempts: u32,
     /// An upload in parts that was begun, as [`Report::Progress`] gave it.
     pub progress: Option<String>,
+    /// The destination's high-water mark: deliveries that this store has claimed for it, with
+    /// this one. It was committed with the claim, so whoever knows a greater one is not this store.
+    pub mark: i64,
 }
 
 /// Which deliveries are wanted now.
@@ -167,6 +170,13 @@ pub enum Report {
         /// Which.
         item: i64,
         /// Why.
+        reason: String,
+    },
+    /// The destination knows more than this store. Nothing is claimed for it in this epoch any more.
+    Conflict {
+        /// Which delivery found it.
+        item: i64,
+        /// What was found, and what to do.
         reason: String,
     },
     /// How far an upload in parts has come; `None` when it is over.
@@ -323,11 +333,13 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
     let boot = rows::boot(db, now)?;
     let mono = now.mono_ns.cast_signed();
     let ago = |wait: Duration| mono.saturating_sub(nanos(wait));
-    let items: Vec<Item> = db
+    let mut items: Vec<Item> = db
         .prepare_cached(&format!(
             "{ITEM}
              LEFT JOIN series ON series.pk = outbox.series
              WHERE outbox.destination = :destination AND outbox.state = 'waiting'
+               AND NOT EXISTS (SELECT 1 FROM destination
+                               WHERE name = :destination AND conflict IS NOT NULL)
                AND (outbox.due_boot IS NOT :boot OR outbox.due_mono_ns <= :now)
                AND (outbox.lease_boot IS NOT :boot OR outbox.lease_mono_ns <= :now)
                AND CASE
@@ -376,9 +388,15 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
             item,
         )?
         .collect::<rusqlite::Result<_>>()?;
-    for item in &items {
+    for item in &mut items {
         db.prepare_cached("UPDATE outbox SET lease_mono_ns = ?2, lease_boot = ?3 WHERE pk = ?1")?
             .execute(params![item.pk, mono.saturating_add(nanos(claim.lease)), boot])?;
+        item.mark = db
+            .prepare_cached(
+                "UPDATE destination SET high_water = high_water + 1 WHERE name = ?1
+                 RETURNING high_water",
+            )?
+            .query_row([item.destination], |row| row.get(0))?;
     }
     Ok(items)
 }
@@ -404,6 +422,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
         done: row.get(8)?,
         attempts: row.get(9)?,
         progress: row.get(10)?,
+        mark: 0,
     })
 }
 
@@ -441,6 +460,17 @@ fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
                  WHERE pk = ?1 AND state <> 'done'",
             )?
             .execute(params![item, reason])?;
+        }
+        Report::Conflict { item, reason } => {
+            db.prepare_cached(
+                "UPDATE destination SET conflict = ?2
+                 WHERE name = (SELECT destination FROM outbox WHERE pk = ?1)",
+            )?
+            .execute(params![item, reason])?;
+            db.prepare_cached(
+                "UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL WHERE pk = ?1",
+            )?
+            .execute([item])?;
         }
         Report::Progress { item, progress } => {
             db.prepare_cached("UPDATE outbox SET progress = ?2 WHERE pk = ?1")?

@@ -12,6 +12,10 @@ pub enum Remedy {
     /// Nothing can be delivered there until a person has acted: credentials, rights, a bucket
     /// that is not there. Tried again now and then, because people act without telling.
     Stop,
+    /// The destination knows more than this store does, or somebody else delivers there in its
+    /// name. Not tried again before a person has decided (`reticle sync adopt`): each delivery
+    /// might overwrite what exists nowhere else.
+    Conflict,
 }
 
 /// A delivery that failed. The text says what, where, and what to do.
@@ -37,6 +41,11 @@ impl SyncError {
     /// This item never will.
     pub fn give_up(what: impl Into<String>, why: impl ToString) -> Self {
         Self { remedy: Remedy::GiveUp, what: what.into(), why: why.to_string(), after: None }
+    }
+
+    /// The destination knows more than this store.
+    pub fn conflict(what: impl Into<String>, why: impl ToString) -> Self {
+        Self { remedy: Remedy::Conflict, what: what.into(), why: why.to_string(), after: None }
     }
 
     /// Nothing will until a person has acted.

@@ -77,6 +77,8 @@ export interface SyncState {
   oldest: string | null;
   /** Why the last attempt failed, while it does. */
   reason: string | null;
+  /** What was found there that this box does not know. */
+  conflict?: string | null;
 }
 
 /** The words of `src/domain/alarm.rs`; each has its section in docs/runbook.md. */
@@ -88,6 +90,7 @@ export type AlarmKind =
   | 'disk_low'
   | 'delivery_fails'
   | 'quarantined'
+  | 'archive_ahead'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
