@@ -160,7 +160,8 @@ impl Manifest {
         let counted = |of: &Session| {
             [("frames", of.frames), ("results", of.segmentations), ("objects", of.objects)]
         };
-        for ((of, here), (_, there)) in counted(&self.session).into_iter().zip(counted(&other.session))
+        for ((of, here), (_, there)) in
+            counted(&self.session).into_iter().zip(counted(&other.session))
         {
             if here > there {
                 return Some(format!("it counts {here} {of}"));
@@ -173,9 +174,10 @@ impl Manifest {
                 return Some(format!("it names {frames} frames of series {}", series.number));
             }
         }
-        let model = self.models.iter().find(|model| {
-            !other.models.iter().any(|other| other.key == model.key)
-        })?;
+        let model = self
+            .models
+            .iter()
+            .find(|model| !other.models.iter().any(|other| other.key == model.key))?;
         Some(format!("it names the model {}", model.key))
     }
 

@@ -372,14 +372,17 @@ impl Reader {
     }
 
     /// Deliveries that somebody asked for at once ([`Ask::Hurry`](super::Ask::Hurry)) and that
-    /// are not made yet.
+    /// are not made yet, where there may be any.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn hurried(&self) -> Result<u64, StoreError> {
         self.with("read the outbox", |db| {
-            db.prepare_cached("SELECT count(*) FROM outbox WHERE hurry AND state = 'waiting'")?
-                .query_row([], |row| unsigned(row, 0))
+            db.prepare_cached(
+                "SELECT count(*) FROM outbox JOIN destination ON destination.name = destination
+                 WHERE hurry AND state = 'waiting' AND conflict IS NULL",
+            )?
+            .query_row([], |row| unsigned(row, 0))
         })
     }
 
@@ -448,12 +451,10 @@ impl Reader {
         session: SessionId,
     ) -> Result<Vec<StoredReceipt>, StoreError> {
         self.with("read the receipts", |db| {
-            db.prepare_cached(
-                &format!(
-                    "{RECEIPT} AND outbox.session = (SELECT pk FROM session WHERE id = ?2)
+            db.prepare_cached(&format!(
+                "{RECEIPT} AND outbox.session = (SELECT pk FROM session WHERE id = ?2)
                      ORDER BY receipt.key"
-                ),
-            )?
+            ))?
             .query_map(params![destination, session.as_bytes()], stored_receipt)?
             .collect()
         })

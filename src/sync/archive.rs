@@ -267,7 +267,9 @@ impl Archiving {
     }
 
     async fn standing(&self, key: &str) -> Result<Option<Standing>, Undelivered> {
-        let Some(bytes) = self.archive.get_bytes(key, MOST_STANDING).await? else { return Ok(None) };
+        let Some(bytes) = self.archive.get_bytes(key, MOST_STANDING).await? else {
+            return Ok(None);
+        };
         let read = serde_json::from_slice(&bytes).map(Some);
         let unreadable = |error| {
             let what = format!("read {key} from {}", self.archive.name());

@@ -47,9 +47,8 @@ impl Archiving {
         let mut entries: Vec<ObjectEntry> =
             receipts.iter().filter(|receipt| receipt.kind != Kind::Session).map(entry).collect();
         let complete = session.ended.is_some() && !behind;
-        let new = |entries| {
-            Manifest::new(&self.box_name, &session, &series, &models, complete, entries)
-        };
+        let new =
+            |entries| Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
         let named = self.manifest_there(&manifest_key).await?;
         let documents = documents(&session, &series, &models);
         if let Some(named) = &named {

@@ -133,11 +133,7 @@ impl Building<'_> {
     }
 
     /// The table of the part's frames.
-    fn frames(
-        &self,
-        (key, path): (String, PathBuf),
-        refused: &[i64],
-    ) -> Result<Part, Undelivered> {
+    fn frames(&self, (key, path): (String, PathBuf), refused: &[i64]) -> Result<Part, Undelivered> {
         let frames = self.reader.frames_of(&self.subject.series, self.subject.positions())?;
         let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(self.item.wanted);
         let known = frames.iter().map(|frame| frame.id.to_string()).collect();
@@ -224,8 +220,7 @@ impl Building<'_> {
             lacks: lacks_images,
         };
         let written = table.finish().map_err(unwritten)?;
-        let table =
-            Built { key: table_key, path: table_path, written, rows, lacks: lacks_objects };
+        let table = Built { key: table_key, path: table_path, written, rows, lacks: lacks_objects };
         Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
     }
 
@@ -236,17 +231,14 @@ impl Building<'_> {
             return Ok(measured);
         }
         let (found, recorded, frame) = (measured.len(), result.objects, result.frame.id);
-        let reason =
-            format!("{found} of the {recorded} objects of frame {frame} are here: run reticle fsck");
+        let reason = format!(
+            "{found} of the {recorded} objects of frame {frame} are here: run reticle fsck"
+        );
         Err(Undelivered::One { subject: result.pk, reason })
     }
 
     /// The pixels that the archive is to have: from here, or what it has already.
-    fn pixels(
-        &self,
-        (key, path): (String, PathBuf),
-        refused: &[i64],
-    ) -> Result<Part, Undelivered> {
+    fn pixels(&self, (key, path): (String, PathBuf), refused: &[i64]) -> Result<Part, Undelivered> {
         let (reader, subject) = (self.reader, self.subject);
         let series = &subject.series;
         let frames = reader.frames_of(series, subject.positions())?;
@@ -266,8 +258,7 @@ impl Building<'_> {
             } else {
                 // Evicted because the archive has it, or damaged here, or no longer asked for.
                 let is_it = |kept: &[u8]| Sha256::digest(kept).as_slice() == frame.sha256;
-                let kept =
-                    there.as_mut().map_or(Ok(None), |there| there.read(position, is_it))?;
+                let kept = there.as_mut().map_or(Ok(None), |there| there.read(position, is_it))?;
                 if kept.is_none() && is_wanted {
                     // Another archive than the one that it was evicted for never had it.
                     if let Some(copy) = self.copy(&key)

@@ -80,11 +80,7 @@ impl Memory {
 
     /// Why the store must not deliver to a destination that has `found` of it; `None` where it
     /// may.
-    pub(super) fn conflict(
-        &self,
-        found: Option<&Standing>,
-        claimant: &Claimant,
-    ) -> Option<String> {
+    pub(super) fn conflict(&self, found: Option<&Standing>, claimant: &Claimant) -> Option<String> {
         let written = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let written = written.filter(|written| written.epoch == claimant.identity.epoch);
         let found = found?;

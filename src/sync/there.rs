@@ -33,9 +33,7 @@ impl There {
     /// Whether it is what this store put there.
     pub(super) fn is_as_receipted(&self) -> bool {
         let pair = self.stat.as_ref().zip(self.receipt.as_ref());
-        pair.is_some_and(|(stat, receipt)| {
-            stat.bytes == receipt.bytes && stat.etag == receipt.etag
-        })
+        pair.is_some_and(|(stat, receipt)| stat.bytes == receipt.bytes && stat.etag == receipt.etag)
     }
 
     /// Whether it must be read before `built` may be put in its place.
@@ -44,9 +42,7 @@ impl There {
         let written = built.written;
         let same = stat.bytes == written.bytes && stat.sha256 == Some(written.sha256);
         match &self.receipt {
-            Some(receipt) if self.is_as_receipted() => {
-                built.lacks || built.rows < receipt.rows
-            }
+            Some(receipt) if self.is_as_receipted() => built.lacks || built.rows < receipt.rows,
             _ => !same,
         }
     }

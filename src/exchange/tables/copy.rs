@@ -8,9 +8,7 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{BooleanArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter,
-};
+use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 
 use super::super::ReadError;
 use super::super::output::WriteError;
@@ -63,7 +61,10 @@ impl<T: Table> ParquetTable<T> {
         let frame = frame.to_owned();
         let is_of_it = ArrowPredicateFn::new(mask, move |batch: RecordBatch| {
             let frames = batch.column(0).as_string::<i32>();
-            Ok(frames.iter().map(|found| Some(found == Some(frame.as_str()))).collect::<BooleanArray>())
+            Ok(frames
+                .iter()
+                .map(|found| Some(found == Some(frame.as_str())))
+                .collect::<BooleanArray>())
         });
         let builder = builder.with_row_filter(RowFilter::new(vec![Box::new(is_of_it)]));
         // Those that wait come first.

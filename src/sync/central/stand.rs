@@ -59,8 +59,10 @@ pub(super) async fn take(
         memory.writes(claimant);
         return Ok(());
     }
-    Err(Failure::stop("the row that says who delivers was not written: look for triggers and rules \
-                       on the table reticle.standing"))
+    Err(Failure::stop(
+        "the row that says who delivers was not written: look for triggers and rules \
+                       on the table reticle.standing",
+    ))
 }
 
 /// Notes that this store may not deliver, so that its twin finds it as well.

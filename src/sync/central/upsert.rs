@@ -153,8 +153,7 @@ pub(super) async fn deliver(
 /// failed: a trigger or a rule can swallow rows without a word.
 async fn count(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Failure> {
     let session: [&(dyn ToSql + Sync); 1] = [&plan.session.id];
-    let found =
-        within(STEP, "count what is there", transaction.query_one(COUNT, &session)).await?;
+    let found = within(STEP, "count what is there", transaction.query_one(COUNT, &session)).await?;
     let objects: usize = plan.results.iter().map(|result| result.rows.len()).sum();
     let sent = [
         ("session", 1),

@@ -101,7 +101,8 @@ impl FolderArchive {
         let path = self.root.join(key);
         blocking(what, move |what| {
             let mut bytes = Vec::new();
-            let read = File::open(&path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+            let read =
+                File::open(&path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
             match read {
                 Ok(read) if read as u64 > most => Err(too_large(what, most)),
                 Ok(_) => Ok(Some(bytes)),

@@ -184,7 +184,8 @@ impl S3Archive {
         let bytes = head.content_length.and_then(|bytes| u64::try_from(bytes).ok());
         let etag = head.e_tag.unwrap_or_default().trim_matches('"').to_owned();
         // That of an upload in parts is of its parts, with their number behind a dash.
-        let sha256 = head.checksum_sha256.and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
+        let sha256 =
+            head.checksum_sha256.and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
         Ok(Some(Stat { bytes: bytes.unwrap_or_default(), etag, sha256 }))
     }
 
