@@ -480,8 +480,9 @@ async fn a_store_that_knows_less_than_was_delivered_is_refused_and_its_twin_told
     let writer = Writer::of_this_process(&box_name, Clock::system());
     let second = Claimant { writer, ..first.clone() };
     let outcome = copy.deliver(&with(4, &second)).await;
-    refused(outcome, Remedy::Conflict, "it was given 5 deliveries by this box's store");
-    refused(original.deliver(&with(6, &first)).await, Remedy::Conflict, "two boxes deliver");
+    let ahead = Remedy::Conflict { high_water: 5 };
+    refused(outcome, ahead, "it was given 5 deliveries by this box's store");
+    refused(original.deliver(&with(6, &first)).await, ahead, "two boxes deliver");
     assert_eq!(fingerprint(&postgres), before);
     let standing = original.standing(first.identity.store).await.unwrap().unwrap();
     assert_eq!(standing.disputed.unwrap().high_water, 4);

@@ -12,6 +12,8 @@
 --
 -- The owner of the schema is not bound by any of it, so no box may deliver as the owner.
 
+SET client_min_messages = warning;
+
 -- Which role delivers for which box.
 CREATE TABLE IF NOT EXISTS reticle.admitted (
     role name NOT NULL,

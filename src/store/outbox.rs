@@ -178,6 +178,8 @@ pub enum Report {
         item: i64,
         /// What was found, and what to do.
         reason: String,
+        /// The mark that the destination has; 0 where it is not greater.
+        high_water: i64,
     },
     /// How far an upload in parts has come; `None` when it is over.
     Progress {
@@ -461,12 +463,12 @@ fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
             )?
             .execute(params![item, reason])?;
         }
-        Report::Conflict { item, reason } => {
+        Report::Conflict { item, reason, high_water } => {
             db.prepare_cached(
-                "UPDATE destination SET conflict = ?2
+                "UPDATE destination SET conflict = ?2, conflict_mark = ?3
                  WHERE name = (SELECT destination FROM outbox WHERE pk = ?1)",
             )?
-            .execute(params![item, reason])?;
+            .execute(params![item, reason, high_water])?;
             db.prepare_cached(
                 "UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL WHERE pk = ?1",
             )?

@@ -44,7 +44,8 @@ pub(super) fn reconcile(
         db.execute(
             "INSERT INTO destination (name, place, high_water)
              SELECT ?1, ?2, high_water FROM identity WHERE pk = 1
-             ON CONFLICT (name) DO UPDATE SET place = excluded.place, conflict = NULL",
+             ON CONFLICT (name) DO UPDATE SET place = excluded.place, conflict = NULL,
+                 conflict_mark = 0",
             params![destination, place],
         )?;
         if let Some(known) = known {

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::error::{Remedy, SyncError};
+use super::error::SyncError;
 use super::objects::{Archive, ObjectReceipt, UploadState};
 use super::outbox::{NoAnswer, Outbox};
 use super::parts::{Building, Built, Part, Subject};
@@ -51,7 +51,7 @@ impl Archiving {
     /// Makes one delivery, if this store is the one to make it.
     pub(super) async fn deliver(&self, item: &Item) -> Result<Report, Undelivered> {
         let made = self.make(item).await;
-        if matches!(&made, Err(Undelivered::Whole(error)) if error.remedy == Remedy::Conflict) {
+        if matches!(&made, Err(Undelivered::Whole(error)) if error.is_conflict()) {
             *self.disputed.lock().unwrap_or_else(PoisonError::into_inner) = None;
             self.keep_dispute(item).await;
         }
@@ -242,7 +242,8 @@ impl Archiving {
         let found = self.standing(&key).await?;
         if let Some(why) = self.memory.conflict(found.as_ref(), &claimant) {
             let what = format!("deliver into {}", self.archive.name());
-            return Err(SyncError::conflict(what, why).into());
+            let high_water = found.map_or(0, |found| found.high_water);
+            return Err(SyncError::conflict(what, why, high_water).into());
         }
         self.memory.writes(&claimant);
         Ok(self.archive.put_note(&key, claimant.standing().to_json()).await?)

@@ -126,7 +126,7 @@ impl Archiving {
 
     fn conflict(&self, key: &str, more: &str) -> Undelivered {
         let what = format!("replace {key} in {}", self.archive.name());
-        SyncError::conflict(what, standing::unknown(more)).into()
+        standing::unknown(what, more).into()
     }
 
     /// All keys that parts of this session have, delivered or not.

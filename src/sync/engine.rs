@@ -289,10 +289,10 @@ impl Serving {
                     tracing::error!(place, kind = item.kind.word(), reason, "quarantined");
                     return (Report::Quarantined { item: pk, reason }, Duration::ZERO);
                 }
-                if error.remedy == Remedy::Conflict {
+                if let Remedy::Conflict { high_water } = error.remedy {
                     tracing::error!(place, reason, "deliveries stop: this box is not alone there");
                     self.conflict = Some(item.clone());
-                    return (Report::Conflict { item: pk, reason }, Duration::ZERO);
+                    return (Report::Conflict { item: pk, reason, high_water }, Duration::ZERO);
                 }
                 self.trouble += 1;
                 let first = if error.remedy == Remedy::Stop { STOP_WAIT } else { FIRST_WAIT };

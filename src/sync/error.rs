@@ -15,7 +15,10 @@ pub enum Remedy {
     /// The destination knows more than this store does, or somebody else delivers there in its
     /// name. Not tried again before a person has decided (`reticle sync adopt`): each delivery
     /// might overwrite what exists nowhere else.
-    Conflict,
+    Conflict {
+        /// The greatest mark that is known of the destination.
+        high_water: i64,
+    },
 }
 
 /// A delivery that failed. The text says what, where, and what to do.
@@ -43,9 +46,15 @@ impl SyncError {
         Self { remedy: Remedy::GiveUp, what: what.into(), why: why.to_string(), after: None }
     }
 
-    /// The destination knows more than this store.
-    pub fn conflict(what: impl Into<String>, why: impl ToString) -> Self {
-        Self { remedy: Remedy::Conflict, what: what.into(), why: why.to_string(), after: None }
+    /// The destination knows more than this store; `high_water` is the mark that it has.
+    pub fn conflict(what: impl Into<String>, why: impl ToString, high_water: i64) -> Self {
+        let remedy = Remedy::Conflict { high_water };
+        Self { remedy, what: what.into(), why: why.to_string(), after: None }
+    }
+
+    /// Whether the destination knows more than this store.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.remedy, Remedy::Conflict { .. })
     }
 
     /// Nothing will until a person has acted.

@@ -15,6 +15,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::error::SyncError;
 use crate::base::clock::Clock;
 use crate::base::ids::EpochId;
 use crate::domain::facts::BoxName;
@@ -135,9 +136,11 @@ impl Claimant {
     }
 }
 
-/// What a person is told of a destination that holds what the store does not know.
-pub(super) fn unknown(what: &str) -> String {
-    format!("{what}, which this box does not know; {WAY_FORWARD}")
+/// The conflict with a destination that holds what the store does not know. Its mark was that of
+/// this store, or there would have been a conflict before.
+pub(super) fn unknown(what: String, it_holds: &str) -> SyncError {
+    let why = format!("{it_holds}, which this box does not know; {WAY_FORWARD}");
+    SyncError::conflict(what, why, 0)
 }
 
 #[cfg(test)]

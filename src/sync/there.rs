@@ -80,7 +80,7 @@ impl Copy {
 
     fn holds(&self, unknown: &str) -> Undelivered {
         let what = format!("replace {}", self.key);
-        SyncError::conflict(what, standing::unknown(unknown)).into()
+        standing::unknown(what, unknown).into()
     }
 }
 

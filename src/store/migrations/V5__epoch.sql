@@ -24,3 +24,5 @@ ALTER TABLE destination ADD COLUMN high_water INTEGER NOT NULL DEFAULT 0 CHECK (
 -- What was found there that this store does not know. While it is set nothing is delivered there:
 -- a person decides (`reticle sync adopt`). A new epoch clears it.
 ALTER TABLE destination ADD COLUMN conflict TEXT;
+-- The mark that it had then. The next epoch counts on from above it.
+ALTER TABLE destination ADD COLUMN conflict_mark INTEGER NOT NULL DEFAULT 0;

@@ -26,8 +26,9 @@ impl Failure {
     }
 
     /// The database knows more than the store that delivers.
-    pub(super) fn conflict(why: impl Into<String>) -> Self {
-        Self { remedy: Remedy::Conflict, what: None, why: why.into(), closed: false }
+    pub(super) fn conflict(why: impl Into<String>, high_water: i64) -> Self {
+        let remedy = Remedy::Conflict { high_water };
+        Self { remedy, what: None, why: why.into(), closed: false }
     }
 
     /// Nothing can be delivered until a person has acted.
@@ -53,7 +54,7 @@ impl Failure {
 
     /// Whether the database knows more.
     pub(super) fn is_conflict(&self) -> bool {
-        self.remedy == Remedy::Conflict
+        matches!(self.remedy, Remedy::Conflict { .. })
     }
 
     /// Whether the connection's own end says more than this does.

@@ -48,7 +48,8 @@ pub(super) async fn take(
     let identity = claimant.identity;
     let found = find_with(transaction, identity.store, " FOR UPDATE").await?;
     if let Some(why) = memory.conflict(found.as_ref(), claimant) {
-        return Err(Failure::conflict(why));
+        let high_water = found.map_or(0, |found| found.high_water);
+        return Err(Failure::conflict(why, high_water));
     }
     let box_name = &claimant.writer.box_name;
     let (store, epoch) = (uuid(identity.store.as_bytes()), uuid(identity.epoch.as_bytes()));
