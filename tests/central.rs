@@ -11,13 +11,15 @@ use std::sync::Arc;
 
 use common::postgres::{Postgres, give_to_owner};
 use common::{PATIENCE, wait_for};
-use reticle::base::ids::{FrameId, SessionId};
+use reticle::base::clock::Clock;
+use reticle::base::ids::{EpochId, FrameId, SessionId, StoreId};
 use reticle::domain::facts::{BoxName, Dated, FrameFacts, ModelFacts, ResultFacts, SessionFacts};
 use reticle::domain::frame::Place;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{IN_FOCUS, ModelRef, Timings};
+use reticle::store::Identity;
 use reticle::sync::central::{Batch, Central, CentralCounts, SessionDigest};
-use reticle::sync::{CentralOptions, Remedy, SyncError};
+use reticle::sync::{CentralOptions, Claimant, Remedy, SyncError, Writer};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -27,8 +29,12 @@ const NOON_NS: i64 = 1_772_366_430_000_000_000;
 const TABLES: [&str; 6] = ["box", "session", "frame", "model", "segmentation", "object"];
 
 fn connect(url: String, password: &str, ca_file: Option<&Path>) -> Central {
+    connect_as("box-1", url, password, ca_file)
+}
+
+fn connect_as(name: &str, url: String, password: &str, ca_file: Option<&Path>) -> Central {
     let options = CentralOptions { url: Some(url), ca_file: ca_file.map(Path::to_owned) };
-    let box_name = BoxName { site: "lab".to_owned(), name: "box-1".to_owned() };
+    let box_name = BoxName { site: "lab".to_owned(), name: name.to_owned() };
     let central = Central::with_password(&options, box_name, Some(password.to_owned()));
     central.expect("the URL can be meant").expect("there is a URL")
 }
@@ -123,9 +129,21 @@ fn result(frame: &Arc<FrameFacts>, focus: f32, areas: &[u32]) -> (ResultFacts, V
     (facts, areas.iter().zip(1..).map(|(&area, label)| object(label, area)).collect())
 }
 
+/// A store that nobody has heard of, with this mark.
+fn claimant(box_name: &str, mark: i64) -> Claimant {
+    let identity = Identity { store: StoreId::new(), epoch: EpochId::new() };
+    let box_name = BoxName { site: "lab".to_owned(), name: box_name.to_owned() };
+    Claimant { identity, writer: Writer::of_this_process(&box_name, Clock::system()), mark }
+}
+
 /// Frames of one session, each with its result.
 fn batch(session: &Arc<SessionFacts>, frames: &[(FrameFacts, f32, &[u32])]) -> Batch {
-    let mut batch = Batch { session: Arc::clone(session), frames: Vec::new(), results: Vec::new() };
+    let mut batch = Batch {
+        session: Arc::clone(session),
+        frames: Vec::new(),
+        results: Vec::new(),
+        claimant: claimant("box-1", 1),
+    };
     for (facts, focus, areas) in frames {
         let facts = Arc::new(facts.clone());
         batch.results.push(result(&facts, *focus, areas));
@@ -184,7 +202,7 @@ async fn the_schema_is_made_from_nothing_and_found_again() {
     let postgres = Postgres::new();
     central(&postgres).check().await.unwrap();
     let history = postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version");
-    assert_eq!(history.lines().count(), 2, "{history}");
+    assert_eq!(history.lines().count(), 3, "{history}");
     central(&postgres).check().await.unwrap();
     assert_eq!(postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version"), history);
 }
@@ -200,7 +218,7 @@ async fn boxes_that_come_at_once_make_one_schema_and_share_it() {
     for delivered in boxes.join_all().await {
         delivered.unwrap();
     }
-    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "2");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "3");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "16");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.model"), "1");
 }
@@ -238,6 +256,7 @@ async fn what_is_delivered_is_there_and_a_replay_changes_nothing() {
         session: Arc::clone(&batch.session),
         frames: Vec::new(),
         results: batch.results.iter().take(1).cloned().collect(),
+        claimant: batch.claimant.clone(),
     };
     central.deliver(&part).await.unwrap();
     assert_eq!(fingerprint(&postgres), before);
@@ -394,7 +413,7 @@ async fn a_role_that_may_not_make_the_schema_uses_one_that_is_there() {
     guest.check().await.unwrap();
     guest.deliver(&usual()).await.unwrap();
 
-    postgres.psql("DELETE FROM reticle.schema_history WHERE version = 2");
+    postgres.psql("DELETE FROM reticle.schema_history WHERE version > 1");
     let late = connect(postgres.url_of("guest"), postgres.password(), None);
     refused(late.check().await, Remedy::Stop, "the schema reticle is version 1");
 }
@@ -410,6 +429,118 @@ async fn a_newer_schema_is_written_to_until_it_says_no() {
     central(&postgres).deliver(&usual()).await.unwrap();
     postgres.psql("UPDATE reticle.compatibility SET oldest_writer = 9");
     refused(central(&postgres).deliver(&usual()).await, Remedy::Stop, "update Reticle on this box");
+}
+
+#[tokio::test]
+async fn rows_that_somebody_swallows_are_missed_before_the_commit() {
+    let tables = ["session", "frame", "segmentation", "object", "standing"];
+    // Of a swallowed session or frame the foreign keys of what belongs to it speak.
+    for (table, named) in [
+        ("segmentation", "3 rows were sent for the table reticle.segmentation and 0 of them"),
+        ("object", "4 rows were sent for the table reticle.object and 0 of them"),
+        ("standing", "who delivers was not written"),
+    ] {
+        let postgres = Postgres::new();
+        let central = central(&postgres);
+        central.check().await.unwrap();
+        postgres.psql(&format!(
+            "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS
+                 'BEGIN RETURN NULL; END';
+             CREATE TRIGGER swallow BEFORE INSERT ON reticle.{table}
+                 FOR EACH ROW EXECUTE FUNCTION swallow()"
+        ));
+        refused(central.deliver(&usual()).await, Remedy::Stop, named);
+        for table in tables {
+            let rows = postgres.psql(&format!("SELECT count(*) FROM reticle.{table}"));
+            assert_eq!(rows, "0", "{table}");
+        }
+        postgres.psql(&format!("DROP TRIGGER swallow ON reticle.{table}"));
+        central.deliver(&usual()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_knows_less_than_was_delivered_is_refused_and_its_twin_told() {
+    let postgres = Postgres::new();
+    let (original, copy) = (central(&postgres), central(&postgres));
+    let with = |mark: i64, of: &Claimant| {
+        let mut batch = usual();
+        batch.claimant = Claimant { mark, ..of.clone() };
+        batch
+    };
+    let first = claimant("box-1", 0);
+    for mark in [1, 2, 5] {
+        original.deliver(&with(mark, &first)).await.unwrap();
+    }
+    let standing = original.standing(first.identity.store).await.unwrap().unwrap();
+    assert_eq!((standing.high_water, standing.disputed), (5, None));
+    assert_eq!(standing.box_name, "lab/box-1");
+    let before = fingerprint(&postgres);
+    let box_name = first.writer.box_name.clone();
+    let writer = Writer::of_this_process(&box_name, Clock::system());
+    let second = Claimant { writer, ..first.clone() };
+    let outcome = copy.deliver(&with(4, &second)).await;
+    let ahead = Remedy::Conflict { high_water: 5 };
+    refused(outcome, ahead, "it was given 5 deliveries by this box's store");
+    refused(original.deliver(&with(6, &first)).await, ahead, "two boxes deliver");
+    assert_eq!(fingerprint(&postgres), before);
+    let standing = original.standing(first.identity.store).await.unwrap().unwrap();
+    assert_eq!(standing.disputed.unwrap().high_water, 4);
+    // A person has decided: a new epoch, counted on from above what is known there.
+    let identity = Identity { epoch: EpochId::new(), ..first.identity };
+    let adopted = Claimant { identity, ..first.clone() };
+    original.deliver(&with(7, &adopted)).await.unwrap();
+    let standing = original.standing(first.identity.store).await.unwrap().unwrap();
+    assert_eq!((standing.epoch, standing.disputed), (identity.epoch, None));
+}
+
+#[tokio::test]
+async fn a_box_writes_its_own_rows_and_reads_all() {
+    let postgres = Postgres::new();
+    central(&postgres).check().await.unwrap();
+    for _ in 0..2 {
+        postgres.psql(include_str!("../docs/guide/central-rights.sql"));
+    }
+    for (role, name) in [("scope_1", "box-1"), ("scope_2", "box-2")] {
+        postgres.psql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'open sesame'"));
+        postgres.psql(&format!("SELECT reticle.admit('{role}', 'lab', '{name}')"));
+    }
+    let at =
+        |role: &str, name: &str| connect_as(name, postgres.url_of(role), postgres.password(), None);
+    let (one, two) = (at("scope_1", "box-1"), at("scope_2", "box-2"));
+    let (first, mut second) = (usual(), usual());
+    second.claimant = claimant("box-2", 1);
+    for _ in 0..2 {
+        one.check().await.unwrap();
+        one.deliver(&first).await.unwrap();
+        two.deliver(&second).await.unwrap();
+    }
+    assert_eq!(two.digest(first.session.id).await.unwrap(), digest_of(&first), "all is read");
+    let before = fingerprint(&postgres);
+    // In another's name, and into another's session.
+    let mut stolen = usual();
+    stolen.claimant.writer.box_name.name = "box-1".to_owned();
+    refused(at("scope_2", "box-1").deliver(&stolen).await, Remedy::Stop, "row-level security");
+    let mut stolen = usual();
+    stolen.claimant = claimant("box-2", 2);
+    stolen.session = Arc::clone(&first.session);
+    refused(two.deliver(&stolen).await, Remedy::Stop, "row-level security");
+    // And by hand.
+    let refusals = [
+        ("UPDATE reticle.frame SET well = 'Z99'", "UPDATE 4"),
+        ("UPDATE reticle.segmentation SET objects = 0", "UPDATE 3"),
+        ("DELETE FROM reticle.object", "DELETE 4"),
+        ("UPDATE reticle.standing SET high_water = 0", "UPDATE 1"),
+    ];
+    for (sql, own) in refusals {
+        let answer = postgres.psql_as("scope_2", &format!("BEGIN; {sql}; ROLLBACK"));
+        assert!(answer.contains(own), "{sql}: {answer}");
+    }
+    for sql in ["DELETE FROM reticle.frame", "INSERT INTO reticle.admitted VALUES ('a', 'b', 'c')"]
+    {
+        assert!(postgres.psql_as("scope_2", sql).contains("permission denied"), "{sql}");
+    }
+    assert_eq!(fingerprint(&postgres), before);
 }
 
 #[tokio::test]

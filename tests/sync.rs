@@ -4,142 +4,17 @@
 #![expect(clippy::disallowed_methods, reason = "files of a test need not last")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Output;
 
-use rusqlite::Connection;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 mod common;
 
 use common::fault_proxy::{Fault, FaultProxy};
+use common::lab::{Lab, central, files, s3, waiting};
 use common::postgres::Postgres;
-use common::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use common::{Daemon, Start, reticle, wait_for};
-
-/// A box of a test: its configuration and its data folder.
-struct Lab {
-    folder: tempfile::TempDir,
-}
-
-impl Lab {
-    fn new(sync: &str) -> Self {
-        let lab = Self { folder: tempfile::tempdir().unwrap() };
-        lab.configure(sync);
-        lab
-    }
-
-    /// A small, fast virtual microscope, with these tables of `[sync]`.
-    fn configure(&self, sync: &str) {
-        let text = format!(
-            "[box]\nsite = \"test\"\nname = \"box-1\"\n\
-             [source]\nwidth = 128\nheight = 128\nfps = 20.0\n\
-             [store.frames]\nmin_free_bytes = 0\n{sync}"
-        );
-        std::fs::write(self.config(), text).unwrap();
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("reticle.toml")
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn start(&self) -> Daemon {
-        Start::default()
-            .config(self.config())
-            .data(self.data())
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            .env("RETICLE_CENTRAL_PASSWORD", "open sesame")
-            .start()
-    }
-
-    /// Takes this many results and more.
-    fn take(&self, results: u64) -> Daemon {
-        let daemon = self.start();
-        wait_for("results to be saved", || {
-            (daemon.json("/api/v1/totals")["segmentations"].as_u64()? >= results).then_some(())
-        });
-        daemon
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        reticle()
-            .args(arguments)
-            .arg("--config")
-            .arg(self.config())
-            .arg("--data")
-            .arg(self.data())
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
-            .env("RETICLE_CENTRAL_PASSWORD", "open sesame")
-            .output()
-            .unwrap()
-    }
-
-    /// The JSON of a verb that must end with this exit code.
-    fn json(&self, arguments: &[&str], code: i32) -> Value {
-        let output = self.run(&[arguments, &["--json"]].concat());
-        let (out, error) = (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        );
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {out}{error}");
-        serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{error}"))
-    }
-
-    fn is_sound(&self) {
-        let output = reticle().args(["fsck", "--data"]).arg(self.data()).output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{text}");
-    }
-
-    fn database(&self) -> Connection {
-        Connection::open(self.data().join("reticle.db")).unwrap()
-    }
-
-    /// Frames, results and objects in the store.
-    fn counts(&self) -> [u64; 3] {
-        ["frame", "segmentation", "object"].map(|table| {
-            let count = format!("SELECT count(*) FROM {table}");
-            self.database().query_row(&count, [], |row| row.get::<_, i64>(0)).unwrap() as u64
-        })
-    }
-}
-
-fn s3(endpoint: &str, pixels: &str) -> String {
-    format!(
-        "[sync.archive]\nto = \"s3://{BUCKET}/lab-7\"\nendpoint = \"{endpoint}\"\n\
-         pixels = \"{pixels}\"\n"
-    )
-}
-
-fn central(postgres: &Postgres) -> String {
-    format!("[sync.central]\nurl = \"{}\"\n", postgres.url())
-}
-
-/// Every file below a folder, by its path from there, with its hash.
-fn files(folder: &Path) -> BTreeMap<String, String> {
-    fn collect(root: &Path, folder: &Path, into: &mut BTreeMap<String, String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                collect(root, &path, into);
-            } else {
-                let name = path.strip_prefix(root).unwrap().display().to_string();
-                let hash = hex::encode(Sha256::digest(std::fs::read(&path).unwrap()));
-                into.insert(name, hash);
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    collect(folder, folder, &mut found);
-    found
-}
+use common::s3_server::S3Server;
+use common::wait_for;
 
 /// Frames, results and objects in the central database, and a digest of all its rows.
 fn rows(postgres: &Postgres) -> ([u64; 3], String) {
@@ -153,15 +28,6 @@ fn rows(postgres: &Postgres) -> ([u64; 3], String) {
              UNION ALL SELECT object::text FROM reticle.object) AS rows",
     );
     (counts, digest)
-}
-
-fn waiting(status: &Value) -> u64 {
-    status["destinations"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|destination| destination["waiting"].as_u64().unwrap())
-        .sum()
 }
 
 #[test]
@@ -406,7 +272,10 @@ fn a_damaged_result_is_named_and_holds_nobody_up() {
     let quarantine = lab.json(&["outbox", "quarantine"], 0);
     let named = quarantine["single"][0]["frame"].as_str().unwrap().replace('-', "");
     assert_eq!(named, hex::encode(frame));
-    assert!(lab.json(&["sync", "verify"], 0)["objects"].as_u64().unwrap() > 5);
+    let verified = lab.json(&["sync", "verify"], 1);
+    assert!(verified["objects"].as_u64().unwrap() > 5);
+    // What the box has of it is damaged, wherever it was delivered or not.
+    assert_eq!(verified["differences"].as_array().unwrap().len(), 1, "{verified}");
     let retried = lab.json(&["sync", "retry"], 0);
     assert_eq!(retried["retried"], 1);
 }

@@ -13,7 +13,7 @@ use crate::base::clock::Stamp;
 use crate::domain::alarm::{Alarm, AlarmKind};
 use crate::domain::event::What;
 use crate::domain::health::Health;
-use crate::domain::status::{SaveState, SourceState, Status};
+use crate::domain::status::{SaveState, SourceState, Status, SyncState};
 
 /// An alarm ends when nothing of it was seen for so long.
 const CALM: Duration = Duration::from_secs(2);
@@ -69,6 +69,7 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         // Whoever sees it has seen it twice.
         | AlarmKind::NameTaken
         | AlarmKind::OpenNetwork
+        | AlarmKind::ArchiveAhead
         | AlarmKind::ModelDiffers => 0,
     })
 }
@@ -88,11 +89,12 @@ pub(super) fn holding(status: &Status, limits: Limits) -> Vec<Seen> {
     if let Some(reason) = &status.hold {
         seen.push((AlarmKind::NoRoom, reason.clone()));
     }
-    let failing = status.sync.iter().filter_map(|destination| {
-        let reason = destination.reason.as_ref().filter(|_| destination.waiting > 0)?;
-        Some(format!("{} ({}): {reason}", destination.destination, destination.place))
-    });
+    let named = |of: &SyncState, why: &str| format!("{} ({}): {why}", of.destination, of.place);
+    let failing = status.sync.iter().filter(|of| of.waiting > 0 && of.conflict.is_none());
+    let failing = failing.filter_map(|of| Some(named(of, of.reason.as_deref()?)));
     push_joined(&mut seen, AlarmKind::DeliveryFails, failing);
+    let ahead = status.sync.iter().filter_map(|of| Some(named(of, of.conflict.as_deref()?)));
+    push_joined(&mut seen, AlarmKind::ArchiveAhead, ahead);
     let quarantined =
         status.sync.iter().filter(|destination| destination.quarantined > 0).map(|destination| {
             let (of, count) = (&destination.destination, destination.quarantined);
@@ -250,7 +252,6 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
     use crate::domain::health::StageHealth;
-    use crate::domain::status::SyncState;
 
     const LIMITS: Limits = Limits { min_free_bytes: 1_000_000_000 };
 
@@ -298,8 +299,10 @@ mod tests {
             quarantined: 1,
             oldest: None,
             reason: Some("no route".to_owned()),
+            conflict: None,
         };
-        status.sync = vec![destination("archive"), destination("central")];
+        status.sync = vec![destination("archive"), destination("central"), destination("archive")];
+        status.sync[2].conflict = Some("it was given 330 deliveries".to_owned());
         let stuck = |name: &str| StageHealth { name: name.into(), busy_s: Some(9.0), stuck: true };
         status.health.stages = vec![stuck("capture"), stuck("segment")];
         status.health.storage_free_bytes = 1;
@@ -327,8 +330,12 @@ mod tests {
             quarantined: 0,
             oldest: None,
             reason: Some("no route".to_owned()),
+            conflict: None,
         }];
         assert_eq!(kinds(&status), []);
+        // But that it knows more is one, whether anything waits or not.
+        status.sync[0].conflict = Some("it was given 330 deliveries".to_owned());
+        assert_eq!(kinds(&status), [AlarmKind::ArchiveAhead]);
     }
 
     #[test]

@@ -489,5 +489,6 @@ fn sync_state(delivery: &Delivery) -> SyncState {
         quarantined: delivery.quarantined + delivery.refused,
         oldest: delivery.oldest.clone(),
         reason: delivery.reason.clone(),
+        conflict: delivery.conflict.clone(),
     }
 }

@@ -30,7 +30,7 @@ macro_rules! id {
             }
 
             /// From the sixteen bytes of [`Self::as_bytes`].
-            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }
         }

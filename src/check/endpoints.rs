@@ -98,7 +98,7 @@ fn refusal(error: &SyncError) -> Finding {
             "look at the network, the server and the address in the configuration; results wait \
              here meanwhile, nothing is lost"
         }
-        Remedy::GiveUp | Remedy::Stop => {
+        Remedy::GiveUp | Remedy::Stop | Remedy::Conflict { .. } => {
             "correct what is named; results wait here meanwhile, nothing is lost"
         }
     };

@@ -103,7 +103,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             // A running daemon has taken more meanwhile, which waits for its own time.
             let left = |delivery: &Delivery| {
                 let waiting = if running { 0 } else { delivery.waiting };
-                waiting + delivery.quarantined + delivery.refused > 0
+                waiting + delivery.quarantined + delivery.refused > 0 || delivery.conflict.is_some()
             };
             let any = deliveries.iter().any(left);
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })

@@ -33,6 +33,8 @@ pub enum AlarmKind {
     Quarantined,
     /// Another client uses this box's name at the broker.
     NameTaken,
+    /// A destination knows more than this box, or another box delivers in its name.
+    ArchiveAhead,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -49,7 +51,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SourceLost,
         Self::StageStuck,
         Self::SavingFails,
@@ -58,6 +60,7 @@ impl AlarmKind {
         Self::DeliveryFails,
         Self::Quarantined,
         Self::NameTaken,
+        Self::ArchiveAhead,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
@@ -77,6 +80,7 @@ impl AlarmKind {
             Self::DeliveryFails => "delivery_fails",
             Self::Quarantined => "quarantined",
             Self::NameTaken => "name_taken",
+            Self::ArchiveAhead => "archive_ahead",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",
@@ -94,6 +98,7 @@ impl AlarmKind {
                 | Self::StageStuck
                 | Self::SavingFails
                 | Self::NoRoom
+                | Self::ArchiveAhead
                 | Self::ModelDiffers
         )
     }

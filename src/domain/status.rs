@@ -99,8 +99,12 @@ pub struct SyncState {
     pub quarantined: u64,
     /// When the oldest that waits came, RFC 3339 UTC.
     pub oldest: Option<String>,
-    /// Why the last attempt failed, while it does.
+    /// Why the last attempt failed, while it does, or why nothing is delivered there.
     pub reason: Option<String>,
+    /// What was found there that this box does not know; nothing is delivered there then, until a
+    /// person has decided.
+    #[serde(default)]
+    pub conflict: Option<String>,
 }
 
 /// Counters since the daemon started. They only grow.

@@ -155,6 +155,32 @@ impl Manifest {
         }
     }
 
+    /// What this manifest knows of the session that another one does not; its objects apart.
+    pub fn knows_more_than(&self, other: &Self) -> Option<String> {
+        let counted = |of: &Session| {
+            [("frames", of.frames), ("results", of.segmentations), ("objects", of.objects)]
+        };
+        for ((of, here), (_, there)) in
+            counted(&self.session).into_iter().zip(counted(&other.session))
+        {
+            if here > there {
+                return Some(format!("it counts {here} {of}"));
+            }
+        }
+        for series in &self.series {
+            let same = other.series.iter().find(|other| other.number == series.number);
+            if same.is_none_or(|same| series.shape[0] > same.shape[0]) {
+                let [frames, ..] = series.shape;
+                return Some(format!("it names {frames} frames of series {}", series.number));
+            }
+        }
+        let model = self
+            .models
+            .iter()
+            .find(|model| !other.models.iter().any(|other| other.key == model.key))?;
+        Some(format!("it names the model {}", model.key))
+    }
+
     /// The document; the same for the same manifest.
     pub fn to_json(&self) -> Vec<u8> {
         super::zarr::document(self)
@@ -241,6 +267,17 @@ mod tests {
         let back: Manifest = serde_json::from_slice(&one.to_json()).unwrap();
         assert_eq!(back, one);
         assert_eq!(back.series[0].shape, [3, 4, 6]);
+        assert_eq!(back.knows_more_than(&one), None);
+        let mut more = back.clone();
+        more.session.segmentations += 1;
+        assert_eq!(more.knows_more_than(&one).unwrap(), "it counts 3 results");
+        assert_eq!(one.knows_more_than(&more), None);
+        let mut more = back.clone();
+        more.series[0].shape[0] = 4;
+        assert_eq!(more.knows_more_than(&one).unwrap(), "it names 4 frames of series 0");
+        let mut more = back.clone();
+        more.models[0].key = "other".to_owned();
+        assert_eq!(more.knows_more_than(&one).unwrap(), "it names the model other");
         let json: serde_json::Value = serde_json::from_slice(&one.to_json()).unwrap();
         assert_eq!(json["box"], "box-1");
         assert_eq!(json["objects"][0]["kind"], "frames-table");

@@ -36,6 +36,13 @@ pub struct Standing {
     pub disputed: Option<Dispute>,
 }
 
+impl Standing {
+    /// The document.
+    pub fn to_json(&self) -> Vec<u8> {
+        super::zarr::document(self)
+    }
+}
+
 /// Who found that it is not alone, or behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dispute {

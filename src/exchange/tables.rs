@@ -5,6 +5,7 @@
 //! only after `finish`; a run that is broken off leaves none. The same rows give the same bytes:
 //! nothing in a file says when it was written.
 
+mod copy;
 mod frames;
 mod objects;
 
@@ -23,6 +24,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
+pub use copy::{CopyError, rows_by_frame};
 pub use frames::Frames;
 pub use objects::{ImageObjects, ImageRef, ModelKey, ObjectRow, Objects};
 

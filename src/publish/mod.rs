@@ -172,6 +172,7 @@ impl PublishState {
             quarantined: 0,
             oldest: self.oldest.clone(),
             reason: self.reason.clone(),
+            conflict: None,
         }
     }
 }

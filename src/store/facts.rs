@@ -39,8 +39,11 @@ pub struct Delivery {
     pub done: u64,
     /// When the oldest row that waits came.
     pub oldest: Option<String>,
-    /// Why the last attempt failed, while it does.
+    /// Why the last attempt failed, while it does, or why nothing is delivered there.
     pub reason: Option<String>,
+    /// What was found there that this store does not know. Nothing is delivered there then, until
+    /// a person has decided (`reticle sync adopt`).
+    pub conflict: Option<String>,
 }
 
 /// A delivery that was never taken.
@@ -97,6 +100,8 @@ pub struct StoredReceipt {
     pub bytes: u64,
     /// SHA-256 of the bytes.
     pub sha256: [u8; 32],
+    /// What the destination calls this content.
+    pub etag: String,
     /// Rows in it.
     pub rows: u64,
 }
@@ -341,9 +346,10 @@ impl Reader {
                         (SELECT count(*) FROM outbox WHERE destination = destination.name)
                             - coalesce(open.waiting, 0) - coalesce(open.quarantined, 0),
                         open.oldest,
-                        (SELECT reason FROM outbox
+                        coalesce(destination.conflict, (SELECT reason FROM outbox
                           WHERE destination = destination.name AND state = 'waiting'
-                            AND reason IS NOT NULL ORDER BY attempts DESC LIMIT 1)
+                            AND reason IS NOT NULL ORDER BY attempts DESC LIMIT 1)),
+                        destination.conflict
                  FROM destination LEFT JOIN open ON open.destination = destination.name
                  ORDER BY destination.name",
             )?
@@ -358,6 +364,7 @@ impl Reader {
                     done: unsigned(row, 6)?,
                     oldest: row.get::<_, Option<i64>>(7)?.map(rfc3339),
                     reason: row.get(8)?,
+                    conflict: row.get(9)?,
                 })
             })?
             .collect()
@@ -365,14 +372,17 @@ impl Reader {
     }
 
     /// Deliveries that somebody asked for at once ([`Ask::Hurry`](super::Ask::Hurry)) and that
-    /// are not made yet.
+    /// are not made yet, where there may be any.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub fn hurried(&self) -> Result<u64, StoreError> {
         self.with("read the outbox", |db| {
-            db.prepare_cached("SELECT count(*) FROM outbox WHERE hurry AND state = 'waiting'")?
-                .query_row([], |row| unsigned(row, 0))
+            db.prepare_cached(
+                "SELECT count(*) FROM outbox JOIN destination ON destination.name = destination
+                 WHERE hurry AND state = 'waiting' AND conflict IS NULL",
+            )?
+            .query_row([], |row| unsigned(row, 0))
         })
     }
 
@@ -441,24 +451,28 @@ impl Reader {
         session: SessionId,
     ) -> Result<Vec<StoredReceipt>, StoreError> {
         self.with("read the receipts", |db| {
-            db.prepare_cached(
-                "SELECT outbox.kind, receipt.key, receipt.bytes, receipt.sha256, receipt.rows
-                 FROM outbox JOIN receipt ON receipt.outbox = outbox.pk
-                 JOIN destination ON destination.name = outbox.destination
-                 WHERE outbox.destination = ?1 AND receipt.place = destination.place
-                   AND outbox.session = (SELECT pk FROM session WHERE id = ?2)
-                 ORDER BY receipt.key",
-            )?
-            .query_map(params![destination, session.as_bytes()], |row| {
-                Ok(StoredReceipt {
-                    kind: row.get(0)?,
-                    key: row.get(1)?,
-                    bytes: unsigned(row, 2)?,
-                    sha256: row.get(3)?,
-                    rows: unsigned(row, 4)?,
-                })
-            })?
+            db.prepare_cached(&format!(
+                "{RECEIPT} AND outbox.session = (SELECT pk FROM session WHERE id = ?2)
+                     ORDER BY receipt.key"
+            ))?
+            .query_map(params![destination, session.as_bytes()], stored_receipt)?
             .collect()
+        })
+    }
+
+    /// What a destination has under a key.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn receipt(
+        &self,
+        destination: Destination,
+        key: &str,
+    ) -> Result<Option<StoredReceipt>, StoreError> {
+        self.with("read a receipt", |db| {
+            db.prepare_cached(&format!("{RECEIPT} AND receipt.key = ?2"))?
+                .query_row(params![destination, key], stored_receipt)
+                .optional()
         })
     }
 
@@ -480,6 +494,24 @@ impl Reader {
             .query_row(params![destination, session.as_bytes()], |row| row.get(0))
         })
     }
+}
+
+/// What the place that a destination has now was given.
+const RECEIPT: &str = "SELECT outbox.kind, receipt.key, receipt.bytes, receipt.sha256,
+        receipt.etag, receipt.rows
+     FROM receipt JOIN outbox ON outbox.pk = receipt.outbox
+     JOIN destination ON destination.name = outbox.destination
+     WHERE outbox.destination = ?1 AND receipt.place = destination.place";
+
+fn stored_receipt(row: &Row<'_>) -> rusqlite::Result<StoredReceipt> {
+    Ok(StoredReceipt {
+        kind: row.get(0)?,
+        key: row.get(1)?,
+        bytes: unsigned(row, 2)?,
+        sha256: row.get(3)?,
+        etag: row.get(4)?,
+        rows: unsigned(row, 5)?,
+    })
 }
 
 fn frames_of(

@@ -35,6 +35,13 @@ pub(super) fn begin_epoch(db: &Connection, store: Option<StoreId>) -> rusqlite::
         "UPDATE identity SET epoch = ?1, store = coalesce(?2, store) WHERE pk = 1",
         rusqlite::params![EpochId::new().as_bytes(), store.map(|store| *store.as_bytes())],
     )?;
+    // A conflict is between two of one epoch, or of one and an earlier one: this one has none.
+    // Its marks count on from above those that were found.
+    db.execute(
+        "UPDATE destination SET conflict = NULL, conflict_mark = 0,
+                                high_water = max(high_water, conflict_mark)",
+        [],
+    )?;
     identity(db)
 }
 

@@ -95,6 +95,9 @@ pub struct Item {
     pub attempts: u32,
     /// An upload in parts that was begun, as [`Report::Progress`] gave it.
     pub progress: Option<String>,
+    /// The destination's high-water mark: deliveries that this store has claimed for it, with
+    /// this one. It was committed with the claim, so whoever knows a greater one is not this store.
+    pub mark: i64,
 }
 
 /// Which deliveries are wanted now.
@@ -169,6 +172,15 @@ pub enum Report {
         item: i64,
         /// Why.
         reason: String,
+    },
+    /// The destination knows more than this store. Nothing is claimed for it in this epoch any more.
+    Conflict {
+        /// Which delivery found it.
+        item: i64,
+        /// What was found, and what to do.
+        reason: String,
+        /// The mark that the destination has; 0 where it is not greater.
+        high_water: i64,
     },
     /// How far an upload in parts has come; `None` when it is over.
     Progress {
@@ -348,11 +360,13 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
     let boot = rows::boot(db, now)?;
     let mono = now.mono_ns.cast_signed();
     let ago = |wait: Duration| mono.saturating_sub(nanos(wait));
-    let items: Vec<Item> = db
+    let mut items: Vec<Item> = db
         .prepare_cached(&format!(
             "{ITEM}
              LEFT JOIN series ON series.pk = outbox.series
              WHERE outbox.destination = :destination AND outbox.state = 'waiting'
+               AND NOT EXISTS (SELECT 1 FROM destination
+                               WHERE name = :destination AND conflict IS NOT NULL)
                AND (outbox.due_boot IS NOT :boot OR outbox.due_mono_ns <= :now)
                AND (outbox.lease_boot IS NOT :boot OR outbox.lease_mono_ns <= :now)
                AND CASE
@@ -401,9 +415,15 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
             item,
         )?
         .collect::<rusqlite::Result<_>>()?;
-    for item in &items {
+    for item in &mut items {
         db.prepare_cached("UPDATE outbox SET lease_mono_ns = ?2, lease_boot = ?3 WHERE pk = ?1")?
             .execute(params![item.pk, mono.saturating_add(nanos(claim.lease)), boot])?;
+        item.mark = db
+            .prepare_cached(
+                "UPDATE destination SET high_water = high_water + 1 WHERE name = ?1
+                 RETURNING high_water",
+            )?
+            .query_row([item.destination], |row| row.get(0))?;
     }
     Ok(items)
 }
@@ -429,6 +449,7 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
         done: row.get(8)?,
         attempts: row.get(9)?,
         progress: row.get(10)?,
+        mark: 0,
     })
 }
 
@@ -466,6 +487,17 @@ fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
                  WHERE pk = ?1 AND state <> 'done'",
             )?
             .execute(params![item, reason])?;
+        }
+        Report::Conflict { item, reason, high_water } => {
+            db.prepare_cached(
+                "UPDATE destination SET conflict = ?2, conflict_mark = ?3
+                 WHERE name = (SELECT destination FROM outbox WHERE pk = ?1)",
+            )?
+            .execute(params![item, reason, high_water])?;
+            db.prepare_cached(
+                "UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL WHERE pk = ?1",
+            )?
+            .execute([item])?;
         }
         Report::Progress { item, progress } => {
             db.prepare_cached("UPDATE outbox SET progress = ?2 WHERE pk = ?1")?

@@ -42,8 +42,10 @@ pub(super) fn reconcile(
         }
         want_all(db, destination, now)?;
         db.execute(
-            "INSERT INTO destination (name, place) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET place = excluded.place",
+            "INSERT INTO destination (name, place, high_water)
+             SELECT ?1, ?2, high_water FROM identity WHERE pk = 1
+             ON CONFLICT (name) DO UPDATE SET place = excluded.place, conflict = NULL,
+                 conflict_mark = 0",
             params![destination, place],
         )?;
         if let Some(known) = known {
@@ -64,6 +66,12 @@ pub(super) fn reconcile(
     let named: Vec<&str> = deliveries.places().map(|(destination, _)| destination.word()).collect();
     for destination in Destination::ALL {
         if !named.contains(&destination.word()) {
+            // Its mark must not begin again: the place may be configured again and remember it.
+            db.execute(
+                "UPDATE identity SET high_water = max(high_water, coalesce(
+                     (SELECT high_water FROM destination WHERE name = ?1), 0))",
+                [destination],
+            )?;
             db.execute("DELETE FROM destination WHERE name = ?1", [destination])?;
         }
     }

@@ -4,28 +4,31 @@
 //! so that memory does not grow with the part. The same part gives the same bytes, so an upload
 //! that was broken off goes on after a restart, and a replay overwrites an object with itself.
 //!
-//! Order: objects of parts first, then the documents that describe them, the manifest last. So
-//! the manifest never names what is not there.
+//! Order: that this store is the one to deliver here ([`super::standing`]), and what is there
+//! already ([`super::there`]); then objects of parts ([`super::parts`]), then the documents that
+//! describe them, the manifest last ([`super::describe`]). So the manifest never names what is
+//! not there.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest as _, Sha256};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::SyncError;
 use super::objects::{Archive, ObjectReceipt, UploadState};
 use super::outbox::{NoAnswer, Outbox};
+use super::parts::{Building, Built, Part, Subject};
+use super::standing::{Claimant, Memory, Writer};
+use super::there::{Copy, There};
 use super::undelivered::Undelivered;
 use crate::base::durable;
-use crate::domain::facts::{BoxName, ModelFacts, Series, SessionFacts};
-use crate::exchange::layout::{self, SeriesKeys};
-use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
-use crate::exchange::output::{Output, WriteError, Written};
-use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Table};
-use crate::exchange::zarr::{self, ShardReader, ShardShape, ShardWriter};
-use crate::store::{
-    Answer, Ask, Destination, Item, Kind, PartRef, Reader, Receipt, Report, StoredReceipt,
-};
+use crate::base::ids::EpochId;
+use crate::domain::facts::{BoxName, SessionFacts};
+use crate::exchange::layout;
+use crate::exchange::standing::Standing;
+use crate::store::{Answer, Ask, Destination, Item, PartRef, Reader, Receipt, Report};
+
+/// Bytes that a [`Standing`] never has.
+const MOST_STANDING: u64 = 1 << 16;
 
 /// Folder in the data folder for what is being sent.
 const SPOOL: &str = "spool";
@@ -38,56 +41,53 @@ pub(super) struct Archiving {
     pub(super) outbox: Outbox,
     pub(super) box_name: BoxName,
     pub(super) data_folder: PathBuf,
-}
-
-/// A file that is to be an object.
-struct Built {
-    key: String,
-    path: PathBuf,
-    written: Written,
-    rows: u64,
-}
-
-/// A part, ready to be sent.
-struct Part {
-    objects: Vec<Built>,
-    /// Greatest key in it.
-    upto: i64,
-    /// Frames or results in it.
-    rows: u64,
-}
-
-/// What a part is of.
-struct Subject {
-    session: SessionFacts,
-    series: Series,
-    part: u64,
-    model: Option<ModelFacts>,
-}
-
-impl Subject {
-    fn positions(&self) -> std::ops::Range<u64> {
-        self.series.part_positions(self.part)
-    }
-
-    fn in_part(&self, position: u64) -> u32 {
-        u32::try_from(position - self.positions().start).unwrap_or(u32::MAX)
-    }
-
-    fn shard(&self, bytes_per_pixel: u8) -> ShardShape {
-        let Series { part_frames, width, height, .. } = self.series;
-        ShardShape { frames: part_frames, width, height, bytes_per_pixel }
-    }
+    pub(super) writer: Writer,
+    /// What this process has said of itself here.
+    pub(super) memory: Arc<Memory>,
+    /// The epoch in which it found a conflict here.
+    pub(super) disputed: Arc<Mutex<Option<EpochId>>>,
 }
 
 impl Archiving {
-    /// Makes one delivery.
+    /// Makes one delivery, if this store is the one to make it.
     pub(super) async fn deliver(&self, item: &Item) -> Result<Report, Undelivered> {
+        let made = self.make(item).await;
+        if matches!(&made, Err(Undelivered::Whole(error)) if error.is_conflict()) {
+            *self.disputed.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.keep_dispute(item).await;
+        }
+        made
+    }
+
+    /// Notes the dispute, again where the other one has written over it meanwhile.
+    pub(super) async fn keep_dispute(&self, item: &Item) {
+        if let Err(error) = self.dispute(item).await {
+            tracing::debug!(?error, "the dispute cannot be noted in the archive");
+        }
+    }
+
+    async fn make(&self, item: &Item) -> Result<Report, Undelivered> {
         let session = self.session(item).await?;
-        let Some(part) = item.part else { return self.describe(item, session).await };
+        let Some(part) = item.part else {
+            self.stand(item).await?;
+            return self.describe(item, session).await;
+        };
         let subject = self.subject(session, part).await?;
-        let there = self.already_there(item, &subject).await?;
-        let built = self.build(item, subject, there).await?;
+        let keys = subject.keys(item.kind, &self.box_name.name);
+        // What the archive is asked and what is built here do not wait for each other.
+        let building = self.build(item, &subject, Vec::new());
+        let (stood, there, built) = tokio::join!(self.stand(item), self.look(&keys), building);
+        stood?;
+        let (there, mut built) = (there?, built?);
+        let copies = self.copies(item, &there, &built).await?;
+        if !copies.is_empty() {
+            let read: Vec<PathBuf> = copies.iter().map(|copy| copy.path.clone()).collect();
+            let rebuilt = self.build(item, &subject, copies).await;
+            for copy in read {
+                std::fs::remove_file(copy).ok();
+            }
+            built = rebuilt?;
+        }
         let mut receipts = Vec::with_capacity(built.objects.len());
         for object in &built.objects {
             let receipt = self.send(item, object).await?;
@@ -145,7 +145,7 @@ impl Archiving {
         Ok(sent)
     }
 
-    fn receipt(&self, receipt: ObjectReceipt, rows: u64) -> Receipt {
+    pub(super) fn receipt(&self, receipt: ObjectReceipt, rows: u64) -> Receipt {
         let ObjectReceipt { key, etag, bytes, sha256, checksum } = receipt;
         Receipt { place: self.archive.name(), key, bytes, sha256, etag, checksum, rows }
     }
@@ -177,265 +177,114 @@ impl Archiving {
         self.data_folder.join(SPOOL).join(format!("{}-{what}", item.pk))
     }
 
-    /// The shard that the archive has of this part, where it has the only copy of some of its
-    /// pixels: the part was delivered before it was full, because there was no room here.
-    async fn already_there(
-        &self,
-        item: &Item,
-        subject: &Subject,
-    ) -> Result<Option<PathBuf>, Undelivered> {
-        if item.kind != Kind::Pixels {
-            return Ok(None);
-        }
-        let (reader, series) = (self.reader.clone(), subject.series.clone());
-        let positions = subject.positions();
-        let evicted = blocking(move || {
-            let frames = reader.archived_frames_of(&series, positions)?;
-            Ok(frames.iter().any(|frame| !frame.has_pixels))
-        })
-        .await?;
-        if !evicted {
-            return Ok(None);
-        }
-        let key = SeriesKeys::archived(&subject.series).image_shard(subject.part);
-        let file = self.spooled(item, "there");
-        Ok(self.archive.fetch(&key, &file).await?.map(|_| file))
-    }
-
+    /// The part in files of the spool; with what is there where that must be read.
     async fn build(
         &self,
         item: &Item,
-        subject: Subject,
-        there: Option<PathBuf>,
+        subject: &Subject,
+        copies: Vec<Copy>,
     ) -> Result<Part, Undelivered> {
-        let (this, item) = (self.clone(), item.clone());
+        let (this, item, subject) = (self.clone(), item.clone(), subject.clone());
         blocking(move || {
-            let file = |what: &str| this.spooled(&item, what);
-            let refused = this.reader.refused_of(&item)?;
-            match item.kind {
-                Kind::Frames => this.frames(&item, &subject, &refused, &file("frames")),
-                Kind::Results => {
-                    let files = [file("labels"), file("objects")];
-                    this.results(&item, &subject, &refused, files)
-                }
-                Kind::Pixels => {
-                    let built = this.pixels(&item, &subject, &refused, &file("pixels"), &there);
-                    if let Some(there) = there {
-                        std::fs::remove_file(there).ok();
-                    }
-                    built
-                }
-                Kind::Session => Err(gone("its part")),
-            }
+            let building = Building {
+                reader: &this.reader,
+                box_name: &this.box_name,
+                item: &item,
+                subject: &subject,
+                copies: &copies,
+                spooled: &|name| this.spooled(&item, name),
+            };
+            building.build()
         })
         .await
     }
 
-    /// The table of the part's frames.
-    fn frames(
-        &self,
-        item: &Item,
-        subject: &Subject,
-        refused: &[i64],
-        file: &Path,
-    ) -> Result<Part, Undelivered> {
-        let frames = self.reader.frames_of(&subject.series, subject.positions())?;
-        let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
-        let mut table = table::<Frames>(file)?;
-        for frame in frames.iter().filter(|frame| !refused.contains(&frame.pk)) {
-            table.push(&(Some(&self.box_name), frame)).map_err(unwritten)?;
-        }
-        let rows = table.rows();
-        let date = &subject.session.archive_date;
-        let key = layout::frames_table(&self.box_name.name, date, &subject.series, subject.part);
-        let written = table.finish().map_err(unwritten)?;
-        let built = Built { key, path: file.to_owned(), written, rows };
-        Ok(Part { objects: vec![built], upto, rows: frames.len() as u64 })
+    /// What is under these keys, and what this store knows of it.
+    async fn look(&self, keys: &[String]) -> Result<Vec<There>, Undelivered> {
+        futures_util::future::try_join_all(keys.iter().map(|key| self.there(key))).await
     }
 
-    /// The label images of one model, and the table of their objects.
-    fn results(
-        &self,
-        item: &Item,
-        subject: &Subject,
-        refused: &[i64],
-        [labels_file, objects_file]: [PathBuf; 2],
-    ) -> Result<Part, Undelivered> {
-        let Some(model) = &subject.model else { return Err(gone("its model")) };
-        let results = self.reader.results_of(&subject.series, model, subject.positions())?;
-        let upto = results.iter().map(|result| result.pk).max().unwrap_or(item.wanted);
-        let mut shard = ShardWriter::create(&labels_file, subject.shard(4)).map_err(unwritten)?;
-        let mut table = table::<Objects>(&objects_file)?;
-        let key = ModelKey::of(model);
-        let mut images = 0;
-        for result in results.iter().filter(|result| !refused.contains(&result.pk)) {
-            let labels = self.reader.labels_of(result).map_err(Undelivered::reading(result.pk))?;
-            let measured =
-                self.reader.objects_of(result).map_err(Undelivered::reading(result.pk))?;
-            shard
-                .push_labels(subject.in_part(result.frame.position), labels.labels())
-                .map_err(unwritten)?;
-            for object in &measured {
-                let row = ObjectRow { frame: &result.frame, model: &key, object };
-                table.push(&row).map_err(unwritten)?;
-            }
-            images += 1;
-        }
-        let keys = SeriesKeys::archived(&subject.series);
-        let date = &subject.session.archive_date;
-        let table_key =
-            layout::objects_table(&self.box_name.name, date, &subject.series, model, subject.part);
-        let shard = Built {
-            key: keys.label_shard(model, subject.part),
-            path: labels_file,
-            written: shard.finish().map_err(unwritten)?.written,
-            rows: images,
-        };
-        let rows = table.rows();
-        let written = table.finish().map_err(unwritten)?;
-        let table = Built { key: table_key, path: objects_file, written, rows };
-        Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
+    pub(super) async fn there(&self, key: &str) -> Result<There, Undelivered> {
+        let (reader, owned) = (self.reader.clone(), key.to_owned());
+        let receipt = blocking(move || Ok(reader.receipt(Destination::Archive, &owned)?)).await?;
+        Ok(There { stat: self.archive.stat(key).await?, receipt })
     }
 
-    /// The pixels that the archive is to have: from here, or what it has already.
-    fn pixels(
+    /// Copies of those objects that must be read before they are replaced.
+    async fn copies(
         &self,
         item: &Item,
-        subject: &Subject,
-        refused: &[i64],
-        file: &Path,
-        there: &Option<PathBuf>,
-    ) -> Result<Part, Undelivered> {
-        let frames = self.reader.archived_frames_of(&subject.series, subject.positions())?;
-        let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
-        let key = SeriesKeys::archived(&subject.series).image_shard(subject.part);
-        let shape = subject.shard(subject.series.bytes_per_pixel);
-        let not_again = |why: String| {
-            let why = format!("{why}; it is left as it is");
-            Undelivered::from(SyncError::give_up(format!("add frames to {key}"), why))
-        };
-        let mut there = match there {
-            Some(there) => {
-                let opened = ShardReader::open(there, shape);
-                Some(opened.map_err(|error| not_again(error.to_string()))?)
-            }
-            None => None,
-        };
-        let mut shard = ShardWriter::create(file, shape).map_err(unwritten)?;
-        let mut rows = 0;
-        for frame in frames.iter().filter(|frame| !refused.contains(&frame.pk)) {
-            let position = subject.in_part(frame.position);
-            let pixels = match (&mut there, frame.has_pixels) {
-                (_, true) => {
-                    let stored =
-                        self.reader.pixels(frame.id).map_err(Undelivered::reading(frame.pk))?;
-                    let Some(stored) = stored else {
-                        let id = frame.id;
-                        let reason = format!("the pixels of frame {id} are gone: run reticle fsck");
-                        return Err(Undelivered::One { subject: frame.pk, reason });
-                    };
-                    stored.pixels.to_le_bytes()
-                }
-                (Some(there), false) => {
-                    let kept =
-                        there.read(position).map_err(|error| not_again(error.to_string()))?;
-                    let kept = kept.filter(|kept| Sha256::digest(kept).as_slice() == frame.sha256);
-                    kept.ok_or_else(|| {
-                        not_again(format!("its frame {} is not the recorded one", frame.id))
-                    })?
-                }
-                // Another archive than the one that it was evicted for.
-                (None, false) => continue,
-            };
-            shard.push(position, &pixels).map_err(unwritten)?;
-            rows += 1;
-        }
-        let written = shard.finish().map_err(unwritten)?.written;
-        let built = Built { key, path: file.to_owned(), written, rows };
-        Ok(Part { objects: vec![built], upto, rows: frames.len() as u64 })
-    }
-
-    /// The documents that describe a session's arrays, where they changed, and its manifest.
-    async fn describe(&self, item: &Item, session: SessionFacts) -> Result<Report, Undelivered> {
-        let (reader, id) = (self.reader.clone(), session.id);
-        let (behind, series, models, receipts) = blocking(move || {
-            // In this order: what is found afterwards is at least as new.
-            let behind = reader.is_behind(Destination::Archive, id)?;
-            let receipts = reader.receipts(Destination::Archive, id)?;
-            Ok((behind, reader.series(id)?, reader.models_of(id)?, receipts))
-        })
-        .await?;
-        let known: HashMap<&str, &StoredReceipt> =
-            receipts.iter().map(|receipt| (receipt.key.as_str(), receipt)).collect();
-        let manifest_key = layout::manifest(session.id);
-        let mut entries: Vec<ObjectEntry> =
-            receipts.iter().filter(|receipt| receipt.kind != Kind::Session).map(entry).collect();
-        let mut sent = Vec::new();
-        for (key, bytes) in documents(&session, &series, &models) {
-            let sha256: [u8; 32] = Sha256::digest(&bytes).into();
-            entries.push(ObjectEntry {
-                key: key.clone(),
-                bytes: bytes.len() as u64,
-                sha256: hex::encode(sha256),
-                kind: ObjectKind::ZarrMetadata,
-                rows: None,
-            });
-            // A replay asks for everything again: then nothing of this session is done yet.
-            if item.done > 0 && known.get(key.as_str()).is_some_and(|old| old.sha256 == sha256) {
+        there: &[There],
+        part: &Part,
+    ) -> Result<Vec<Copy>, Undelivered> {
+        let mut copies = Vec::new();
+        for (number, (there, built)) in there.iter().zip(&part.objects).enumerate() {
+            if !there.must_be_read(built) {
                 continue;
             }
-            sent.push(self.receipt(self.archive.put_bytes(&key, bytes).await?, 0));
+            let path = self.spooled(item, &format!("there-{number}"));
+            // Gone between two questions: then nothing is there.
+            if self.archive.fetch(&built.key, &path).await?.is_some() {
+                copies.push(Copy {
+                    key: built.key.clone(),
+                    path,
+                    receipted_rows: there.receipt.as_ref().map(|receipt| receipt.rows),
+                    as_receipted: there.is_as_receipted(),
+                });
+            }
         }
-        let complete = session.ended.is_some() && !behind;
-        let manifest = Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
-        let put = self.archive.put_bytes(&manifest_key, manifest.to_json()).await?;
-        sent.push(self.receipt(put, 0));
-        Ok(Report::Done { item: item.pk, upto: item.wanted, rows: 0, receipts: sent })
+        Ok(copies)
     }
-}
 
-/// Keys and contents of a session's `zarr.json` documents.
-fn documents(
-    session: &SessionFacts,
-    series: &[Series],
-    models: &[ModelFacts],
-) -> Vec<(String, Vec<u8>)> {
-    let um = session.pixel_size_um;
-    let mut documents = Vec::new();
-    for series in series {
-        let keys = SeriesKeys::archived(series);
-        documents.push((keys.image_array(), zarr::image_array(series)));
-        for model in models {
-            documents.push((keys.label_array(model), zarr::label_array(series)));
-            documents.push((keys.label_group(model), zarr::label_group(series, model, um)));
+    /// Makes sure that this store is the one to deliver here, and says so here.
+    async fn stand(&self, item: &Item) -> Result<(), Undelivered> {
+        let claimant = self.claimant(item).await?;
+        let key = layout::standing(claimant.identity.store);
+        let found = self.standing(&key).await?;
+        if let Some(why) = self.memory.conflict(found.as_ref(), &claimant) {
+            let what = format!("deliver into {}", self.archive.name());
+            let high_water = found.map_or(0, |found| found.high_water);
+            return Err(SyncError::conflict(what, why, high_water).into());
         }
-        documents.push((keys.labels(), zarr::labels_group(models)));
-        documents.push((keys.group(), zarr::image_group(&session.name, series, um)));
+        self.memory.writes(&claimant);
+        Ok(self.archive.put_note(&key, claimant.standing().to_json()).await?)
     }
-    documents
-}
 
-fn entry(receipt: &StoredReceipt) -> ObjectEntry {
-    let kind = match receipt.kind {
-        Kind::Frames => ObjectKind::FramesTable,
-        Kind::Pixels => ObjectKind::ImageShard,
-        Kind::Results if receipt.key.starts_with("objects/") => ObjectKind::ObjectsTable,
-        Kind::Results => ObjectKind::LabelShard,
-        Kind::Session => ObjectKind::ZarrMetadata,
-    };
-    let is_table = matches!(kind, ObjectKind::FramesTable | ObjectKind::ObjectsTable);
-    ObjectEntry {
-        key: receipt.key.clone(),
-        bytes: receipt.bytes,
-        sha256: hex::encode(receipt.sha256),
-        kind,
-        rows: is_table.then_some(receipt.rows),
+    /// Notes that this store may not deliver here, so that its twin finds it as well.
+    async fn dispute(&self, item: &Item) -> Result<(), Undelivered> {
+        let claimant = self.claimant(item).await?;
+        let key = layout::standing(claimant.identity.store);
+        let Some(mut found) = self.standing(&key).await? else { return Ok(()) };
+        // In another epoch than the disputed one a person has decided already.
+        if self.is_decided(found.epoch) || found.disputed.is_some() {
+            return Ok(());
+        }
+        found.disputed = Some(claimant.dispute());
+        Ok(self.archive.put_note(&key, found.to_json()).await?)
     }
-}
 
-/// A table that is sent, not kept.
-fn table<T: Table>(file: &Path) -> Result<ParquetTable<T>, Undelivered> {
-    Output::scratch(file).and_then(ParquetTable::new).map_err(unwritten)
+    fn is_decided(&self, epoch: EpochId) -> bool {
+        let mut disputed = self.disputed.lock().unwrap_or_else(PoisonError::into_inner);
+        *disputed.get_or_insert(epoch) != epoch
+    }
+
+    async fn standing(&self, key: &str) -> Result<Option<Standing>, Undelivered> {
+        let Some(bytes) = self.archive.get_bytes(key, MOST_STANDING).await? else {
+            return Ok(None);
+        };
+        let read = serde_json::from_slice(&bytes).map(Some);
+        let unreadable = |error| {
+            let what = format!("read {key} from {}", self.archive.name());
+            SyncError::stop(what, format!("{error}; it says who delivers here: move it away"))
+        };
+        Ok(read.map_err(unreadable)?)
+    }
+
+    async fn claimant(&self, item: &Item) -> Result<Claimant, Undelivered> {
+        let reader = self.reader.clone();
+        let identity = blocking(move || Ok(reader.identity()?)).await?;
+        Ok(Claimant { identity, writer: self.writer.clone(), mark: item.mark })
+    }
 }
 
 /// Work that blocks: the database, files, compression.
@@ -456,8 +305,4 @@ pub(super) fn gone(what: &str) -> Undelivered {
 
 pub(super) fn closing() -> Undelivered {
     SyncError::retry("make a delivery", "the store is closed").into()
-}
-
-fn unwritten(error: WriteError) -> Undelivered {
-    SyncError::retry("build a delivery", error).into()
 }

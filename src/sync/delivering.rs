@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::archive::{Archiving, blocking, gone};
 use super::central::{Batch, Central};
 use super::error::Remedy;
+use super::standing::{Claimant, Writer};
 use super::throttle::Throttle;
 use super::undelivered::Undelivered;
 use crate::store::{Destination, Item, Kind, Reader, Report};
@@ -31,6 +32,15 @@ impl Delivering {
         }
     }
 
+    /// After a conflict: sees that the dispute stays noted at the destination. A database notes it
+    /// in a transaction of its own, which nobody writes over.
+    pub(super) async fn keep_dispute(&self, item: &Item) {
+        match self {
+            Self::Archive(archiving) => archiving.keep_dispute(item).await,
+            Self::Central(_) => {}
+        }
+    }
+
     /// Makes one delivery.
     pub(super) async fn deliver(&self, item: &Item) -> Result<Report, Undelivered> {
         match self {
@@ -46,6 +56,7 @@ pub(super) struct Centralising {
     pub(super) central: Arc<Central>,
     pub(super) reader: Reader,
     pub(super) throttle: Throttle,
+    pub(super) writer: Writer,
 }
 
 /// What is sent, and how far it goes.
@@ -64,8 +75,13 @@ const OBJECT_BYTES: u64 = 200;
 impl Rows {
     /// Each row alone, with its key in the store.
     fn singles(&self) -> impl Iterator<Item = (i64, Batch)> {
-        let Batch { session, frames, results } = &self.batch;
-        let alone = |frames, results| Batch { session: Arc::clone(session), frames, results };
+        let Batch { session, frames, results, claimant } = &self.batch;
+        let alone = |frames, results| Batch {
+            session: Arc::clone(session),
+            frames,
+            results,
+            claimant: claimant.clone(),
+        };
         let of_results = results.iter().map(move |result| {
             let frame = Arc::clone(&result.0.frame);
             (result.0.pk, alone(vec![frame], vec![result.clone()]))
@@ -108,11 +124,16 @@ impl Centralising {
     }
 
     async fn read(&self, item: &Item) -> Result<Rows, Undelivered> {
-        let (reader, item) = (self.reader.clone(), item.clone());
+        let (reader, item, writer) = (self.reader.clone(), item.clone(), self.writer.clone());
         blocking(move || {
             let session = reader.session_facts(item.session)?.ok_or_else(|| gone("its session"))?;
-            let batch =
-                Batch { session: Arc::new(session), frames: Vec::new(), results: Vec::new() };
+            let claimant = Claimant { identity: reader.identity()?, writer, mark: item.mark };
+            let batch = Batch {
+                session: Arc::new(session),
+                frames: Vec::new(),
+                results: Vec::new(),
+                claimant,
+            };
             let mut rows = Rows { batch, upto: item.wanted, total: 0 };
             let Some(part) = item.part else { return Ok(rows) };
             let series = reader

@@ -11,6 +11,7 @@ use super::error::SyncError;
 use super::objects::Archive;
 use super::options::Options;
 use super::outbox::Outbox;
+use super::standing::Writer;
 use super::throttle::Throttle;
 use crate::base::clock::Clock;
 use crate::domain::facts::BoxName;
@@ -24,6 +25,7 @@ pub struct Destinations {
     pub(super) box_name: BoxName,
     pub(super) data_folder: PathBuf,
     pub(super) max_delay: Duration,
+    pub(super) writer: Writer,
     pixels: Keep,
 }
 
@@ -48,7 +50,7 @@ impl Destinations {
             &options.archive,
             &store.folder,
             throttle.clone(),
-            clock,
+            clock.clone(),
         ))?;
         // On a disk that it shares with the store, an archive in a folder stops growing before
         // frame files would have to go for it.
@@ -62,6 +64,7 @@ impl Destinations {
             box_name: box_name.clone(),
             data_folder: store.folder.clone(),
             max_delay: Duration::from_secs(options.archive.max_delay_s.into()),
+            writer: Writer::of_this_process(box_name, clock),
             pixels: options.archive.pixels,
         })
     }
@@ -84,6 +87,9 @@ impl Destinations {
                 outbox: outbox.clone(),
                 box_name: self.box_name.clone(),
                 data_folder: self.data_folder.clone(),
+                writer: self.writer.clone(),
+                memory: Arc::default(),
+                disputed: Arc::default(),
             })
         });
         let central = self.central.clone().map(|central| {
@@ -91,6 +97,7 @@ impl Destinations {
                 central,
                 reader: reader.clone(),
                 throttle: self.throttle.clone(),
+                writer: self.writer.clone(),
             })
         });
         archive.into_iter().chain(central).collect()

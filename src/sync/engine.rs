@@ -9,6 +9,7 @@
 //! | retry   | again after a while: 1 s, twice as long each time, at most [`LONGEST_WAIT`], with jitter; the whole destination waits, because the cause is most often its own |
 //! | stop    | the same from [`STOP_WAIT`] on; logged as an error, because a person is needed |
 //! | give up | quarantined: the item, or the one frame or result in it that is at fault; the next goes on at once |
+//! | conflict | the destination knows more than the store: nothing is claimed for it any more until a person has decided |
 //!
 //! Nothing is lost when this thread is stopped at any moment: what was claimed is in the outbox,
 //! and what was put twice was put under the same key.
@@ -189,6 +190,9 @@ struct Serving {
     trouble: u32,
     /// The failure that was logged last, so that one that lasts is not logged again.
     told: Option<String>,
+    /// The delivery that found a conflict; `None` while there is none, and in a process that
+    /// found none itself.
+    conflict: Option<Item>,
 }
 
 /// Failures in a row after which a drain ends.
@@ -241,7 +245,17 @@ impl Serving {
         let Answer::Claimed(items) = self.outbox.ask(Ask::Claim(claim)).await? else {
             return Ok(None);
         };
-        let Some(item) = items.first() else { return Ok(None) };
+        let Some(item) = items.first() else {
+            return match &self.conflict {
+                Some(item) if !self.only_drain => {
+                    self.delivering.keep_dispute(item).await;
+                    Ok(Some(STOP_WAIT))
+                }
+                _ => Ok(None),
+            };
+        };
+        // Something may be claimed again: a person has decided.
+        self.conflict = None;
         let mut stop = self.wishes.clone();
         let delivered = tokio::select! {
             delivered = self.delivering.deliver(item) => delivered,
@@ -274,6 +288,11 @@ impl Serving {
                 if error.remedy == Remedy::GiveUp {
                     tracing::error!(place, kind = item.kind.word(), reason, "quarantined");
                     return (Report::Quarantined { item: pk, reason }, Duration::ZERO);
+                }
+                if let Remedy::Conflict { high_water } = error.remedy {
+                    tracing::error!(place, reason, "deliveries stop: this box is not alone there");
+                    self.conflict = Some(item.clone());
+                    return (Report::Conflict { item: pk, reason, high_water }, Duration::ZERO);
                 }
                 self.trouble += 1;
                 let first = if error.remedy == Remedy::Stop { STOP_WAIT } else { FIRST_WAIT };
@@ -317,6 +336,7 @@ fn loops(
         unreported: None,
         trouble: 0,
         told: None,
+        conflict: None,
     };
     let delivering = destinations.delivering(reader, outbox).into_iter();
     delivering.map(|delivering| serving(delivering).run()).collect()

@@ -14,6 +14,13 @@ pub enum Remedy {
     /// Nothing can be delivered there until a person has acted: credentials, rights, a bucket
     /// that is not there. Tried again now and then, because people act without telling.
     Stop,
+    /// The destination knows more than this store does, or somebody else delivers there in its
+    /// name. Not tried again before a person has decided (`reticle sync adopt`): each delivery
+    /// might overwrite what exists nowhere else.
+    Conflict {
+        /// The greatest mark that is known of the destination.
+        high_water: i64,
+    },
 }
 
 /// A delivery that failed. The text says what, where, and what to do; what lets anyone in is
@@ -40,6 +47,17 @@ impl SyncError {
     /// This item never will.
     pub fn give_up(what: impl Into<String>, why: impl ToString) -> Self {
         Self::new(Remedy::GiveUp, what, why)
+    }
+
+    /// The destination knows more than this store; `high_water` is the mark that it has.
+    pub fn conflict(what: impl Into<String>, why: impl ToString, high_water: i64) -> Self {
+        let remedy = Remedy::Conflict { high_water };
+        Self { remedy, what: what.into(), why: why.to_string(), after: None }
+    }
+
+    /// Whether the destination knows more than this store.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.remedy, Remedy::Conflict { .. })
     }
 
     /// Nothing will until a person has acted.

@@ -7,10 +7,10 @@ use super::destinations::Destinations;
 use super::engine;
 use super::error::SyncError;
 use super::objects::Archive;
-use crate::base::ids::SessionId;
+use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{BoxName, SessionFacts};
-use crate::exchange::layout;
-use crate::store::{Destination, Reader, StoreError};
+use crate::exchange::layout::{self, SeriesKeys};
+use crate::store::{self, Destination, Reader, StoreError};
 
 const WHAT: &str = "compare with the store";
 
@@ -45,7 +45,7 @@ pub struct Verified {
 }
 
 /// Reads every object and every row that a destination has acknowledged, and what lies there
-/// besides under the keys of this store's sessions. `tell` is told how many of how many sessions
+/// besides under the keys of this store's sessions; and hashes here what the archive has. `tell` is told how many of how many sessions
 /// are done.
 ///
 /// # Errors
@@ -73,6 +73,7 @@ async fn compare(
         let Some(facts) = reader.session_facts(session.id).map_err(unread)? else { continue };
         if let Some(archive) = &destinations.archive {
             of_archive(archive, &destinations.box_name, reader, &facts, &mut verified).await?;
+            of_this_box(reader, &facts, &mut verified)?;
         }
         if let Some(central) = &destinations.central {
             of_central(central, reader, &facts, &mut verified).await?;
@@ -125,6 +126,52 @@ async fn of_archive(
     }
     for (key, bytes) in strays {
         differ(&key, &format!("({bytes} bytes) is there, and nothing here knows of it"));
+    }
+    Ok(())
+}
+
+/// Label images and pixels that the archive has, hashed here: what rotted on this box is not
+/// delivered again, so the archive's copy is the good one.
+fn of_this_box(
+    reader: &Reader,
+    session: &SessionFacts,
+    verified: &mut Verified,
+) -> Result<(), SyncError> {
+    let mut rotten = |key: String, frame: FrameId, error: StoreError| {
+        if error.remedy() != store::Remedy::GiveUp {
+            return Err(unread(error));
+        }
+        verified.differences.push(Difference {
+            destination: Destination::Archive,
+            session: session.id,
+            key: Some(key),
+            what: format!(
+                "is not replaced by what this box has of frame {frame}, which is damaged here \
+                 ({error})"
+            ),
+        });
+        Ok(())
+    };
+    for series in reader.series(session.id).map_err(unread)? {
+        let keys = SeriesKeys::archived(&series);
+        let models = reader.models_of(session.id).map_err(unread)?;
+        for part in 0..series.parts() {
+            let positions = series.part_positions(part);
+            let frames = reader.archived_frames_of(&series, positions.clone()).map_err(unread)?;
+            for frame in frames.iter().filter(|frame| frame.has_pixels) {
+                if let Err(error) = reader.pixels(frame.id) {
+                    rotten(keys.image_shard(part), frame.id, error)?;
+                }
+            }
+            for model in &models {
+                let results = reader.results_of(&series, model, positions.clone());
+                for result in results.map_err(unread)? {
+                    if let Err(error) = reader.labels_of(&result) {
+                        rotten(keys.label_shard(model, part), result.frame.id, error)?;
+                    }
+                }
+            }
+        }
     }
     Ok(())
 }

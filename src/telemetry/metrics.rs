@@ -349,6 +349,7 @@ mod tests {
             quarantined: 2,
             oldest: oldest.map(ToOwned::to_owned),
             reason: None,
+            conflict: None,
         };
         Status { sync: vec![archive], ..Status::default() }
     }

@@ -7,6 +7,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
 pub(crate) mod fault_proxy;
+pub(crate) mod lab;
 pub(crate) mod mosquitto;
 pub(crate) mod postgres;
 pub(crate) mod s3_server;

@@ -119,14 +119,28 @@ impl Postgres {
         self.run(DATABASE, sql)
     }
 
+    /// What the server says to a role, whether it does what is asked or not: with what each
+    /// command did (`UPDATE 4`).
+    pub(crate) fn psql_as(&self, role: &str, sql: &str) -> String {
+        let answer = self.client(role, DATABASE).args(["-c", sql]).output();
+        let answer = answer.expect("psql can be started");
+        let [out, error] =
+            [&answer.stdout, &answer.stderr].map(|text| String::from_utf8_lossy(text));
+        format!("{out}{error}")
+    }
+
+    fn client(&self, role: &str, database: &str) -> Command {
+        let mut command = Command::new(program("psql"));
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", role]);
+        command.args(["-d", database, "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1"]);
+        command.env("PGPASSWORD", PASSWORD).env("PGTZ", "UTC").stdin(Stdio::null());
+        command
+    }
+
     fn run(&self, database: &str, sql: &str) -> String {
-        let port = self.port.to_string();
-        let answer = Command::new(program("psql"))
-            .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", database])
-            .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", sql])
-            .env("PGPASSWORD", PASSWORD)
-            .env("PGTZ", "UTC")
-            .stdin(Stdio::null())
+        let answer = self
+            .client("postgres", database)
+            .args(["-q", "-c", sql])
             .output()
             .expect("psql can be started");
         let error = String::from_utf8_lossy(&answer.stderr);

@@ -62,8 +62,8 @@ pub(crate) struct Bucket {
     pub(crate) named: Vec<(String, String, Content)>,
 }
 
-/// Keys under this are the archive's own proof that it may write.
-const PROBE: &str = ".reticle/probe";
+/// Keys under this are no results: the proof that a box may write, and who delivers.
+const PROBE: &str = ".reticle/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {

@@ -165,6 +165,11 @@ impl ShardReader {
         Ok(Self { file, shape, index })
     }
 
+    /// Whether there is a frame at this position.
+    pub fn has(&self, position_in_part: u32) -> bool {
+        self.index.get(position_in_part as usize).is_some_and(|place| *place != MISSING)
+    }
+
     /// The frame's pixels, little-endian; `None` where it is not in the shard.
     ///
     /// # Errors
@@ -252,6 +257,7 @@ mod tests {
         assert_eq!(first.read(0).unwrap(), Some(pixels(&series, 0)));
         assert_eq!(first.read(1).unwrap(), None);
         assert_eq!(first.read(7).unwrap(), None);
+        assert_eq!([0, 1, 7].map(|position| first.has(position)), [true, false, false]);
         let mut second = ShardReader::open(&path(1), shape).unwrap();
         assert_eq!(second.read(1).unwrap(), Some(pixels(&series, 3)));
         let mut bytes = std::fs::read(path(1)).unwrap();

@@ -289,3 +289,46 @@ fn imported_labels_are_a_result_of_their_own() {
     drop(store);
     clean(folder.path());
 }
+
+#[test]
+fn marks_only_grow_and_a_conflict_ends_the_deliveries_of_its_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = fixture::options(folder.path());
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
+    bench.take(0, 4);
+    let marks = |items: &[Item]| items.iter().map(|item| item.mark).collect::<Vec<_>>();
+    let archive = bench.claim(Destination::Archive);
+    assert_eq!(marks(&archive), [1, 2, 3]);
+    assert_eq!(marks(&bench.claim(Destination::Central)), [1, 2, 3], "each has its own");
+    bench.deliver(&archive[0]);
+    let found = "it was given 9 deliveries".to_owned();
+    bench.report(Report::Conflict { item: archive[1].pk, reason: found.clone(), high_water: 9 });
+    bench.take(1, 4);
+    assert_eq!(bench.claim(Destination::Archive), []);
+    assert_eq!(bench.claim(Destination::Central).len(), 2, "the other one goes on");
+    let delivery = delivery(&bench, Destination::Archive);
+    assert!(delivery.waiting > 0);
+    assert_eq!((delivery.reason, delivery.conflict), (Some(found.clone()), Some(found)));
+    bench.close();
+
+    // Not by a restart; and a destination that is left out for a while keeps its mark.
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
+    assert_eq!(bench.claim(Destination::Archive), []);
+    bench.close();
+    let central = Deliveries { archive: None, ..fixture::deliveries() };
+    Bench::delivering(&options, central).close();
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
+    assert_eq!(bench.claim(Destination::Archive)[0].mark, 4);
+    bench.close();
+
+    // By a new epoch, which counts on from above what was found.
+    let db = rusqlite::Connection::open(schema::database_path(folder.path())).unwrap();
+    let conflict = "UPDATE destination SET conflict = 'ahead', conflict_mark = 40";
+    db.execute(conflict, []).unwrap();
+    identity::begin_epoch(&db, None).unwrap();
+    drop(db);
+    let mut bench = Bench::delivering(&options, fixture::deliveries());
+    assert_eq!(bench.claim(Destination::Archive)[0].mark, 41);
+    bench.close();
+    clean(folder.path());
+}

@@ -25,6 +25,12 @@ impl Failure {
         Self { remedy: Remedy::GiveUp, what, why: why.into(), closed: false }
     }
 
+    /// The database knows more than the store that delivers.
+    pub(super) fn conflict(why: impl Into<String>, high_water: i64) -> Self {
+        let remedy = Remedy::Conflict { high_water };
+        Self { remedy, what: None, why: why.into(), closed: false }
+    }
+
     /// Nothing can be delivered until a person has acted.
     pub(super) fn stop(why: impl Into<String>) -> Self {
         Self { remedy: Remedy::Stop, what: None, why: why.into(), closed: false }
@@ -44,6 +50,11 @@ impl Failure {
     /// Whether the connection may be used again: only where the data alone was refused.
     pub(super) fn spares_the_connection(&self) -> bool {
         self.remedy == Remedy::GiveUp
+    }
+
+    /// Whether the database knows more.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self.remedy, Remedy::Conflict { .. })
     }
 
     /// Whether the connection's own end says more than this does.

@@ -12,7 +12,9 @@
 //! 3. A batch that is delivered again, in whole or in parts, any number of times and from any
 //!    moment of a failure on, changes nothing.
 //! 4. A server that is gone without a word is noticed within 30 s (`connect.rs`).
-//! 5. Each failure says whether the same may work later, never will, or wants a person
+//! 5. A store that knows less than was delivered in its name, or has a twin, delivers nothing
+//!    (`stand.rs`).
+//! 6. Each failure says whether the same may work later, never will, or wants a person
 //!    (`fault.rs`).
 
 mod connect;
@@ -20,6 +22,7 @@ mod digest;
 mod fault;
 mod plan;
 mod schema;
+mod stand;
 mod tls;
 mod upsert;
 
@@ -36,9 +39,11 @@ use self::connect::{LONG_STEP, Link, STEP, Target};
 use self::fault::{Failure, within};
 use super::error::SyncError;
 use super::options::CentralOptions;
-use crate::base::ids::{FrameId, SessionId};
+use super::standing::{Claimant, Memory};
+use crate::base::ids::{FrameId, SessionId, StoreId};
 use crate::domain::facts::{BoxName, FrameFacts, ResultFacts, SessionFacts};
 use crate::domain::object::Object;
+use crate::exchange::standing::Standing;
 
 pub use self::digest::SessionDigest;
 
@@ -56,6 +61,8 @@ pub struct Batch {
     pub frames: Vec<Arc<FrameFacts>>,
     /// Results with their objects by label from 1. Their frames are written with them.
     pub results: Vec<(ResultFacts, Vec<Object>)>,
+    /// Who delivers. A store that the database knows more of is refused.
+    pub claimant: Claimant,
 }
 
 /// What the central database holds of one session, in rows.
@@ -74,6 +81,8 @@ pub struct Central {
     target: Target,
     box_name: BoxName,
     link: Mutex<Option<Link>>,
+    /// What this process has said of itself there.
+    memory: Memory,
 }
 
 impl Central {
@@ -111,7 +120,7 @@ impl Central {
             }
         }
         let target = Target::new(url, options, password, &box_name)?;
-        Ok(Some(Self { target, box_name, link: Mutex::new(None) }))
+        Ok(Some(Self { target, box_name, link: Mutex::new(None), memory: Memory::default() }))
     }
 
     /// `postgresql://host:port/database`, without user and password.
@@ -119,16 +128,20 @@ impl Central {
         self.target.name().to_owned()
     }
 
-    /// Writes a batch in one transaction, and returns after its commit.
+    /// Writes a batch in one transaction, and returns after its commit. In the same transaction
+    /// the database keeps who delivered, and the rows that were sent are counted.
     ///
     /// # Errors
+    /// [`super::Remedy::Conflict`] where the database knows more than the store that delivers.
     /// [`super::Remedy::GiveUp`] where the batch holds what the database can never take: nothing
     /// of it was written, the frame is named where it is known, and smaller batches find it
     /// where it is not. Otherwise as everywhere.
     pub async fn deliver(&self, batch: &Batch) -> Result<(), SyncError> {
         let mut slot = self.link.lock().await;
         let done = match self.connected(&mut slot).await {
-            Ok(link) => upsert::deliver(&mut link.client, &self.box_name, batch).await,
+            Ok(link) => {
+                upsert::deliver(&mut link.client, &self.box_name, &self.memory, batch).await
+            }
             Err(failure) => Err(failure),
         };
         self.settle(&mut slot, done, || {
@@ -141,6 +154,20 @@ impl Central {
             )
         })
         .await
+    }
+
+    /// What the database knows of a store: who delivered last, and how far it had come.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn standing(&self, store: StoreId) -> Result<Option<Standing>, SyncError> {
+        let mut slot = self.link.lock().await;
+        let done = match self.connected(&mut slot).await {
+            Ok(link) => stand::find(&link.client, store).await,
+            Err(failure) => Err(failure),
+        };
+        self.settle(&mut slot, done, || format!("read the standing of a store in {}", self.name()))
+            .await
     }
 
     /// How many rows the database holds of a session.

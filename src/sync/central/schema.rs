@@ -18,9 +18,10 @@ use super::connect::{LONG_STEP, STEP};
 use super::fault::{Failure, within};
 
 /// All migrations, oldest first. Frozen once released: mend by adding one.
-const MIGRATIONS: [(&str, &str); 2] = [
+const MIGRATIONS: [(&str, &str); 3] = [
     ("V1__tables", include_str!("migrations/V1__tables.sql")),
     ("V2__views", include_str!("migrations/V2__views.sql")),
+    ("V3__standing", include_str!("migrations/V3__standing.sql")),
 ];
 
 /// Where refinery writes down what was applied.
@@ -30,10 +31,11 @@ const HISTORY: &str = "reticle.schema_history";
 const LOCK: i64 = 0x0072_6574_6963_6c65;
 
 /// The rights that a delivery needs, by table.
-const RIGHTS: [(&str, &[&str]); 8] = [
+const RIGHTS: [(&str, &[&str]); 9] = [
     (HISTORY, &["SELECT"]),
     ("reticle.compatibility", &["SELECT"]),
     ("reticle.box", &["SELECT", "INSERT"]),
+    ("reticle.standing", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.session", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.frame", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.model", &["SELECT", "INSERT"]),

@@ -18,8 +18,10 @@ use super::fault::{Failure, within};
 use super::plan::{
     Column, FRAME, FrameRow, OBJECT, Plan, ResultRow, SEGMENTATION, SessionRow, number, uuid,
 };
+use super::stand;
 use crate::domain::facts::BoxName;
 use crate::domain::segmentation::ModelRef;
+use crate::sync::standing::Memory;
 
 /// The temporary tables, made once for each connection and emptied by every commit. Their types
 /// are those of the tables; their columns are those that this program knows.
@@ -99,6 +101,21 @@ const SESSION: &str = "
             greatest(excluded.segmentations_recorded, old.segmentations_recorded),
         objects_recorded = greatest(excluded.objects_recorded, old.objects_recorded)";
 
+/// How many of the rows that were sent are there as they were sent, in what `sync verify` compares.
+const COUNT: &str = "
+    SELECT (SELECT count(*) FROM reticle.session WHERE id = $1),
+           (SELECT count(*) FROM incoming_frame AS sent
+            JOIN reticle.frame AS stored ON stored.id = sent.id
+             AND stored.session = sent.session AND stored.sha256 = sent.sha256),
+           (SELECT count(*) FROM incoming_segmentation AS sent
+            JOIN reticle.segmentation AS stored USING (frame, model)
+            WHERE stored.labels_sha256 = sent.labels_sha256 AND stored.objects = sent.objects),
+           (SELECT count(*) FROM incoming_object AS sent
+            JOIN incoming_segmentation USING (result)
+            JOIN reticle.segmentation AS result USING (frame, model)
+            JOIN reticle.object AS stored
+              ON stored.segmentation = result.pk AND stored.label = sent.label)";
+
 /// Makes the connection ready for [`deliver`].
 pub(super) async fn stage(client: &Client) -> Result<(), Failure> {
     within(STEP, "make the temporary tables", client.batch_execute(&STAGE)).await
@@ -108,18 +125,58 @@ pub(super) async fn stage(client: &Client) -> Result<(), Failure> {
 pub(super) async fn deliver(
     client: &mut Client,
     box_name: &BoxName,
+    memory: &Memory,
     batch: &Batch,
 ) -> Result<(), Failure> {
     let keys: Vec<String> = batch.results.iter().map(|(result, _)| result.model.key()).collect();
     let plan = Plan::of(batch, &keys)?;
     let transaction = within(STEP, "begin", client.transaction()).await?;
+    put_box(&transaction, box_name).await?;
+    if let Err(failure) = stand::take(&transaction, memory, &batch.claimant).await {
+        within(STEP, "roll back", transaction.rollback()).await?;
+        if failure.is_conflict() {
+            stand::dispute(client, &batch.claimant).await?;
+        }
+        return Err(failure);
+    }
     put_session(&transaction, box_name, &plan.session).await?;
     put_models(&transaction, &plan.models).await?;
     copy_frames(&transaction, &plan.frames).await?;
     copy_results(&transaction, &plan.results).await?;
     copy_objects(&transaction, &plan.results).await?;
     within(STEP, "merge", transaction.batch_execute(&MERGE)).await?;
+    count(&transaction, &plan).await?;
     within(STEP, "commit", transaction.commit()).await
+}
+
+/// Compares what is in the tables now with what was sent. The commit alone says only that nothing
+/// failed: a trigger or a rule can swallow rows without a word.
+async fn count(transaction: &Transaction<'_>, plan: &Plan<'_>) -> Result<(), Failure> {
+    let session: [&(dyn ToSql + Sync); 1] = [&plan.session.id];
+    let found = within(STEP, "count what is there", transaction.query_one(COUNT, &session)).await?;
+    let objects: usize = plan.results.iter().map(|result| result.rows.len()).sum();
+    let sent = [
+        ("session", 1),
+        ("frame", plan.frames.len()),
+        ("segmentation", plan.results.len()),
+        ("object", objects),
+    ];
+    for (column, (table, sent)) in sent.into_iter().enumerate() {
+        let found: i64 = found.get(column);
+        if usize::try_from(found) != Ok(sent) {
+            return Err(Failure::stop(format!(
+                "{sent} rows were sent for the table reticle.{table} and {found} of them are \
+                 there: nothing of the delivery was kept; look for triggers, rules and policies \
+                 on that table"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn put_box(transaction: &Transaction<'_>, box_name: &BoxName) -> Result<(), Failure> {
+    let names = [&box_name.site as &(dyn ToSql + Sync), &box_name.name];
+    within(STEP, "write the box", transaction.execute(BOX, &names)).await.map(drop)
 }
 
 async fn put_session(
@@ -127,8 +184,6 @@ async fn put_session(
     box_name: &BoxName,
     row: &SessionRow<'_>,
 ) -> Result<(), Failure> {
-    let names = [&box_name.site as &(dyn ToSql + Sync), &box_name.name];
-    within(STEP, "write the box", transaction.execute(BOX, &names)).await?;
     let (facts, started, ended) = (row.facts, &row.started, row.ended.as_ref());
     within(
         STEP,

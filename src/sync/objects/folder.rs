@@ -7,13 +7,13 @@
 //! be a disk or a share that is not mounted, and a folder made in its place would fill the box.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
-use super::{Found, Hashed, Listed, ObjectReceipt, changed, unreadable};
+use super::{Found, Hashed, Listed, ObjectReceipt, changed, too_large, unreadable};
 use crate::base::durable::{self, Access, Draft, TEMPORARY};
 use crate::sync::error::{Remedy, SyncError};
 
@@ -88,6 +88,27 @@ impl FolderArchive {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(what, &path, &error)),
+        })
+        .await
+    }
+
+    pub(super) async fn get_bytes(
+        &self,
+        key: &str,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, SyncError> {
+        let what = format!("read {key} from {}", self.name());
+        let path = self.root.join(key);
+        blocking(what, move |what| {
+            let mut bytes = Vec::new();
+            let read =
+                File::open(&path).and_then(|file| file.take(most + 1).read_to_end(&mut bytes));
+            match read {
+                Ok(read) if read as u64 > most => Err(too_large(what, most)),
+                Ok(_) => Ok(Some(bytes)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(failed(what, &path, &error)),
+            }
         })
         .await
     }

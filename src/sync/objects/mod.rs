@@ -107,6 +107,17 @@ pub struct Found {
     pub sha256: [u8; 32],
 }
 
+/// What an archive says of an object without reading it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stat {
+    /// Its size.
+    pub bytes: u64,
+    /// What an [`ObjectReceipt`] has for it.
+    pub etag: String,
+    /// SHA-256 of it, where the archive knows.
+    pub sha256: Option<[u8; 32]>,
+}
+
 /// What a listing says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -224,6 +235,51 @@ impl Archive {
         match self {
             Self::Folder(archive) => archive.read_back(key).await,
             Self::S3(archive) => archive.read_back(key).await,
+        }
+    }
+
+    /// What is under a key; `None` where there is nothing. A server is asked; in a folder the file
+    /// is hashed.
+    ///
+    /// # Errors
+    /// The archive cannot be reached or read.
+    pub async fn stat(&self, key: &str) -> Result<Option<Stat>, SyncError> {
+        check_key(key)?;
+        match self {
+            Self::Folder(archive) => {
+                Ok(archive.read_back(key).await?.map(|Found { bytes, sha256 }| Stat {
+                    bytes,
+                    etag: hex::encode(sha256),
+                    sha256: Some(sha256),
+                }))
+            }
+            Self::S3(archive) => archive.stat(key).await,
+        }
+    }
+
+    /// A small document; `None` where there is none. One of more than `most` bytes is none of
+    /// ours: an error.
+    ///
+    /// # Errors
+    /// The archive cannot be reached or read.
+    pub async fn get_bytes(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>, SyncError> {
+        check_key(key)?;
+        match self {
+            Self::Folder(archive) => archive.get_bytes(key, most).await,
+            Self::S3(archive) => archive.get_bytes(key, most).await,
+        }
+    }
+
+    /// Puts a small document without asking afterwards what is there: for one that is written
+    /// with every delivery, and no promise hangs on.
+    ///
+    /// # Errors
+    /// As [`Archive::put_bytes`].
+    pub async fn put_note(&self, key: &str, bytes: Vec<u8>) -> Result<(), SyncError> {
+        check_key(key)?;
+        match self {
+            Self::Folder(archive) => archive.put_bytes(key, bytes).await.map(drop),
+            Self::S3(archive) => archive.put_note(key, bytes).await,
         }
     }
 
@@ -345,6 +401,11 @@ impl Hashed {
             }
         }
     }
+}
+
+/// A document that is larger than any that we write.
+fn too_large(what: &str, most: u64) -> SyncError {
+    SyncError::stop(what, format!("it has more than {most} bytes; move it away, it is not ours"))
 }
 
 /// What a failure to read a file of ours means for its delivery.

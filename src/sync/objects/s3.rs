@@ -26,7 +26,8 @@ use super::classify::{Failed, refused, unanswered, words};
 use super::connect::{self, Keys};
 use super::multipart::{self, MULTIPART_FROM};
 use super::{
-    Found, Hashed, Listed, ObjectReceipt, OnState, Patience, UploadState, changed, unreadable,
+    Found, Hashed, Listed, ObjectReceipt, OnState, Patience, Stat, UploadState, changed, too_large,
+    unreadable,
 };
 use crate::base::address;
 use crate::base::clock::Clock;
@@ -148,14 +149,45 @@ impl S3Archive {
         sha256: [u8; 32],
     ) -> Result<ObjectReceipt, SyncError> {
         let bytes = source.bytes();
-        let checksum = BASE64.encode(sha256);
+        let etag = self.put_unasked(key, source, sha256).await?;
+        let checksums = vec![BASE64.encode(sha256)];
+        self.confirm(key, Expected { bytes, sha256, checksums, etag }).await
+    }
+
+    /// Puts, and returns the tag that the server gave it.
+    async fn put_unasked(
+        &self,
+        key: &str,
+        source: Source,
+        sha256: [u8; 32],
+    ) -> Result<Option<String>, SyncError> {
         let request = |body| {
             let request = self.client.put_object().bucket(&self.bucket).key(self.full(key));
-            request.body(body).checksum_sha256(&checksum).send()
+            request.body(body).checksum_sha256(BASE64.encode(sha256)).send()
         };
-        let put = self.send(&self.putting(key), source, request).await?;
-        let checksums = vec![checksum];
-        self.confirm(key, Expected { bytes, sha256, checksums, etag: put.e_tag }).await
+        Ok(self.send(&self.putting(key), source, request).await?.e_tag)
+    }
+
+    pub(super) async fn put_note(&self, key: &str, bytes: Vec<u8>) -> Result<(), SyncError> {
+        let sha256 = Sha256::digest(&bytes).into();
+        self.put_unasked(key, Source::Bytes(Bytes::from(bytes)), sha256).await.map(drop)
+    }
+
+    pub(super) async fn stat(&self, key: &str) -> Result<Option<Stat>, SyncError> {
+        let what = format!("ask for {key} in {}", self.name);
+        let request = self.client.head_object().bucket(&self.bucket).key(self.full(key));
+        let request = request.checksum_mode(ChecksumMode::Enabled).send();
+        let head = match self.ask(&what, request).await {
+            Ok(head) => head,
+            Err(failed) if failed.code == "NotFound" => return Ok(None),
+            Err(failed) => return Err(failed.into()),
+        };
+        let bytes = head.content_length.and_then(|bytes| u64::try_from(bytes).ok());
+        let etag = head.e_tag.unwrap_or_default().trim_matches('"').to_owned();
+        // That of an upload in parts is of its parts, with their number behind a dash.
+        let sha256 =
+            head.checksum_sha256.and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
+        Ok(Some(Stat { bytes: bytes.unwrap_or_default(), etag, sha256 }))
     }
 
     pub(super) async fn read_back(&self, key: &str) -> Result<Option<Found>, SyncError> {
@@ -166,7 +198,28 @@ impl S3Archive {
     pub(super) async fn read(
         &self,
         key: &str,
-        mut into: Option<&mut tokio::fs::File>,
+        into: Option<&mut tokio::fs::File>,
+    ) -> Result<Option<Found>, SyncError> {
+        match into {
+            Some(file) => self.read_into(key, file, u64::MAX).await,
+            None => self.read_into(key, &mut tokio::io::sink(), u64::MAX).await,
+        }
+    }
+
+    pub(super) async fn get_bytes(
+        &self,
+        key: &str,
+        most: u64,
+    ) -> Result<Option<Vec<u8>>, SyncError> {
+        let mut bytes = Vec::new();
+        Ok(self.read_into(key, &mut bytes, most).await?.map(|_| bytes))
+    }
+
+    async fn read_into(
+        &self,
+        key: &str,
+        into: &mut (impl tokio::io::AsyncWrite + Unpin),
+        most: u64,
     ) -> Result<Option<Found>, SyncError> {
         let what = format!("read {key} from {}", self.name);
         let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).send();
@@ -186,13 +239,12 @@ impl S3Archive {
             let chunk = chunk.map_err(|error| SyncError::retry(&what, words(&error)))?;
             sha256.update(&chunk);
             bytes += chunk.len() as u64;
-            if let Some(file) = &mut into {
-                file.write_all(&chunk).await.map_err(|error| SyncError::retry(&what, error))?;
+            if bytes > most {
+                return Err(too_large(&what, most));
             }
+            into.write_all(&chunk).await.map_err(|error| SyncError::retry(&what, error))?;
         }
-        if let Some(file) = into {
-            file.flush().await.map_err(|error| SyncError::retry(&what, error))?;
-        }
+        into.flush().await.map_err(|error| SyncError::retry(&what, error))?;
         Ok(Some(Found { bytes, sha256: sha256.finalize().into() }))
     }
 

@@ -60,6 +60,12 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     todo: 'Give each box its own name in [box].',
     urgent: false,
   },
+  archive_ahead: {
+    title: 'A destination knows more than this box',
+    means: 'Nothing is delivered there, and nothing there is changed. Results are saved here.',
+    todo: 'Is there a second box of this name? Then: reticle sync adopt.',
+    urgent: true,
+  },
   model_differs: {
     title: 'The model counts differently here',
     means: 'Its test image gives other cells than it should.',

@@ -265,7 +265,7 @@ export function destinationWord(destination: SyncState['destination']): string {
 /** Results that wait for a destination, once that is worth a word. */
 function deliveries(status: Status): Notice[] {
   const remarks: Notice[] = [];
-  for (const { destination, place, waiting, quarantined, oldest, reason } of status.sync) {
+  for (const { destination, place, waiting, quarantined, oldest, reason, conflict } of status.sync) {
     const name = destinationWord(destination);
     if (quarantined > 0) {
       remarks.push({
@@ -275,7 +275,8 @@ function deliveries(status: Status): Notice[] {
         shape: 'triangle',
       });
     }
-    if (reason !== null && waiting > 0) {
+    // A conflict has its alarm, which says what to do.
+    if (reason !== null && waiting > 0 && !conflict) {
       const age = oldest === null ? '' : `, the oldest for ${duration(since(status.now, oldest))}`;
       remarks.push({
         title: `${count(waiting)} wait for the ${name}${age}`,

@@ -78,6 +78,8 @@ export interface SyncState {
   oldest: string | null;
   /** Why the last attempt failed, while it does. */
   reason: string | null;
+  /** What was found there that this box does not know. */
+  conflict?: string | null;
 }
 
 /** The words of `src/domain/alarm.rs`; each has its section in docs/runbook.md. */
@@ -90,6 +92,7 @@ export type AlarmKind =
   | 'delivery_fails'
   | 'quarantined'
   | 'name_taken'
+  | 'archive_ahead'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
