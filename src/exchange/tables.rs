@@ -7,6 +7,8 @@
 
 mod frames;
 mod objects;
+pub mod read;
+mod results;
 
 use std::io::Write as _;
 use std::marker::PhantomData;
@@ -25,6 +27,7 @@ use parquet::file::properties::WriterProperties;
 
 pub use frames::Frames;
 pub use objects::{ImageObjects, ImageRef, ModelKey, ObjectRow, Objects};
+pub use results::Results;
 
 use super::output::{Output, WriteError, Written};
 use crate::base::clock::rfc3339;

@@ -20,7 +20,9 @@ use crate::domain::facts::{BoxName, ModelFacts, Series, SessionFacts};
 use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
 use crate::exchange::output::{Output, WriteError, Written};
-use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Table};
+use crate::exchange::tables::{
+    Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
+};
 use crate::exchange::zarr::{self, ShardReader, ShardShape, ShardWriter};
 use crate::store::{
     Answer, Ask, Destination, Item, Kind, PartRef, Reader, Receipt, Report, StoredReceipt,
@@ -214,7 +216,7 @@ impl Archiving {
             match item.kind {
                 Kind::Frames => this.frames(&item, &subject, &refused, &file("frames")),
                 Kind::Results => {
-                    let files = [file("labels"), file("objects")];
+                    let files = [file("labels"), file("objects"), file("results")];
                     this.results(&item, &subject, &refused, files)
                 }
                 Kind::Pixels => {
@@ -252,18 +254,19 @@ impl Archiving {
         Ok(Part { objects: vec![built], upto, rows: frames.len() as u64 })
     }
 
-    /// The label images of one model, and the table of their objects.
+    /// The label images of one model, and the tables of their results and objects.
     fn results(
         &self,
         item: &Item,
         subject: &Subject,
         refused: &[i64],
-        [labels_file, objects_file]: [PathBuf; 2],
+        [labels_file, objects_file, results_file]: [PathBuf; 3],
     ) -> Result<Part, Undelivered> {
         let Some(model) = &subject.model else { return Err(gone("its model")) };
         let results = self.reader.results_of(&subject.series, model, subject.positions())?;
         let upto = results.iter().map(|result| result.pk).max().unwrap_or(item.wanted);
         let mut shard = ShardWriter::create(&labels_file, subject.shard(4)).map_err(unwritten)?;
+        let mut summary = table::<Results>(&results_file)?;
         let mut table = table::<Objects>(&objects_file)?;
         let key = ModelKey::of(model);
         let mut images = 0;
@@ -274,6 +277,7 @@ impl Archiving {
             shard
                 .push_labels(subject.in_part(result.frame.position), labels.labels())
                 .map_err(unwritten)?;
+            summary.push(&(&key, result)).map_err(unwritten)?;
             for object in &measured {
                 let row = ObjectRow { frame: &result.frame, model: &key, object };
                 table.push(&row).map_err(unwritten)?;
@@ -293,7 +297,11 @@ impl Archiving {
         let rows = table.rows();
         let written = table.finish().map_err(unwritten)?;
         let table = Built { key: table_key, path: objects_file, written, rows };
-        Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
+        let summary_key =
+            layout::results_table(&self.box_name.name, date, &subject.series, model, subject.part);
+        let written = summary.finish().map_err(unwritten)?;
+        let summary = Built { key: summary_key, path: results_file, written, rows: images };
+        Ok(Part { objects: vec![shard, table, summary], upto, rows: results.len() as u64 })
     }
 
     /// The pixels that the archive is to have: from here, or what it has already.
@@ -357,11 +365,12 @@ impl Archiving {
     /// The documents that describe a session's arrays, where they changed, and its manifest.
     async fn describe(&self, item: &Item, session: SessionFacts) -> Result<Report, Undelivered> {
         let (reader, id) = (self.reader.clone(), session.id);
-        let (behind, series, models, receipts) = blocking(move || {
+        let (behind, series, models, receipts, store) = blocking(move || {
             // In this order: what is found afterwards is at least as new.
             let behind = reader.is_behind(Destination::Archive, id)?;
             let receipts = reader.receipts(Destination::Archive, id)?;
-            Ok((behind, reader.series(id)?, reader.models_of(id)?, receipts))
+            let store = reader.identity()?.store;
+            Ok((behind, reader.series(id)?, reader.models_of(id)?, receipts, store))
         })
         .await?;
         let known: HashMap<&str, &StoredReceipt> =
@@ -386,7 +395,8 @@ impl Archiving {
             sent.push(self.receipt(self.archive.put_bytes(&key, bytes).await?, 0));
         }
         let complete = session.ended.is_some() && !behind;
-        let manifest = Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
+        let manifest = Manifest::new(&self.box_name, &session, &series, &models, complete, entries)
+            .of_store(store);
         let put = self.archive.put_bytes(&manifest_key, manifest.to_json()).await?;
         sent.push(self.receipt(put, 0));
         Ok(Report::Done { item: item.pk, upto: item.wanted, rows: 0, receipts: sent })
@@ -419,10 +429,14 @@ fn entry(receipt: &StoredReceipt) -> ObjectEntry {
         Kind::Frames => ObjectKind::FramesTable,
         Kind::Pixels => ObjectKind::ImageShard,
         Kind::Results if receipt.key.starts_with("objects/") => ObjectKind::ObjectsTable,
+        Kind::Results if receipt.key.starts_with("results/") => ObjectKind::ResultsTable,
         Kind::Results => ObjectKind::LabelShard,
         Kind::Session => ObjectKind::ZarrMetadata,
     };
-    let is_table = matches!(kind, ObjectKind::FramesTable | ObjectKind::ObjectsTable);
+    let is_table = matches!(
+        kind,
+        ObjectKind::FramesTable | ObjectKind::ObjectsTable | ObjectKind::ResultsTable
+    );
     ObjectEntry {
         key: receipt.key.clone(),
         bytes: receipt.bytes,

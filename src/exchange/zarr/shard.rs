@@ -165,6 +165,11 @@ impl ShardReader {
         Ok(Self { file, shape, index })
     }
 
+    /// Frames that are in it.
+    pub fn positions(&self) -> u64 {
+        self.index.iter().filter(|place| **place != MISSING).count() as u64
+    }
+
     /// The frame's pixels, little-endian; `None` where it is not in the shard.
     ///
     /// # Errors
