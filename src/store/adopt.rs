@@ -134,6 +134,14 @@ pub struct AdoptedPart {
     pub pixels: Option<Receipt>,
 }
 
+impl AdoptedPart {
+    /// Everything that was read for it.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        let results = self.results.iter().flat_map(|results| &results.receipts);
+        self.table.iter().chain(&self.pixels).chain(results)
+    }
+}
+
 /// What was not here and is now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct PartTaken {
@@ -233,8 +241,8 @@ impl Store {
         self.0.adopt("take on a part", |db, when| take_part(db, session, part, when))
     }
 
-    /// Notes the documents that the archive has of a session, and, where `changed`, that it is to
-    /// be described again.
+    /// Notes the documents that the archive has of a session, and whether it is to be described
+    /// again: where `describe` is true; `None` is never, because the archive knows more of it.
     ///
     /// # Errors
     /// When the database cannot be written.
@@ -242,18 +250,24 @@ impl Store {
         &mut self,
         session: SessionId,
         receipts: &[Receipt],
-        changed: bool,
+        describe: Option<bool>,
     ) -> Result<(), StoreError> {
         let written = self.0.adopt("note what an archive has", |db, when| {
             let Some(pk) = rows::session(db, session)? else { return Ok(()) };
-            if changed {
+            if describe == Some(true) {
                 rows::want_session(db, pk, when)?;
             }
-            let item = item(db, Kind::Session, pk, None)?;
+            let Some(item) = item(db, Kind::Session, pk, None)? else { return Ok(()) };
             for receipt in receipts {
-                if let Some(item) = item {
-                    outbox::put_receipt(db, item, receipt, when.1)?;
-                }
+                outbox::put_receipt(db, item, receipt, when.1)?;
+            }
+            if describe.is_none() {
+                db.execute(
+                    "UPDATE outbox SET done = wanted, state = 'done', attempts = 0, reason = NULL
+                     WHERE pk = ?1 AND state = 'waiting'
+                       AND EXISTS (SELECT 1 FROM receipt WHERE outbox = outbox.pk)",
+                    [item],
+                )?;
             }
             Ok(())
         })?;

@@ -34,6 +34,7 @@ use crate::telemetry::metrics::Metrics;
 mod assets;
 mod colours;
 mod contours;
+mod cursor;
 mod feed;
 mod guard;
 mod latency;

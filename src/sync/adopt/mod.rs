@@ -27,6 +27,7 @@ mod session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::archive::Archiving;
 use super::central::Central;
 use super::destinations::Destinations;
 use super::engine;
@@ -128,6 +129,7 @@ pub fn adopt(
     let mut adopting = Adopting {
         archive,
         central: destinations.central.as_deref(),
+        data_folder: destinations.data_folder.clone(),
         spool: destinations.data_folder.join(SPOOL),
         box_name: request.box_name.clone(),
         reader,
@@ -135,6 +137,7 @@ pub fn adopt(
         clock: clock.clone(),
     };
     let adopted = runtime.block_on(adopting.run(&request.whose, tell));
+    Archiving::clean_spool(&adopting.data_folder);
     adopting.store.close();
     adopted
 }
@@ -144,6 +147,7 @@ struct Adopting<'a> {
     archive: Archive,
     #[expect(dead_code, reason = "its mark is asked for once it has one")]
     central: Option<&'a Central>,
+    data_folder: PathBuf,
     spool: PathBuf,
     box_name: BoxName,
     reader: Reader,
@@ -157,6 +161,7 @@ impl Adopting<'_> {
         whose: &Whose,
         mut tell: impl FnMut(u64, u64),
     ) -> Result<Adopted, SyncError> {
+        Archiving::clean_spool(&self.data_folder);
         std::fs::create_dir_all(&self.spool).map_err(|error| {
             SyncError::retry(format!("make the folder {}", self.spool.display()), error)
         })?;
@@ -164,14 +169,16 @@ impl Adopting<'_> {
         if *whose == Whose::New {
             return self.live_beside().await;
         }
-        self.take_name(whose, &standings)?;
+        let mut missing = Vec::new();
+        let mut manifests = self.manifests(&mut missing).await?;
+        self.take_name(whose, &standings, &manifests)?;
         let identity = self.reader.identity().map_err(failed)?;
+        manifests.retain(|manifest| manifest.store.is_none_or(|store| store == identity.store));
         let told = self.reader.told().map_err(failed)?;
         let told_all = told
             .iter()
             .all(|told| told.stream != Stream::Results || told.waiting == 0);
-        let mut adopted = self.nothing_yet(identity);
-        let manifests = self.manifests(identity.store, &mut adopted).await?;
+        let mut adopted = Adopted { missing, ..self.nothing_yet(identity) };
         for (done, manifest) in manifests.iter().enumerate() {
             tell(done as u64, manifests.len() as u64);
             self.take_session(manifest, &mut adopted).await?;
@@ -221,6 +228,7 @@ impl Adopting<'_> {
         &mut self,
         whose: &Whose,
         standings: &BTreeMap<StoreId, Standing>,
+        manifests: &[Manifest],
     ) -> Result<(), SyncError> {
         let identity = self.reader.identity().map_err(failed)?;
         let wanted = match whose {
@@ -228,13 +236,14 @@ impl Adopting<'_> {
             Whose::Store(store) => *store,
             Whose::Box => {
                 let name = format!("{}/{}", self.box_name.site, self.box_name.name);
-                let of_box: Vec<StoreId> = standings
-                    .values()
-                    .filter(|standing| standing.box_name == name)
+                let standing = standings.values().filter(|standing| standing.box_name == name);
+                let of_box: BTreeSet<StoreId> = standing
                     .map(|standing| standing.store)
+                    .chain(manifests.iter().filter_map(|manifest| manifest.store))
                     .collect();
+                let of_box = Vec::from_iter(of_box);
                 match of_box.as_slice() {
-                    // An archive of a version that wrote no such document.
+                    // An archive of a version that did not say so.
                     [] => return Ok(()),
                     [only] => *only,
                     several if several.contains(&identity.store) => return Ok(()),
@@ -285,16 +294,12 @@ impl Adopting<'_> {
         Ok(standings)
     }
 
-    /// The manifests of this store's sessions, oldest session first.
-    async fn manifests(
-        &self,
-        store: StoreId,
-        adopted: &mut Adopted,
-    ) -> Result<Vec<Manifest>, SyncError> {
+    /// The manifests of this box's sessions, oldest session first.
+    async fn manifests(&self, missing: &mut Vec<Lacking>) -> Result<Vec<Manifest>, SyncError> {
         let (with, without) = self.sessions_there().await?;
         let mut manifests = Vec::new();
         let mut lacking = |session, what: String| {
-            adopted.missing.push(Lacking { session, what });
+            missing.push(Lacking { session, what });
         };
         for session in with {
             let key = layout::manifest(session);
@@ -306,8 +311,7 @@ impl Adopting<'_> {
                 ),
                 Ok(manifest) => {
                     let is_ours = manifest.box_name == self.box_name.name
-                        && manifest.site == self.box_name.site
-                        && manifest.store.is_none_or(|of| of == store);
+                        && manifest.site == self.box_name.site;
                     if is_ours && manifest.session.id == session {
                         manifests.push(manifest);
                     }

@@ -108,6 +108,7 @@ impl Adopting<'_> {
             Err(refusal) => return self.conflict(&mut reading, refusal.0),
         }
         reading.adopted.new_sessions += u64::from(is_new);
+        let mut taken_keys = BTreeSet::new();
         for (place, keys) in open {
             let Some(shape) = session.series.iter().find(|series| series.number == place.0) else {
                 continue;
@@ -126,6 +127,7 @@ impl Adopting<'_> {
             let part = self.part(&series, part, frames, keys, &mut reading).await?;
             match self.store.adopt_part(id, &part).map_err(failed)? {
                 Ok(taken) => {
+                    taken_keys.extend(part.receipts().map(|receipt| receipt.key.clone()));
                     changed |= !taken.is_nothing();
                     let all = &mut reading.adopted.taken;
                     all.frames += taken.frames;
@@ -136,7 +138,13 @@ impl Adopting<'_> {
                 Err(refusal) => return self.conflict(&mut reading, refusal.0),
             }
         }
-        self.documents(&there, &receipts, id, changed).await?;
+        let facts = self.reader.session_facts(id).map_err(failed)?;
+        let is_whole = facts.is_some_and(|facts| {
+            facts.frames >= manifest.session.frames
+                && facts.segmentations >= manifest.session.segmentations
+                && facts.objects >= manifest.session.objects
+        });
+        self.documents(&there, &receipts, &taken_keys, (id, changed, is_whole)).await?;
         reading.adopted.changed |= changed;
         Ok(())
     }
@@ -176,23 +184,28 @@ impl Adopting<'_> {
         Ok(there)
     }
 
-    /// Notes the documents that describe the session, as they are there.
+    /// Notes the documents that describe the session, as they are there, and what could not be
+    /// taken. A session of which something is lost is not described again: its manifest says more
+    /// than this store could.
     async fn documents(
         &mut self,
         there: &There,
         known: &HashMap<&str, &StoredReceipt>,
-        session: SessionId,
-        changed: bool,
+        taken: &BTreeSet<String>,
+        (session, changed, is_whole): (SessionId, bool, bool),
     ) -> Result<(), SyncError> {
         let mut receipts = Vec::new();
-        for key in &there.documents {
+        let parts = there.parts.values().flat_map(BTreeMap::values);
+        let left = parts.filter(|key| !taken.contains(*key) && !known.contains_key(key.as_str()));
+        for key in there.documents.iter().chain(left) {
             let Some(found) = self.archive.read_back(key).await? else { continue };
             if known.get(key.as_str()).is_some_and(|old| old.sha256 == found.sha256) {
                 continue;
             }
             receipts.push(self.receipt(key, found.bytes, found.sha256, 0));
         }
-        self.store.adopt_documents(session, &receipts, changed).map_err(failed)
+        let describe = is_whole.then_some(changed);
+        self.store.adopt_documents(session, &receipts, describe).map_err(failed)
     }
 
     /// That an object was read to its end, now.
