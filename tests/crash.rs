@@ -34,7 +34,7 @@ fn saved(daemon: &Daemon) -> BTreeMap<String, (String, String, u64)> {
             let objects = frame["objects"].as_u64().expect("a count");
             all.insert(text("id"), (text("sha256"), text("labels_sha256"), objects));
         }
-        after = format!("&after={}", page["next"].as_u64().expect("a cursor"));
+        after = format!("&after={}", page["next"].as_str().expect("a cursor"));
     }
 }
 

@@ -116,7 +116,7 @@ fn saved(daemon: &Daemon) -> BTreeSet<String> {
             return all;
         }
         all.extend(frames.iter().map(|frame| frame["id"].as_str().unwrap().to_owned()));
-        after = format!("&after={}", page["next"].as_u64().unwrap());
+        after = format!("&after={}", page["next"].as_str().unwrap());
     }
 }
 

@@ -50,9 +50,8 @@ impl Access {
 /// # Errors
 /// Any error of the file system, and a folder of that name.
 pub fn create(path: &Path, access: Access) -> io::Result<File> {
-    let fresh = || {
-        OpenOptions::new().write(true).create_new(true).mode(access.file_mode()).open(path)
-    };
+    let fresh =
+        || OpenOptions::new().write(true).create_new(true).mode(access.file_mode()).open(path);
     match fresh() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod adopt;
+pub mod backup;
 pub mod bench;
 pub mod camera;
 pub mod check;
@@ -16,6 +18,7 @@ pub mod fsck;
 pub mod import;
 mod out;
 pub mod outbox;
+pub mod restore;
 pub mod run;
 pub mod segment;
 pub mod sync;
@@ -60,6 +63,10 @@ enum Verb {
     Config(config::Args),
     /// Check every invariant of the store
     Fsck(fsck::Args),
+    /// Copy the database while the daemon works, and check the copy
+    Backup(backup::Args),
+    /// Put a backup in the place of the database
+    Restore(restore::Args),
     /// See how far deliveries are, and make, repeat or verify them
     Sync(sync::Args),
     /// See what waits to be delivered, and what was never taken
@@ -85,6 +92,8 @@ pub fn main() -> ExitCode {
         Verb::Check(args) => check::run(args),
         Verb::Config(args) => config::run(args),
         Verb::Fsck(args) => fsck::run(args),
+        Verb::Backup(args) => backup::run(args),
+        Verb::Restore(args) => restore::run(args),
         Verb::Sync(args) => sync::run(args),
         Verb::Outbox(args) => outbox::run(args),
         Verb::Export(args) => export::run(args),

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use super::Outcome;
 use super::out::{self, progress_bar};
+use super::{Outcome, adopt};
 use crate::base::clock::Clock;
 use crate::base::shutdown::Shutdown;
 use crate::config::{self, Settings};
@@ -77,6 +77,12 @@ enum Verb {
         #[arg(long)]
         everything: bool,
     },
+    /// Read back from the archive what this store has forgotten
+    ///
+    /// After a restore, a snapshot, or a new disk: sessions, frames, results and objects come back
+    /// with their ids, and a new epoch begins. Needs the daemon stopped. Done again, it changes
+    /// nothing. Ends with exit code 1 where another store went on with a session.
+    Adopt(adopt::Args),
     /// Read everything that the destinations have, and compare it with the store
     ///
     /// Every object of the archive is read to its end and hashed, which costs what reading it
@@ -109,6 +115,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
         }
         Verb::Retry { everything } => retry(&settings, everything, json),
+        Verb::Adopt(args) => adopt::run(&args, &settings, json),
         Verb::Verify => verify(&settings, json),
     }
 }

@@ -11,6 +11,7 @@
 //! sessions/<session>/series-<n>.ome.zarr/labels/<model key>/0/c/<part>/0/0  one shard
 //! frames/box=<box>/date=<date>/<session>-<n>-<part>.parquet
 //! objects/box=<box>/date=<date>/<session>-<n>-<model key>-<part>.parquet
+//! results/box=<box>/date=<date>/<session>-<n>-<model key>-<part>.parquet
 //! .reticle/stores/<store>.json                                              who delivers, how far
 //! ```
 //!
@@ -24,7 +25,7 @@
 use std::fmt::Write as _;
 
 use crate::base::ids::{SessionId, StoreId};
-use crate::domain::facts::{ModelFacts, Series, SessionFacts};
+use crate::domain::facts::{ModelFacts, Series};
 
 /// What a session holds, as [`super::manifest::Manifest`].
 pub fn manifest(session: SessionId) -> String {
@@ -55,14 +56,112 @@ pub fn objects_table(
     format!("objects/{partition}/{session}-{number}-{}-{part:05}.parquet", model.key())
 }
 
+/// Table of one model's results in one part of a series.
+pub fn results_table(
+    box_name: &str,
+    archive_date: &str,
+    series: &Series,
+    model: &ModelFacts,
+    part: u64,
+) -> String {
+    let Series { session, number, .. } = series;
+    let partition = partition(box_name, archive_date);
+    format!("results/{partition}/{session}-{number}-{}-{part:05}.parquet", model.key())
+}
+
 /// What all keys of one session begin with.
-pub fn prefixes(box_name: &str, session: &SessionFacts) -> [String; 3] {
-    let partition = partition(box_name, &session.archive_date);
+pub fn prefixes(box_name: &str, session: SessionId, archive_date: &str) -> [String; 4] {
+    let partition = partition(box_name, archive_date);
     [
-        format!("{}/", session_folder(session.id)),
-        format!("frames/{partition}/{}-", session.id),
-        format!("objects/{partition}/{}-", session.id),
+        format!("{}/", session_folder(session)),
+        format!("frames/{partition}/{session}-"),
+        format!("objects/{partition}/{session}-"),
+        format!("results/{partition}/{session}-"),
     ]
+}
+
+/// What all keys of sessions begin with.
+pub const SESSIONS: &str = "sessions/";
+
+/// What all keys of [`standing`] begin with.
+pub const STANDINGS: &str = ".reticle/stores/";
+
+/// The session whose manifest has this key; `None` where it is none.
+pub fn session_of_manifest(key: &str) -> Option<SessionId> {
+    key.strip_prefix(SESSIONS)?.strip_suffix("/manifest.json")?.parse().ok()
+}
+
+/// What a key of a session holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Holds {
+    /// The manifest.
+    Manifest,
+    /// A `zarr.json`.
+    Document,
+    /// Something of one part of a series.
+    Part {
+        /// Number of the series.
+        series: u32,
+        /// Number of the part.
+        part: u64,
+        /// What.
+        of: PartOf,
+    },
+}
+
+/// What of a part a key holds; results by the model's key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PartOf {
+    /// Table of frames.
+    Frames,
+    /// Pixels.
+    Pixels,
+    /// Label images.
+    Labels(String),
+    /// Table of objects.
+    Objects(String),
+    /// Table of results.
+    Results(String),
+}
+
+/// What one of the keys that begin with [`prefixes`] holds; `None` where it is none of ours.
+pub fn holds(session: SessionId, key: &str) -> Option<Holds> {
+    if let Some(rest) = key.strip_prefix(&format!("{}/", session_folder(session))) {
+        return of_arrays(rest);
+    }
+    let (table, rest) = key.split_once('/')?;
+    let file = rest.rsplit_once('/')?.1.strip_suffix(".parquet")?;
+    let (series, rest) = file.strip_prefix(&format!("{session}-"))?.split_once('-')?;
+    let series = series.parse().ok()?;
+    if table == "frames" {
+        return Some(Holds::Part { series, part: rest.parse().ok()?, of: PartOf::Frames });
+    }
+    let (model, part) = rest.rsplit_once('-')?;
+    let of = match table {
+        "objects" => PartOf::Objects(model.to_owned()),
+        "results" => PartOf::Results(model.to_owned()),
+        _ => return None,
+    };
+    Some(Holds::Part { series, part: part.parse().ok()?, of })
+}
+
+fn of_arrays(rest: &str) -> Option<Holds> {
+    if rest == "manifest.json" {
+        return Some(Holds::Manifest);
+    }
+    let (root, rest) = rest.split_once('/')?;
+    let series = series_number(root)?;
+    if rest == "zarr.json" || rest.ends_with("/zarr.json") {
+        return Some(Holds::Document);
+    }
+    let (array, chunk) = rest.split_once("0/c/")?;
+    let part = chunk.strip_suffix("/0/0")?.parse().ok()?;
+    let of = match array.strip_prefix("labels/") {
+        None if array.is_empty() => PartOf::Pixels,
+        None => return None,
+        Some(model) => PartOf::Labels(model.strip_suffix('/')?.to_owned()),
+    };
+    Some(Holds::Part { series, part, of })
 }
 
 /// Keys of the OME-Zarr image of one series and of its label images.
@@ -180,6 +279,29 @@ mod tests {
             objects_table("box-1", "2026-05-04", &series, &model, 12),
             format!("objects/box=box-1/date=2026-05-04/{session}-2-{key}-00012.parquet")
         );
+        assert_eq!(
+            results_table("box-1", "2026-05-04", &series, &model, 12),
+            format!("results/box=box-1/date=2026-05-04/{session}-2-{key}-00012.parquet")
+        );
+        assert_eq!(session_of_manifest(&manifest(session)), Some(session));
+        assert_eq!(session_of_manifest(&keys.group()), None);
+
+        let holds = |key: &str| holds(session, key);
+        let part = |of| Some(Holds::Part { series: 2, part: 12, of });
+        assert_eq!(holds(&manifest(session)), Some(Holds::Manifest));
+        assert_eq!(holds(&keys.group()), Some(Holds::Document));
+        assert_eq!(holds(&keys.label_array(&model)), Some(Holds::Document));
+        assert_eq!(holds(&keys.image_shard(12)), part(PartOf::Pixels));
+        assert_eq!(holds(&keys.label_shard(&model, 12)), part(PartOf::Labels(key.clone())));
+        let frames = frames_table("box-1", "2026-05-04", &series, 12);
+        assert_eq!(holds(&frames), part(PartOf::Frames));
+        let objects = objects_table("box-1", "2026-05-04", &series, &model, 12);
+        assert_eq!(holds(&objects), part(PartOf::Objects(key.clone())));
+        let results = results_table("box-1", "2026-05-04", &series, &model, 12);
+        assert_eq!(holds(&results), part(PartOf::Results(key.clone())));
+        for other in ["sessions/x", "frames/a/b.parquet", &format!("sessions/{session}/0/c/1")] {
+            assert_eq!(holds(other), None, "{other}");
+        }
     }
 
     #[test]

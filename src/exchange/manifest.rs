@@ -4,9 +4,10 @@
 //! says of itself when there is more to come (`complete`).
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::base::clock::rfc3339;
-use crate::base::ids::SessionId;
+use crate::base::ids::{SessionId, StoreId};
 use crate::domain::facts::{BoxName, Dated, ModelFacts, Series, SessionFacts};
 
 /// Version of the document's form: changed when an old reader would misunderstand a new one.
@@ -24,6 +25,9 @@ pub struct Manifest {
     /// The box.
     #[serde(rename = "box")]
     pub box_name: String,
+    /// The store that delivered it; not in documents of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreId>,
     /// The session.
     pub session: Session,
     /// Whether the session has ended and all of it is here.
@@ -55,10 +59,16 @@ pub struct Session {
     pub started: String,
     /// The same, as the box's clock said then.
     pub started_recorded: String,
+    /// `CLOCK_MONOTONIC` then, and of which boot; not in documents of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_mono: Option<Mono>,
     /// When it ended.
     pub ended: Option<String>,
     /// The same, as the box's clock said then.
     pub ended_recorded: Option<String>,
+    /// As `started_mono`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_mono: Option<Mono>,
     /// Day under which its tables are archived, `YYYY-MM-DD`.
     pub archive_date: String,
     /// Frames recorded.
@@ -67,6 +77,15 @@ pub struct Session {
     pub segmentations: u64,
     /// Objects in them.
     pub objects: u64,
+}
+
+/// Monotonic time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mono {
+    /// `CLOCK_MONOTONIC`, in nanoseconds.
+    pub ns: u64,
+    /// Which boot of which machine counted it.
+    pub boot: Uuid,
 }
 
 /// A model with its parameters.
@@ -127,6 +146,8 @@ pub enum ObjectKind {
     FramesTable,
     /// Table of objects.
     ObjectsTable,
+    /// Table of results.
+    ResultsTable,
 }
 
 impl Manifest {
@@ -147,6 +168,7 @@ impl Manifest {
             software: concat!("reticle ", env!("CARGO_PKG_VERSION")).to_owned(),
             site: site.site.clone(),
             box_name: site.name.clone(),
+            store: None,
             session: Session::of(session),
             complete,
             models,
@@ -181,6 +203,12 @@ impl Manifest {
         Some(format!("it names the model {}", model.key))
     }
 
+    /// Says which store delivers it.
+    #[must_use]
+    pub fn of_store(self, store: StoreId) -> Self {
+        Self { store: Some(store), ..self }
+    }
+
     /// The document; the same for the same manifest.
     pub fn to_json(&self) -> Vec<u8> {
         super::zarr::document(self)
@@ -190,6 +218,7 @@ impl Manifest {
 impl Session {
     fn of(facts: &SessionFacts) -> Self {
         let recorded = |dated: &Dated| rfc3339(dated.recorded_ns);
+        let mono = |dated: &Dated| Mono { ns: dated.mono_ns, boot: dated.boot };
         Self {
             id: facts.id,
             name: facts.name.clone(),
@@ -199,8 +228,10 @@ impl Session {
             pixel_size_um: facts.pixel_size_um,
             started: facts.started.rfc3339(),
             started_recorded: recorded(&facts.started),
+            started_mono: Some(mono(&facts.started)),
             ended: facts.ended.as_ref().map(Dated::rfc3339),
             ended_recorded: facts.ended.as_ref().map(recorded),
+            ended_mono: facts.ended.as_ref().map(mono),
             archive_date: facts.archive_date.clone(),
             frames: facts.frames,
             segmentations: facts.segmentations,

@@ -8,6 +8,8 @@
 mod copy;
 mod frames;
 mod objects;
+pub mod read;
+mod results;
 
 use std::io::Write as _;
 use std::marker::PhantomData;
@@ -27,6 +29,7 @@ use parquet::file::properties::WriterProperties;
 pub use copy::{CopyError, rows_by_frame};
 pub use frames::Frames;
 pub use objects::{ImageObjects, ImageRef, ModelKey, ObjectRow, Objects};
+pub use results::Results;
 
 use super::output::{Output, WriteError, Written};
 use crate::base::clock::rfc3339;

@@ -57,7 +57,8 @@ pub enum StoreError {
     /// The database is not what this program made, or is damaged.
     #[error(
         "the database {} is damaged: {detail}; copy the folder aside, run `reticle fsck` on it, \
-         and restore a backup or choose another data folder", path.display()
+         then put a backup back with `reticle restore --from BACKUP`, or choose another data folder",
+        path.display()
     )]
     Damaged {
         /// The database.
@@ -177,7 +178,7 @@ fn database_advice(error: &rusqlite::Error) -> &'static str {
             "another program holds the database: close it"
         }
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            "run `reticle fsck`, and restore a backup or choose another data folder"
+            "run `reticle fsck`, put a backup back with `reticle restore`, or choose another data folder"
         }
         _ => "this is a defect of Reticle: please report it with this line",
     }

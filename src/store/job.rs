@@ -164,6 +164,8 @@ words! {
         EvictedMaxBytes = "evicted_max_bytes",
         /// It was evicted to leave `min_free_bytes` free.
         EvictedMinFree = "evicted_min_free",
+        /// Its row came back from a backup or from the archive, and its file did not.
+        NotRestored = "not_restored",
     }
 }
 

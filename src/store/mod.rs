@@ -6,6 +6,7 @@
 //! frames/<session>/<frame>.tif       pixels of the frames that the retention rule keeps
 //! orphans/                           frame files that a crash left without a record
 //! spool/                             what is being sent, made again when it is lost
+//! set-aside/                         databases that a restore took out of use
 //! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
 //! lock                               whose folder it is
@@ -23,7 +24,9 @@
 //! first, `writer.rs`, `retention.rs` and `recovery.rs` do the second, and tests kill the
 //! process between every two steps.
 
+mod adopt;
 mod aggregates;
+mod backup;
 mod blobs;
 mod commands;
 mod dating;
@@ -37,10 +40,12 @@ mod identity;
 mod job;
 mod lock;
 mod options;
+mod orphans;
 mod outbox;
 mod places;
 mod readers;
 mod recovery;
+mod restore;
 mod retention;
 mod rows;
 mod schema;
@@ -54,6 +59,11 @@ mod writer;
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
+pub use adopt::{
+    AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, AdoptedSeries, AdoptedSession,
+    Adoption, PartTaken, Refusal,
+};
+pub use backup::{Backup, Contents, backup, check as check_backup};
 pub use commands::Noted;
 pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
@@ -66,6 +76,7 @@ pub use outbox::{
 };
 pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
 pub use recovery::Recovery;
+pub use restore::{Missing, Plan, Present, Restored, Restoring};
 pub use told::{StoredEvent, Stream, Told};
 pub use wishes::Wish;
 
@@ -117,6 +128,7 @@ impl Store {
         durable::create_dir_private(folder, folder)
             .map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;
+        restore::finish(folder)?;
         let database = schema::database_path(folder);
         let connection = schema::open_and_migrate(&database)?;
         let (recovery, kept_bytes) =

@@ -305,8 +305,9 @@ fn want_at(
     db.prepare_cached(
         "INSERT INTO outbox (destination, kind, session, series, part, model, wanted, wanted_rows,
                              since_mono_ns, since_boot, since_wall_ns, changed_mono_ns)
-         VALUES (:destination, :kind, :session, :series, :part, :model, :key, 1,
-                 :mono, :boot, :wall, :mono)
+         SELECT :destination, :kind, :session, :series, :part, :model, :key, 1,
+                :mono, :boot, :wall, :mono
+         WHERE EXISTS (SELECT 1 FROM session WHERE pk = :session AND delivered_by IS NULL)
          ON CONFLICT (destination, kind, session, coalesce(series, 0), coalesce(part, -1),
                       coalesce(model, 0)) DO UPDATE SET
              wanted = CASE kind WHEN 'session' THEN wanted + 1
@@ -507,6 +508,38 @@ fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Notes what a destination has.
+pub(super) fn put_receipt(
+    db: &Connection,
+    item: i64,
+    receipt: &Receipt,
+    now: &Stamp,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO receipt (outbox, place, key, bytes, sha256, etag, checksum, rows,
+                              wall_ns, mono_ns, boot)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+         ON CONFLICT (place, key) DO UPDATE SET
+             outbox = excluded.outbox, bytes = excluded.bytes, sha256 = excluded.sha256,
+             etag = excluded.etag, checksum = excluded.checksum, rows = excluded.rows,
+             wall_ns = excluded.wall_ns, mono_ns = excluded.mono_ns, boot = excluded.boot",
+    )?
+    .execute(params![
+        item,
+        receipt.place,
+        receipt.key,
+        receipt.bytes.cast_signed(),
+        receipt.sha256,
+        receipt.etag,
+        receipt.checksum,
+        receipt.rows.cast_signed(),
+        now.wall_ns,
+        now.mono_ns.cast_signed(),
+        rows::boot(db, now)?,
+    ])?;
+    Ok(())
+}
+
 fn done(
     db: &Connection,
     item: i64,
@@ -517,28 +550,7 @@ fn done(
 ) -> rusqlite::Result<()> {
     let boot = rows::boot(db, now)?;
     for receipt in receipts {
-        db.prepare_cached(
-            "INSERT INTO receipt (outbox, place, key, bytes, sha256, etag, checksum, rows,
-                                  wall_ns, mono_ns, boot)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (place, key) DO UPDATE SET
-                 outbox = excluded.outbox, bytes = excluded.bytes, sha256 = excluded.sha256,
-                 etag = excluded.etag, checksum = excluded.checksum, rows = excluded.rows,
-                 wall_ns = excluded.wall_ns, mono_ns = excluded.mono_ns, boot = excluded.boot",
-        )?
-        .execute(params![
-            item,
-            receipt.place,
-            receipt.key,
-            receipt.bytes.cast_signed(),
-            receipt.sha256,
-            receipt.etag,
-            receipt.checksum,
-            receipt.rows.cast_signed(),
-            now.wall_ns,
-            now.mono_ns.cast_signed(),
-            boot,
-        ])?;
+        put_receipt(db, item, receipt, now)?;
     }
     crate::base::crash::point("receipts written");
     let (destination, kind, session, hurry): (Destination, Kind, i64, bool) = db

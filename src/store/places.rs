@@ -86,18 +86,23 @@ pub(super) fn want_all(
     let boot = rows::boot(db, now)?;
     let parts = [
         "SELECT 'session' AS kind, session.pk AS session, NULL AS series, NULL AS part,
-                NULL AS model, 1 AS wanted, 0 AS wanted_rows FROM session",
+                NULL AS model, 1 AS wanted, 0 AS wanted_rows FROM session
+         WHERE delivered_by IS NULL",
         "SELECT 'frames', frame.session, frame.series, frame.position / series.part_frames,
                 NULL, max(frame.pk), count(*)
-         FROM frame JOIN series ON series.pk = frame.series GROUP BY 3, 4",
+         FROM frame JOIN series ON series.pk = frame.series
+         WHERE frame.session IN (SELECT pk FROM session WHERE delivered_by IS NULL) GROUP BY 3, 4",
         "SELECT 'results', frame.session, frame.series, frame.position / series.part_frames,
                 segmentation.model, max(segmentation.pk), count(*)
          FROM segmentation JOIN frame ON frame.pk = segmentation.frame
-         JOIN series ON series.pk = frame.series GROUP BY 3, 4, 5",
+         JOIN series ON series.pk = frame.series
+         WHERE frame.session IN (SELECT pk FROM session WHERE delivered_by IS NULL)
+         GROUP BY 3, 4, 5",
         "SELECT 'pixels', frame.session, frame.series, frame.position / series.part_frames,
                 NULL, max(frame.pk), count(*)
          FROM frame JOIN series ON series.pk = frame.series
-         WHERE frame.archived > 0 AND frame.file IS NOT NULL GROUP BY 3, 4",
+         WHERE frame.archived > 0 AND frame.file IS NOT NULL
+           AND frame.session IN (SELECT pk FROM session WHERE delivered_by IS NULL) GROUP BY 3, 4",
     ];
     // Those that were archived elsewhere must be archived again before they go.
     if destination == Destination::Archive {

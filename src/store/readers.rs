@@ -21,7 +21,7 @@ use crate::domain::segmentation::Timings;
 /// A saved result, without its pixels and labels. Times are RFC 3339 in UTC.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
 pub struct SavedFrame {
-    /// Place in the order of commits; ask for what comes after it.
+    /// Place in the order of commits, within one epoch of the store.
     pub cursor: u64,
     /// The frame.
     pub id: FrameId,

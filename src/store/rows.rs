@@ -10,7 +10,6 @@ use super::outbox::{self, Deliveries, Kind, PartRef, Want};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
-use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
 use crate::domain::segmentation::{ModelRef, Timings};
 use crate::domain::session::Session;
@@ -81,7 +80,7 @@ pub(super) fn close_session(
     Ok(())
 }
 
-fn want_session(
+pub(super) fn want_session(
     db: &Connection,
     session: i64,
     (deliveries, now): (&Deliveries, &Stamp),
@@ -224,7 +223,9 @@ fn place(db: &Connection, session: i64, frame: &Frame) -> rusqlite::Result<Place
 /// One model's answer to one frame, ready for its rows.
 pub(super) struct NewResult<'a> {
     pub(super) model: &'a ModelRef,
-    pub(super) labels: &'a LabelImage,
+    /// Objects in its label image, and SHA-256 of that: see `LabelImage::sha256`.
+    pub(super) count: u32,
+    pub(super) labels_sha256: [u8; 32],
     /// The labels as `blobs::encode` packed them.
     pub(super) packed: &'a [u8],
     pub(super) objects: &'a [Object],
@@ -264,7 +265,7 @@ pub(super) fn segmentation(
     .execute(named_params! {
         ":frame": frame,
         ":model": model,
-        ":objects": result.labels.count(),
+        ":objects": result.count,
         ":focus": result.focus,
         ":normalise": timings.normalise_us.cast_signed(),
         ":network": timings.network_us.cast_signed(),
@@ -273,7 +274,7 @@ pub(super) fn segmentation(
         ":wall": now.wall_ns,
         ":mono": now.mono_ns.cast_signed(),
         ":boot": boot,
-        ":sha256": result.labels.sha256(),
+        ":sha256": result.labels_sha256,
         ":labels": result.packed,
     })?;
     let pk = db.last_insert_rowid();
@@ -287,7 +288,7 @@ pub(super) fn segmentation(
         "UPDATE session SET segmentations = segmentations + 1, objects = objects + ?2
          WHERE pk = ?1",
     )?
-    .execute(params![session, result.labels.count()])?;
+    .execute(params![session, result.count])?;
     aggregates::add(db, frame, model, result.objects, result.focus)?;
     let part = db
         .prepare_cached(
@@ -380,13 +381,13 @@ fn insert_object(db: &Connection, segmentation: i64, object: &Object) -> rusqlit
     Ok(())
 }
 
-fn frame_pk(db: &Connection, id: FrameId) -> rusqlite::Result<Option<i64>> {
+pub(super) fn frame_pk(db: &Connection, id: FrameId) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached("SELECT pk FROM frame WHERE id = ?1")?
         .query_row([id.as_bytes()], |row| row.get(0))
         .optional()
 }
 
-fn model(db: &Connection, model: &ModelRef) -> rusqlite::Result<i64> {
+pub(super) fn model(db: &Connection, model: &ModelRef) -> rusqlite::Result<i64> {
     let values = params![model.sha256, model.name, model.parameters, model.software];
     let known = db
         .prepare_cached(

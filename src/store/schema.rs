@@ -126,6 +126,24 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Opens a database that nobody writes, as it lies: without a lock, a log or anything else beside
+/// it, so that it may be where nothing can be written.
+pub(super) fn open_as_it_lies(path: &Path) -> Result<Connection, StoreError> {
+    if !log_is_empty(path) {
+        // A copy of a database with its log, as `cp` makes it: the newest commits are in there.
+        return open_read_only(path);
+    }
+    std::fs::metadata(path).map_err(StoreError::file("find the backup", path))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | OpenFlags::SQLITE_OPEN_URI;
+    let uri = format!("file:{}?immutable=1", percent_encoded(path));
+    let connection =
+        Connection::open_with_flags(uri, flags).map_err(damaged_or("read the database", path))?;
+    check_ours(&connection, path)?;
+    Ok(connection)
+}
+
 /// The schema version of a database: 0 when nothing was migrated yet.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     let has_history: bool = connection.query_row(

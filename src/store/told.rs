@@ -141,6 +141,27 @@ pub(super) fn told(db: &Connection, stream: Stream, upto: i64) -> rusqlite::Resu
     Ok(())
 }
 
+/// A store that knows less than before may have a cursor beyond what it has: what it commits next
+/// would be passed over.
+pub(super) fn not_beyond(db: &Connection) -> rusqlite::Result<()> {
+    for stream in Stream::ALL {
+        let moved = db.execute(
+            &format!(
+                "UPDATE told SET done = ({0}) WHERE stream = ?1 AND done > ({0})",
+                stream.greatest()
+            ),
+            [stream],
+        )?;
+        if moved > 0 {
+            tracing::warn!(
+                stream = stream.word(),
+                "the broker was told more than this store knows: it is told what comes from here on"
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Takes on the broker's place. One that is new begins at the end of both streams.
 fn begin(db: &Connection, place: Option<&str>) -> rusqlite::Result<()> {
     let Some(place) = place else {

@@ -597,7 +597,8 @@ fn insert(
             let frame = rows::frame(db, session, &segmentation.frame, None, without, when)?;
             let result = NewResult {
                 model: &segmentation.model,
-                labels: &segmentation.labels,
+                count: segmentation.labels.count(),
+                labels_sha256: segmentation.labels.sha256(),
                 packed: labels,
                 objects: &segmentation.objects,
                 focus: segmentation.focus,
@@ -639,7 +640,8 @@ fn import(
     }
     let result = NewResult {
         model: &imported.model,
-        labels,
+        count: labels.count(),
+        labels_sha256: labels.sha256(),
         packed,
         objects: &imported.objects,
         focus: imported.focus,
@@ -665,7 +667,7 @@ fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
 }
 
 /// The label image as bytes, if these are its objects.
-fn encode(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
+pub(super) fn encode(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
     let areas = areas(labels);
     let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
     if !(1..).zip(areas).eq(told) {

@@ -34,11 +34,12 @@ impl Archiving {
         session: SessionFacts,
     ) -> Result<Report, Undelivered> {
         let (reader, id) = (self.reader.clone(), session.id);
-        let (behind, series, models, receipts) = blocking(move || {
+        let (behind, series, models, receipts, store) = blocking(move || {
             // In this order: what is found afterwards is at least as new.
             let behind = reader.is_behind(Destination::Archive, id)?;
             let receipts = reader.receipts(Destination::Archive, id)?;
-            Ok((behind, reader.series(id)?, reader.models_of(id)?, receipts))
+            let store = reader.identity()?.store;
+            Ok((behind, reader.series(id)?, reader.models_of(id)?, receipts, store))
         })
         .await?;
         let known: HashMap<&str, &StoredReceipt> =
@@ -47,8 +48,10 @@ impl Archiving {
         let mut entries: Vec<ObjectEntry> =
             receipts.iter().filter(|receipt| receipt.kind != Kind::Session).map(entry).collect();
         let complete = session.ended.is_some() && !behind;
-        let new =
-            |entries| Manifest::new(&self.box_name, &session, &series, &models, complete, entries);
+        let new = |entries| {
+            Manifest::new(&self.box_name, &session, &series, &models, complete, entries)
+                .of_store(store)
+        };
         let named = self.manifest_there(&manifest_key).await?;
         let documents = documents(&session, &series, &models);
         if let Some(named) = &named {
@@ -146,6 +149,7 @@ impl Archiving {
                 for model in models {
                     own.insert(keys.label_shard(model, part));
                     own.insert(layout::objects_table(name, date, series, model, part));
+                    own.insert(layout::results_table(name, date, series, model, part));
                 }
             }
         }
@@ -197,10 +201,14 @@ fn entry(receipt: &StoredReceipt) -> ObjectEntry {
         Kind::Frames => ObjectKind::FramesTable,
         Kind::Pixels => ObjectKind::ImageShard,
         Kind::Results if receipt.key.starts_with("objects/") => ObjectKind::ObjectsTable,
+        Kind::Results if receipt.key.starts_with("results/") => ObjectKind::ResultsTable,
         Kind::Results => ObjectKind::LabelShard,
         Kind::Session => ObjectKind::ZarrMetadata,
     };
-    let is_table = matches!(kind, ObjectKind::FramesTable | ObjectKind::ObjectsTable);
+    let is_table = matches!(
+        kind,
+        ObjectKind::FramesTable | ObjectKind::ObjectsTable | ObjectKind::ResultsTable
+    );
     ObjectEntry {
         key: receipt.key.clone(),
         bytes: receipt.bytes,

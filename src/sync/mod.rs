@@ -10,6 +10,7 @@
 //! done only when the destination has said so and was asked again. Keys and natural keys are
 //! deterministic: whatever is sent twice is there once.
 
+mod adopt;
 mod archive;
 pub mod central;
 mod delivering;
@@ -28,6 +29,7 @@ pub mod throttle;
 mod undelivered;
 mod verify;
 
+pub use adopt::{Adopted, Lacking, Request, Whose, adopt};
 pub use destinations::Destinations;
 pub use drain::drain;
 pub use engine::{Handle, Syncing, spawn};

@@ -18,7 +18,7 @@ use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
 use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::output::{Output, Written};
-use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Table};
+use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
 use crate::exchange::zarr::{ShardShape, ShardWriter};
 use crate::store::{Item, Kind, Reader};
 
@@ -63,6 +63,7 @@ impl Subject {
             (Kind::Results, Some(model)) => vec![
                 keys.label_shard(model, *part),
                 layout::objects_table(box_name, date, series, model, *part),
+                layout::results_table(box_name, date, series, model, *part),
             ],
             (Kind::Results, None) | (Kind::Session, _) => Vec::new(),
         }
@@ -105,7 +106,10 @@ impl Building<'_> {
         };
         match self.item.kind {
             Kind::Frames => self.frames(object("frames")?, &refused),
-            Kind::Results => self.results(object("labels")?, object("objects")?, &refused),
+            Kind::Results => {
+                let files = [object("labels")?, object("objects")?, object("results")?];
+                self.results(files, &refused)
+            }
             Kind::Pixels => self.pixels(object("pixels")?, &refused),
             Kind::Session => Err(gone("its part")),
         }
@@ -154,11 +158,11 @@ impl Building<'_> {
         Ok(Part { objects: vec![built], upto, rows: frames.len() as u64 })
     }
 
-    /// The label images of one model, and the table of their objects.
+    /// The label images of one model, and the tables of their objects and of the results.
     fn results(
         &self,
-        (shard_key, shard_path): (String, PathBuf),
-        (table_key, table_path): (String, PathBuf),
+        [(shard_key, shard_path), (table_key, table_path), (summary_key, summary_path)]: [(String, PathBuf);
+            3],
         refused: &[i64],
     ) -> Result<Part, Undelivered> {
         let subject = self.subject;
@@ -171,7 +175,9 @@ impl Building<'_> {
         let mut shard_there = self.shard_there(&shard_key, shape, &known)?;
         let known = results.iter().map(|result| result.frame.id.to_string()).collect();
         let table_there = self.table_there(&table_key, &known)?;
+        let summary_there = self.table_there(&summary_key, &known)?;
         let mut shard = ShardWriter::create(&shard_path, shape).map_err(unwritten)?;
+        let mut summary = table::<Results>(&summary_path)?;
         let mut table = table::<Objects>(&table_path)?;
         let model_key = ModelKey::of(model);
         let (mut images, mut lacks_images, mut lacks_objects) = (0, false, false);
@@ -209,7 +215,12 @@ impl Building<'_> {
                 }
             }
         }
+        // Its rows are rows of the database, with nothing in them that has a hash of its own.
+        for result in &results {
+            summary.push(&(&model_key, result)).map_err(unwritten)?;
+        }
         shard_there.map_or(Ok(()), |there| there.may_go(images, lacks_images))?;
+        summary_there.map_or(Ok(()), |there| there.may_go(summary.rows(), false))?;
         let rows = table.rows();
         table_there.map_or(Ok(()), |there| there.may_go(rows, lacks_objects))?;
         let shard = Built {
@@ -221,7 +232,10 @@ impl Building<'_> {
         };
         let written = table.finish().map_err(unwritten)?;
         let table = Built { key: table_key, path: table_path, written, rows, lacks: lacks_objects };
-        Ok(Part { objects: vec![shard, table], upto, rows: results.len() as u64 })
+        let rows = summary.rows();
+        let written = summary.finish().map_err(unwritten)?;
+        let summary = Built { key: summary_key, path: summary_path, written, rows, lacks: false };
+        Ok(Part { objects: vec![shard, table, summary], upto, rows: results.len() as u64 })
     }
 
     /// The objects of a result, as many as were recorded.

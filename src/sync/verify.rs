@@ -71,6 +71,10 @@ async fn compare(
     for (done, session) in sessions.iter().enumerate() {
         tell(done as u64, sessions.len() as u64);
         let Some(facts) = reader.session_facts(session.id).map_err(unread)? else { continue };
+        if reader.delivered_by(session.id).map_err(unread)?.is_some() {
+            // Another store's to compare.
+            continue;
+        }
         if let Some(archive) = &destinations.archive {
             of_archive(archive, &destinations.box_name, reader, &facts, &mut verified).await?;
             of_this_box(reader, &facts, &mut verified)?;
@@ -115,7 +119,7 @@ async fn of_archive(
         }
     }
     let mut strays = BTreeMap::new();
-    for prefix in layout::prefixes(&box_name.name, session) {
+    for prefix in layout::prefixes(&box_name.name, session.id, &session.archive_date) {
         archive
             .list(&prefix, &mut |listed| {
                 if !known.contains(&listed.key) {

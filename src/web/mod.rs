@@ -43,6 +43,7 @@ mod bounded;
 mod colours;
 mod connection;
 mod contours;
+mod cursor;
 mod feed;
 mod guard;
 mod latency;
@@ -173,8 +174,7 @@ pub fn bind(options: &Options) -> Result<TcpListener, WebError> {
         io::ErrorKind::AddrInUse => WebError::PortInUse(address),
         _ => WebError::CannotListen { address, error },
     })?;
-    server::bound_buffers(&listener)
-        .map_err(|error| WebError::CannotListen { address, error })?;
+    server::bound_buffers(&listener).map_err(|error| WebError::CannotListen { address, error })?;
     Ok(listener)
 }
 

@@ -51,6 +51,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "urn:reticle:problem:not-found", "Not found", detail)
     }
 
+    /// The cursor is of an older epoch of the store.
+    pub(crate) fn old_cursor(detail: impl Into<String>) -> Self {
+        let status = StatusCode::CONFLICT;
+        Self::new(status, "urn:reticle:problem:old-cursor", "Cursor of an older epoch", detail)
+    }
+
     /// There is such a thing, but not by this method.
     pub(crate) fn method(detail: impl Into<String>) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;

@@ -14,6 +14,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 use serde::{Deserialize, Serialize};
 
+use super::cursor::Cursor;
 use super::latency::ScreenTime;
 use super::problem::Problem;
 use super::{Shared, assets, bounded, guard, live, openapi, streams};
@@ -111,8 +112,9 @@ pub(super) async fn status(State(shared): State<Arc<Shared>>) -> Json<StatusRepl
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Part {
-    /// `next` of the part before; none for the first part.
-    after: Option<u64>,
+    /// `next` of the part before, as it was; none for the first part.
+    #[param(example = "0199b7c2d3e4755f8a6b1c2d3e4f5a6b-42")]
+    after: Option<String>,
     /// Most frames in the answer; 100 unless said, 1000 at most.
     limit: Option<u32>,
 }
@@ -123,16 +125,23 @@ pub(super) struct FramesReply {
     /// In the order in which they were committed.
     frames: Vec<SavedFrame>,
     /// Ask again with `after` set to this for what was committed since; also when there was
-    /// nothing new.
-    next: Option<u64>,
+    /// nothing new. A text to be given back as it is: it holds the epoch of the store.
+    #[schema(example = "0199b7c2d3e4755f8a6b1c2d3e4f5a6b-42")]
+    next: String,
 }
 
 /// Saved frames
 ///
-/// What stands here is committed and fsynced.
+/// What stands here is committed and fsynced. After the store was restored from a backup, or read
+/// back from its archive, a cursor from before is refused with 409: start again without one, and
+/// tell by their ids which results are known already.
 #[utoipa::path(
     get, path = "/api/v1/frames", tag = "results", params(Part),
-    responses((status = 200, body = FramesReply), (status = 400, body = Problem))
+    responses(
+        (status = 200, body = FramesReply),
+        (status = 400, body = Problem),
+        (status = 409, body = Problem, description = "the cursor is of an older epoch")
+    )
 )]
 pub(super) async fn frames(
     State(shared): State<Arc<Shared>>,
@@ -143,9 +152,12 @@ pub(super) async fn frames(
     if !(1..=LONGEST_PAGE).contains(&limit) {
         return Err(Problem::bad_request(format!("limit is 1 to {LONGEST_PAGE}, not {limit}")));
     }
-    let frames = ask(&shared, move |reader| reader.saved_frames(part.after, limit)).await?;
-    let next = frames.last().map(|frame| frame.cursor).or(part.after);
-    Ok(Json(FramesReply { frames, next }))
+    // It changes only while no daemon runs.
+    let epoch = ask(&shared, Reader::identity).await?.epoch;
+    let after = part.after.map(|text| Cursor::read(&text, epoch)).transpose()?;
+    let frames = ask(&shared, move |reader| reader.saved_frames(after, limit)).await?;
+    let last = frames.last().map(|frame| frame.cursor).or(after).unwrap_or(0);
+    Ok(Json(FramesReply { frames, next: Cursor::new(epoch, last).to_string() }))
 }
 
 /// One saved frame
@@ -408,7 +420,8 @@ async fn ask<T: Send + 'static>(
     shared: &Shared,
     question: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let turn = tokio::time::timeout(QUESTION_PATIENCE, Arc::clone(&shared.questions).acquire_owned());
+    let turn =
+        tokio::time::timeout(QUESTION_PATIENCE, Arc::clone(&shared.questions).acquire_owned());
     let Ok(Ok(turn)) = turn.await else {
         shared.metrics.refused_client(Refusal::Crowded);
         let detail = "the store is asked too much at the moment; ask again";

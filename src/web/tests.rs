@@ -336,9 +336,14 @@ fn what_is_saved_can_be_read_back() {
     let id = server.save_one();
     let list = server.get("/api/v1/frames?limit=10").json();
     assert_eq!(list["frames"][0]["id"], id.to_string());
-    let next = list["next"].as_u64().unwrap();
+    let next = list["next"].as_str().unwrap();
     let rest = server.get(&format!("/api/v1/frames?after={next}")).json();
     assert_eq!((rest["frames"].as_array().unwrap().len(), &rest["next"]), (0, &next.into()));
+    let old = next.replace(|c: char| c.is_ascii_hexdigit() && c != '1', "0");
+    let old = server.get(&format!("/api/v1/frames?after={old}"));
+    assert_eq!(old.status, 409);
+    assert_eq!(old.json()["type"], "urn:reticle:problem:old-cursor");
+    assert_eq!(server.get("/api/v1/frames?after=1").status, 400);
     let frame = server.get(&format!("/api/v1/frames/{id}")).json();
     assert_eq!((&frame["sequence"], &frame["width"]), (&3.into(), &128.into()));
     assert!(server.get(&format!("/api/v1/frames/{id}/objects")).json().is_array());

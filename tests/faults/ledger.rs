@@ -3,8 +3,11 @@
 //! A thread of its own reads `/api/v1/frames` behind its cursor and appends what it is told to
 //! a file of its own, with an fsync, outside the daemon's folder and file system. What the
 //! daemon committed and never told is not in it until it is told. The cursor lives as long as
-//! the bench: a daemon that forgets a result after a crash cannot make the ledger forget it.
+//! the bench: a daemon that forgets a result after a crash cannot make the ledger forget it. After
+//! a restore the daemon refuses the cursor; then the ledger reads from the beginning again, and
+//! notes what it has not noted before.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -100,35 +103,60 @@ fn keep(shared: &Shared, mut file: File) -> io::Result<()> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
     let mut after = None;
+    let mut known = HashSet::new();
     while !shared.done.load(Ordering::SeqCst) {
         let base = shared.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let page = base.and_then(|base| page(&agent, &base, after));
-        let Some((frames, next)) = page.filter(|(frames, _)| !frames.is_empty()) else {
-            thread::sleep(PAUSE);
-            continue;
+        let page = base.and_then(|base| page(&agent, &base, after.as_deref()));
+        let (frames, next) = match page {
+            Some(Page::Frames(frames, next)) if !frames.is_empty() => (frames, next),
+            Some(Page::OldCursor) => {
+                after = None;
+                continue;
+            }
+            _ => {
+                thread::sleep(PAUSE);
+                continue;
+            }
         };
         let mut lines = Vec::new();
+        let mut new = 0;
         for frame in &frames {
             let noted = noted(frame).ok_or_else(|| io::Error::other(format!("told {frame}")))?;
+            if !known.insert((noted.frame.clone(), noted.labels_sha256.clone())) {
+                continue;
+            }
+            new += 1;
             serde_json::to_writer(&mut lines, &noted)?;
             lines.push(b'\n');
         }
         file.write_all(&lines)?;
         file.sync_data()?;
         after = Some(next);
-        shared.noted.fetch_add(frames.len() as u64, Ordering::SeqCst);
+        shared.noted.fetch_add(new, Ordering::SeqCst);
     }
     Ok(())
 }
 
-/// What was committed behind the cursor, and the next cursor. `None` where nobody answers.
-fn page(agent: &ureq::Agent, base: &str, after: Option<u64>) -> Option<(Vec<Value>, u64)> {
+/// An answer of the daemon.
+enum Page {
+    /// What was committed behind the cursor, and the next cursor.
+    Frames(Vec<Value>, String),
+    /// The store was restored since.
+    OldCursor,
+}
+
+/// What was committed behind the cursor. `None` where nobody answers.
+fn page(agent: &ureq::Agent, base: &str, after: Option<&str>) -> Option<Page> {
     let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
     let url = format!("{base}/api/v1/frames?limit=1000{after}");
-    let mut answer: Value = agent.get(url).call().ok()?.body_mut().read_json().ok()?;
-    let next = answer["next"].as_u64()?;
+    let mut answer: Value = match agent.get(url).call() {
+        Ok(mut answer) => answer.body_mut().read_json().ok()?,
+        Err(ureq::Error::StatusCode(409)) => return Some(Page::OldCursor),
+        Err(_) => return None,
+    };
+    let next = answer["next"].as_str()?.to_owned();
     match answer["frames"].take() {
-        Value::Array(frames) => Some((frames, next)),
+        Value::Array(frames) => Some(Page::Frames(frames, next)),
         _ => None,
     }
 }

@@ -29,9 +29,9 @@ pub struct ImageRef<'a> {
 /// A model as tables name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelKey {
-    key: String,
-    name: String,
-    sha256: String,
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) sha256: String,
 }
 
 impl ModelKey {

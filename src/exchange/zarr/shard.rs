@@ -170,6 +170,11 @@ impl ShardReader {
         self.index.get(position_in_part as usize).is_some_and(|place| *place != MISSING)
     }
 
+    /// Frames that are in it.
+    pub fn positions(&self) -> u64 {
+        self.index.iter().filter(|place| **place != MISSING).count() as u64
+    }
+
     /// The frame's pixels, little-endian; `None` where it is not in the shard.
     ///
     /// # Errors

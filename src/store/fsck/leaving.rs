@@ -32,13 +32,23 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         self.each(
             12,
             "SELECT 'series ' || series.number || ' of session ' || hex(session.id),
-                    format('counts %d frames; holds %d at positions %d to %d', series.frames,
-                           count(frame.pk), min(frame.position), max(frame.position))
+                    format('counts %d frames; holds %d at positions %d to %d, and %d are lost',
+                           series.frames, count(frame.pk), min(frame.position),
+                           max(frame.position), coalesce(gone.positions, 0))
              FROM series JOIN session ON session.pk = series.session
              LEFT JOIN frame ON frame.series = series.pk
+             LEFT JOIN (SELECT series, sum(last - first + 1) AS positions, max(last) AS last
+                        FROM lost GROUP BY series) AS gone ON gone.series = series.pk
              GROUP BY series.pk
-             HAVING series.frames <> count(frame.pk) OR coalesce(min(frame.position), 0) <> 0
-                 OR coalesce(max(frame.position) + 1, 0) <> count(frame.pk)",
+             HAVING series.frames <> count(frame.pk) + coalesce(gone.positions, 0)
+                 OR series.frames <> max(coalesce(max(frame.position), -1),
+                                         coalesce(gone.last, -1)) + 1",
+        )?;
+        self.each(
+            12,
+            "SELECT 'series ' || lost.series, format('position %d is lost, and there', position)
+             FROM lost JOIN frame ON frame.series = lost.series
+                 AND frame.position BETWEEN lost.first AND lost.last",
         )
     }
 
@@ -97,19 +107,22 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         // For every configured destination, what is there is wanted.
         self.each(
             14,
-            "WITH held AS (
+            "WITH own AS (SELECT pk FROM session WHERE delivered_by IS NULL),
+             held AS (
                  SELECT 'frames' AS kind, series, position / part_frames AS part, NULL AS model,
                         max(frame.pk) AS newest, count(*) AS rows
-                 FROM frame JOIN series ON series.pk = frame.series GROUP BY 2, 3
+                 FROM frame JOIN series ON series.pk = frame.series
+                 WHERE frame.session IN own GROUP BY 2, 3
                  UNION ALL
                  SELECT 'pixels', series, position / part_frames, NULL, max(frame.pk), count(*)
                  FROM frame JOIN series ON series.pk = frame.series
-                 WHERE archived = 1 GROUP BY 2, 3
+                 WHERE archived = 1 AND frame.session IN own GROUP BY 2, 3
                  UNION ALL
                  SELECT 'results', series, position / part_frames, segmentation.model,
                         max(segmentation.pk), count(*)
                  FROM segmentation JOIN frame ON frame.pk = segmentation.frame
-                 JOIN series ON series.pk = frame.series GROUP BY 2, 3, 4)
+                 JOIN series ON series.pk = frame.series
+                 WHERE frame.session IN own GROUP BY 2, 3, 4)
              SELECT destination.name || ' ' || held.kind || ' of part ' || held.part,
                     format('there are %d up to %d; %d up to %d are wanted', held.rows,
                            held.newest, coalesce(outbox.wanted_rows, 0),

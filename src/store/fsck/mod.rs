@@ -414,6 +414,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                           lag(pk) OVER boot AS earlier,
                           lag(committed_mono_ns) OVER boot AS earlier_ns
                    FROM segmentation
+                   WHERE NOT EXISTS (SELECT 1 FROM adopted WHERE pk BETWEEN first AND last)
                    WINDOW boot AS (PARTITION BY committed_boot ORDER BY pk))
              WHERE committed_mono_ns < earlier_ns",
         )?;

@@ -26,3 +26,32 @@ ALTER TABLE destination ADD COLUMN high_water INTEGER NOT NULL DEFAULT 0 CHECK (
 ALTER TABLE destination ADD COLUMN conflict TEXT;
 -- The mark that it had then. The next epoch counts on from above it.
 ALTER TABLE destination ADD COLUMN conflict_mark INTEGER NOT NULL DEFAULT 0;
+
+-- A frame whose row came back (a restored backup, an archive read back) and whose file did not.
+-- The list of reasons in frame.no_file is a CHECK, which SQLite cannot alter; its documentation
+-- gives this way for it. No row changes. The ALTER TABLE that follows tells other connections.
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema
+SET sql = replace(sql, '''evicted_min_free'')', '''evicted_min_free'', ''not_restored'')')
+WHERE type = 'table' AND name = 'frame';
+PRAGMA writable_schema = RESET;
+
+-- Set where another store delivers this session: this store is a copy that got a name of its own
+-- (`reticle sync adopt --as-new-store`), and the session is the original's.
+ALTER TABLE session ADD COLUMN delivered_by BLOB CHECK (length(delivered_by) = 16);
+
+-- Positions of a series of which nothing came back from the archive, first to last. They are
+-- never given again: an array that once had them keeps its shape. No row reaches over a part.
+CREATE TABLE lost (
+    series INTEGER NOT NULL REFERENCES series (pk),
+    first  INTEGER NOT NULL CHECK (first >= 0),
+    last   INTEGER NOT NULL CHECK (last >= first),
+    PRIMARY KEY (series, first)
+) STRICT, WITHOUT ROWID;
+
+-- Results that were read back from the archive, by their keys: they were committed before others
+-- that have smaller keys.
+CREATE TABLE adopted (
+    first INTEGER PRIMARY KEY,
+    last  INTEGER NOT NULL CHECK (last >= first)
+) STRICT;
