@@ -1,5 +1,5 @@
-//! What every other module stands on: time, ids, shutdown, queues, progress, drills,
-//! percentiles, durable files.
+//! What every other module stands on: time, ids, shutdown, queues, progress, supervision,
+//! drills, percentiles, durable files.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
@@ -13,3 +13,4 @@ pub mod progress;
 pub mod quantile;
 pub mod queue;
 pub mod shutdown;
+pub mod supervise;

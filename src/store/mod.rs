@@ -8,11 +8,12 @@
 //! spool/                             what is being sent, made again when it is lost
 //! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
+//! store-is-elsewhere                 left where a data folder was: no new store is made here
 //! lock                               whose folder it is
 //! ```
 //! and promises:
 //! - What is reported as [`Outcome::Saved`] or [`Outcome::Kept`] is committed and fsynced: it
-//!   is there after `kill -9` and after a power cut, with the same hash.
+//!   is there after `kill -9` and after a power cut, with the same hash, and under its name.
 //! - A result is there whole (record, label image, objects, model, parameters) or not at all.
 //! - Given the same thing twice, it changes nothing.
 //! - Records and label images are never deleted; frame files are, by the written rule, counted
@@ -38,6 +39,7 @@ mod lock;
 mod options;
 mod outbox;
 mod places;
+mod reach;
 mod readers;
 mod recovery;
 mod retention;
@@ -112,10 +114,12 @@ impl Store {
 
     fn open_once(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
         let folder = &options.folder;
+        reach::refuse_to_forget(folder)?;
         durable::create_dir(folder).map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;
         let database = schema::database_path(folder);
         let connection = schema::open_and_migrate(&database)?;
+        let reach = reach::Reach::of(folder, &database, lock.file())?;
         let (recovery, kept_bytes) =
             recovery::recover(folder, &database, &connection, &clock, unclean)?;
         let deliveries = places::known(&connection)
@@ -125,6 +129,8 @@ impl Store {
             database,
             connection: Some(connection),
             lock,
+            reach,
+            unlinked: None,
             clock,
             options: options.clone(),
             deliveries,
@@ -193,7 +199,7 @@ impl Store {
 
     /// Reads what this store saves.
     pub fn reader(&self) -> Reader {
-        Reader::of(&self.0.folder)
+        Reader::of(&self.0.folder, self.0.reach.clone())
     }
 
     /// The writer's progress is told there from now on.
@@ -203,8 +209,13 @@ impl Store {
         self
     }
 
-    /// Starts the thread `store-writer`, which works through `jobs` until the queue is closed
-    /// and empty, then closes the store. Outcomes come in the order of the jobs.
+    /// Works through `jobs` until the queue is closed and empty, then closes the store. Outcomes
+    /// come in the order of the jobs.
+    pub fn write(self, jobs: &queue::Receiver<Job>, outcomes: impl FnMut(Outcome)) {
+        self.0.run(jobs, outcomes);
+    }
+
+    /// Does [`Store::write`] in a thread `store-writer` of its own.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -215,6 +226,6 @@ impl Store {
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || self.0.run(&jobs, outcomes))
+            .spawn(move || self.write(&jobs, outcomes))
     }
 }

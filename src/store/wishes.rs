@@ -45,10 +45,19 @@ impl Wish {
         self.file(folder).exists()
     }
 
-    /// For the daemon, once it has granted it.
-    pub fn granted(self, folder: &Path) {
-        if let Err(error) = fs::remove_file(self.file(folder)) {
-            tracing::debug!(%error, "a wish stays, and will be granted again");
+    /// For the daemon: whether it was asked. From now on it is not: it is taken before it is
+    /// granted, so that one that takes long, or ends the process, is not granted again by the
+    /// next. (The commit of what is granted makes this durable as well, being the later write on
+    /// the same file system; a power cut before it brings back a wish that was not granted.)
+    pub fn take(self, folder: &Path) -> bool {
+        let path = self.file(folder);
+        match fs::remove_file(&path) {
+            Ok(()) => true,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Err(error) => {
+                tracing::debug!(%error, path = %path.display(), "a wish cannot be taken");
+                false
+            }
         }
     }
 }
@@ -58,14 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wish_waits_until_it_is_granted() {
+    fn a_wish_waits_until_it_is_taken_and_is_taken_once() {
         let folder = tempfile::tempdir().unwrap();
         assert!(!Wish::Deliver.is_asked(folder.path()));
         Wish::Deliver.ask(folder.path()).unwrap();
         Wish::Deliver.ask(folder.path()).unwrap();
         assert!(!Wish::Retry.is_asked(folder.path()));
         assert!(Wish::Deliver.is_asked(folder.path()));
-        Wish::Deliver.granted(folder.path());
+        assert!(Wish::Deliver.take(folder.path()));
         assert!(!Wish::Deliver.is_asked(folder.path()));
+        assert!(!Wish::Deliver.take(folder.path()));
     }
 }

@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use crate::base::clock::Clock;
 use crate::base::queue;
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::Watched;
 use crate::domain::status::{Command, StatusBoard};
 use crate::store;
 use crate::telemetry::metrics::Metrics;
@@ -55,6 +56,8 @@ pub use feed::{LiveFeed, LiveFrame, Snapshot};
 const WORKERS: usize = 2;
 /// Most threads that encode frames and wait for the store.
 const BLOCKING: usize = 8;
+/// How often is looked whether the server is still there.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long connections may take to finish when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -146,47 +149,82 @@ pub fn bind(options: &Options) -> Result<TcpListener, WebError> {
     Ok(listener)
 }
 
-/// Serves until `shutdown`, in threads of its own; the one that is returned ends last.
+/// Serves until `shutdown`, in threads of its own; the one that is returned ends last. It begins
+/// again when it dies, on the same port: browsers connect anew.
 ///
 /// # Errors
-/// When threads cannot be started or the listener cannot be used.
+/// When the thread cannot be started or the listener cannot be used.
 pub fn serve(
     listener: TcpListener,
     options: &Options,
     ports: Ports,
     shutdown: Shutdown,
+    watched: Watched,
 ) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let routes = routes::router(Arc::new(Shared::new(address, options, ports, stopping)));
+    std::thread::Builder::new().name("web".into()).spawn(move || {
+        let life = || serve_once(&listener, &routes, (&stop, &shutdown), &watched);
+        while let Some(pause) = watched.attempt(life) {
+            if shutdown.wait(pause) {
+                break;
+            }
+        }
+    })
+}
+
+/// One life of the server, with a runtime of its own: until `shutdown`, or until it ends by itself.
+fn serve_once(
+    listener: &TcpListener,
+    routes: &axum::Router,
+    (stop, shutdown): (&watch::Sender<bool>, &Shutdown),
+    watched: &Watched,
+) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
         .thread_name("web-worker")
         .enable_all()
         .build()?;
+    let runtime = InBackground(Some(runtime));
+    let Some(running) = &runtime.0 else { return Ok(()) };
     let listener = {
-        let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
+        let _inside = running.enter();
+        tokio::net::TcpListener::from_std(listener.try_clone()?)?
     };
-    let (stop, stopping) = watch::channel(false);
-    let shared = Shared::new(address, options, ports, stopping.clone());
-    let routes = routes::router(Arc::new(shared));
-    std::thread::Builder::new().name("web".into()).spawn(move || {
-        let mut stopping = stopping;
-        let server = runtime.spawn(async move {
-            axum::serve(listener, routes)
-                .with_graceful_shutdown(async move { stopped(&mut stopping).await })
-                .await
-        });
-        tracing::debug!(%address, "the page is served");
-        while !shutdown.wait(Duration::from_secs(3600)) {}
-        stop.send_replace(true);
-        let ended = runtime.block_on(async { tokio::time::timeout(GRACE, server).await });
-        if let Ok(Ok(Err(error))) = ended {
-            tracing::warn!(%error, "the page's server ended badly");
+    let (routes, mut stopping) = (routes.clone(), stop.subscribe());
+    let server = running.spawn(async move {
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(async move { stopped(&mut stopping).await })
+            .await
+    });
+    tracing::debug!("the page is served");
+    while !shutdown.wait(LOOK) {
+        watched.pass();
+        if server.is_finished() {
+            running.block_on(server)??;
+            return Err(io::Error::other("the server of the page ended by itself"));
         }
-        runtime.shutdown_timeout(GRACE);
-    })
+    }
+    stop.send_replace(true);
+    let ended = running.block_on(async { tokio::time::timeout(GRACE, server).await });
+    if let Ok(Ok(Err(error))) = ended {
+        tracing::warn!(%error, "the page's server ended badly");
+    }
+    Ok(())
+}
+
+/// A runtime that is not waited for when it goes, neither in order nor by a panic.
+struct InBackground(Option<tokio::runtime::Runtime>);
+
+impl Drop for InBackground {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(GRACE);
+        }
+    }
 }
 
 /// What every request can see.

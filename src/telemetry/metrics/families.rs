@@ -133,6 +133,10 @@ pub const FAMILIES: &[Family] = &[
         Unit::Seconds,
         "How long a stage is at the same piece of work, in seconds; 0 while it waits for some.",
     ),
+    counter(
+        "reticle_thread_deaths_total",
+        "Times that a thread of the daemon died; each is a fault in Reticle.",
+    ),
     gauge("reticle_uptime_seconds", Unit::Seconds, "Time since the daemon started, in seconds."),
     gauge("reticle_viewers", Unit::Count, "Live views that are open."),
     gauge("reticle_build_info", Unit::Count, "Always 1; the label says the version."),

@@ -83,7 +83,9 @@ export interface SyncState {
 export type AlarmKind =
   | 'source_lost'
   | 'stage_stuck'
+  | 'thread_died'
   | 'saving_fails'
+  | 'store_unlinked'
   | 'no_room'
   | 'disk_low'
   | 'delivery_fails'
@@ -127,6 +129,20 @@ export interface Health {
   throttled: boolean | null;
   clock_trusted: boolean;
   stages: StageHealth[];
+  threads: ThreadHealth[];
+}
+
+/** One thread of the daemon. */
+export interface ThreadHealth {
+  name: string;
+  policy: 'restart' | 'end_the_process';
+  state: 'works' | 'pauses' | 'dead' | 'ended';
+  /** Since the daemon started. */
+  deaths: number;
+  /** RFC 3339 UTC. */
+  died: string | null;
+  reason: string | null;
+  lately: boolean;
 }
 
 export type RunState = 'stopped' | 'running' | 'paused';
