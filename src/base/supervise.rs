@@ -200,12 +200,22 @@ impl Roster {
         watched
     }
 
-    /// A thread without which the process ends, and that works no more.
+    /// A thread without which the process ends, and that died. One that ended although nobody asked
+    /// it to counts as dead from here on; so this is asked only while nobody has asked.
     pub fn dead(&self) -> Option<Thread> {
-        self.look().into_iter().find_map(|look| {
-            let is_over = matches!(look.life, Life::Dead | Life::Ended);
-            (is_over && look.thread.policy() == Policy::EndTheProcess).then_some(look.thread)
-        })
+        let threads = self.0.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let is = |life| {
+            threads.iter().find(|watched| {
+                watched.0.thread.policy() == Policy::EndTheProcess && watched.lock().life == life
+            })
+        };
+        // One that died takes others along, which end in order.
+        let found = is(Life::Dead).or_else(|| {
+            is(Life::Ended).inspect(|watched| {
+                watched.died("it ended although nobody asked it to");
+            })
+        });
+        found.map(|watched| watched.0.thread)
     }
 
     /// How each of them is.

@@ -267,9 +267,9 @@ pub(super) fn refuse_to_forget(folder: &Path) -> Result<(), StoreError> {
     let has_log = fs::metadata(log).is_ok_and(|log| log.len() > 0);
     let has_frames = super::frames::list(folder).is_ok_and(|(files, _)| !files.is_empty());
     if has_log || has_frames {
-        let left = if has_log { "its log" } else { "frame files" };
+        let left = if has_log { "its log is" } else { "frame files of it are" };
         return lost(format!(
-            "{} is gone and {left} of it is there: put the database or a backup of it back; to \
+            "{} is gone and {left} there: put the database or a backup of it back; to \
              begin a new store, move what is there away",
             database.display()
         ));

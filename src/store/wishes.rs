@@ -2,6 +2,10 @@
 //!
 //! Whoever may write the folder may ask, whatever address the page listens on and whether it is
 //! there at all.
+//!
+//! The daemon *takes* it (gives the file another name) before it grants it, and removes it once it
+//! has. So it is granted once: one that takes longer than the watchdog waits, or that ends the
+//! process, does not await the next process, which forgets it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -40,25 +44,40 @@ impl Wish {
         File::create(&path).map(drop).map_err(StoreError::file("ask the daemon by", &path))
     }
 
-    /// Whether it waits to be granted.
+    /// Whether it waits to be granted, or is being granted.
     pub fn is_asked(self, folder: &Path) -> bool {
-        self.file(folder).exists()
+        self.file(folder).exists() || self.taken(folder).exists()
     }
 
-    /// For the daemon: whether it was asked. From now on it is not: it is taken before it is
-    /// granted, so that one that takes long, or ends the process, is not granted again by the
-    /// next. (The commit of what is granted makes this durable as well, being the later write on
-    /// the same file system; a power cut before it brings back a wish that was not granted.)
+    /// For the daemon: whether it was asked. It is not asked any more from here on.
     pub fn take(self, folder: &Path) -> bool {
-        let path = self.file(folder);
-        match fs::remove_file(&path) {
+        match fs::rename(self.file(folder), self.taken(folder)) {
             Ok(()) => true,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
-                tracing::debug!(%error, path = %path.display(), "a wish cannot be taken");
+                tracing::debug!(%error, wish = ?self, "a wish cannot be taken");
                 false
             }
         }
+    }
+
+    /// For the daemon, once it has granted what it took. At its start: what an earlier one took is
+    /// not granted a second time.
+    pub fn forget(self, folder: &Path) {
+        match fs::remove_file(self.taken(folder)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::debug!(%error, wish = ?self, "a wish stays, and is not granted again");
+            }
+            _ => {}
+        }
+    }
+
+    fn taken(self, folder: &Path) -> PathBuf {
+        self.file(folder).with_extension(match self {
+            Self::Deliver => "deliver-taken",
+            Self::Retry => "retry-taken",
+            Self::Again => "again-taken",
+        })
     }
 }
 
@@ -75,7 +94,9 @@ mod tests {
         assert!(!Wish::Retry.is_asked(folder.path()));
         assert!(Wish::Deliver.is_asked(folder.path()));
         assert!(Wish::Deliver.take(folder.path()));
+        assert!(Wish::Deliver.is_asked(folder.path()), "it is not done yet");
+        assert!(!Wish::Deliver.take(folder.path()), "nor taken twice");
+        Wish::Deliver.forget(folder.path());
         assert!(!Wish::Deliver.is_asked(folder.path()));
-        assert!(!Wish::Deliver.take(folder.path()));
     }
 }

@@ -15,6 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::FrameId;
 use crate::base::queue::{self, Receiver, WhenFull};
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::{Thread, Watched};
 use crate::domain::session::Session;
 use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
@@ -53,7 +54,9 @@ impl Server {
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
-        let thread = serve(listener, &options, ports, shutdown.clone()).unwrap();
+        let thread =
+            serve(listener, &options, ports, shutdown.clone(), Watched::alone(Thread::Web))
+                .unwrap();
         let thread = Some(thread);
         let commands = Some(commands);
         drop(store);
