@@ -82,6 +82,8 @@ struct Inner {
     /// Time, frames captured, frames segmented.
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
+    /// The names of the store lead elsewhere.
+    unlinked: Option<String>,
     /// How far the broker is, where there is one.
     broker: Option<PublishBoard>,
     /// What happened, on its way into the store.
@@ -426,7 +428,18 @@ impl Monitor {
                 self.board.update(|status| status.hold = Some(reason.clone()));
             }
             Outcome::Resumed => self.board.update(|status| status.hold = None),
+            Outcome::Unlinked { reason } => {
+                let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+                watch.keeper.stands(AlarmKind::StoreUnlinked, reason.clone());
+                drop(watch);
+                self.with(|inner| inner.unlinked = Some(reason.clone()));
+            }
         }
+    }
+
+    /// Why nothing is saved any more in this process, once that is so.
+    pub(super) fn unlinked(&self) -> Option<String> {
+        self.with(|inner| inner.unlinked.clone())
     }
 
     /// Called four times a second: rates, the box itself, alarms.
@@ -464,8 +477,8 @@ impl Monitor {
             watch.measured = Some(now);
             let measured = watch.host.measure();
             self.board.update(|status| {
-                let stages = std::mem::take(&mut status.health.stages);
-                status.health = Health { stages, ..measured };
+                let Health { stages, threads, .. } = std::mem::take(&mut status.health);
+                status.health = Health { stages, threads, ..measured };
             });
         }
         let mut seen = alarms::holding(&self.board.read(), watch.limits);

@@ -21,8 +21,12 @@ pub enum AlarmKind {
     SourceLost,
     /// A stage of the daemon makes no progress.
     StageStuck,
+    /// A thread of the daemon died.
+    ThreadDied,
     /// Results do not reach the disk.
     SavingFails,
+    /// The files that are open are not those that the names of the store lead to.
+    StoreUnlinked,
     /// Frames are shown and not recorded: there is no room.
     NoRoom,
     /// Little is left free on the disk of the store.
@@ -51,10 +55,12 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::SourceLost,
         Self::StageStuck,
+        Self::ThreadDied,
         Self::SavingFails,
+        Self::StoreUnlinked,
         Self::NoRoom,
         Self::DiskLow,
         Self::DeliveryFails,
@@ -74,7 +80,9 @@ impl AlarmKind {
         match self {
             Self::SourceLost => "source_lost",
             Self::StageStuck => "stage_stuck",
+            Self::ThreadDied => "thread_died",
             Self::SavingFails => "saving_fails",
+            Self::StoreUnlinked => "store_unlinked",
             Self::NoRoom => "no_room",
             Self::DiskLow => "disk_low",
             Self::DeliveryFails => "delivery_fails",
@@ -97,6 +105,7 @@ impl AlarmKind {
             Self::SourceLost
                 | Self::StageStuck
                 | Self::SavingFails
+                | Self::StoreUnlinked
                 | Self::NoRoom
                 | Self::ArchiveAhead
                 | Self::ModelDiffers

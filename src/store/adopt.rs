@@ -22,8 +22,8 @@ use super::job::NoFile;
 use super::outbox::{self, Deliveries, Destination, Kind, PartRef, Receipt, Want};
 use super::rows::{self, NewResult};
 use super::schema::damaged_or;
-use super::writer::{self, Writer};
-use super::{Store, aggregates, orphans};
+use super::writer::Writer;
+use super::{Store, aggregates, blobs, orphans};
 use crate::base::clock::Stamp;
 use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId, StoreId};
@@ -98,7 +98,7 @@ impl AdoptedResult {
         objects: Vec<Object>,
         (focus, timings, committed): (f32, Timings, Option<Stamp>),
     ) -> Result<Self, String> {
-        let packed = writer::encode(labels, &objects)?;
+        let packed = blobs::encode_with(labels, &objects)?;
         let (count, labels_sha256) = (labels.count(), labels.sha256());
         Ok(Self { frame, packed, count, labels_sha256, objects, focus, timings, committed })
     }

@@ -218,4 +218,9 @@ pub enum Outcome {
     },
     /// There is room again.
     Resumed,
+    /// The names of the store lead elsewhere: nothing is saved any more in this process.
+    Unlinked {
+        /// What is different, and what to do.
+        reason: String,
+    },
 }

@@ -9,7 +9,8 @@
 //! 3. One transaction takes all rows of the batch. Each job has a savepoint: one that cannot
 //!    be stored is undone alone.
 //! 4. The transaction is committed, which fsyncs the log.
-//! 5. Only now is anything reported: kept, saved, failed.
+//! 5. The names of the store must still lead to the files that are open (`reach.rs`).
+//! 6. Only now is anything reported: kept, saved, failed.
 //!
 //! So a row never names a file that is not whole on the disk, and a file without a row was
 //! never promised to anyone.
@@ -43,6 +44,7 @@ use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{self, Answer, Ask, Deliveries};
 use super::places;
+use super::reach::Reach;
 use super::rows::{self, NewResult, Pixels};
 use super::schema;
 use super::told;
@@ -53,8 +55,6 @@ use crate::base::progress::Progress;
 use crate::base::queue::{Received, Receiver};
 use crate::domain::event::Event;
 use crate::domain::frame::Frame;
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
 use crate::domain::record::Record;
 use crate::domain::segmentation::{Segmentation, Timings};
 use crate::domain::session::Session;
@@ -80,6 +80,10 @@ pub(super) struct Writer {
     /// `None` after an error that a fresh connection may mend.
     pub(super) connection: Option<Connection>,
     pub(super) lock: FolderLock,
+    /// What the names of the store have to lead to.
+    pub(super) reach: Reach,
+    /// Why they do not, once they did not.
+    pub(super) unlinked: Option<StoreError>,
     pub(super) clock: Clock,
     pub(super) options: Options,
     /// Bytes of all frame files.
@@ -108,7 +112,7 @@ pub(super) enum Ledger {
 }
 
 /// A job with its heavy work done: only rows are missing.
-enum Prepared {
+pub(super) enum Prepared {
     Ledger(Ledger),
     Keep {
         session: SessionId,
@@ -179,6 +183,13 @@ impl Writer {
 
     /// One batch: files, rows, commit, and then the news.
     pub(super) fn work(&mut self, batch: Vec<Job>, outcomes: &mut impl FnMut(Outcome)) {
+        // Not a file is made in a folder that is another one.
+        if let Err(error) = self.reached(outcomes) {
+            for job in batch {
+                self.refuse(job, &error, outcomes);
+            }
+            return;
+        }
         let mut prepared: Vec<Prepared> = self.owed.drain(..).map(Prepared::Ledger).collect();
         for job in batch {
             let job = self.prepare(job, outcomes);
@@ -193,7 +204,7 @@ impl Writer {
             self.mend(error, outcomes);
             committed = self.commit(&prepared);
         }
-        match committed {
+        match committed.and_then(|results| self.reached(outcomes).map(|()| results)) {
             Ok(results) => {
                 crash::point("committed");
                 for (job, result) in prepared.into_iter().zip(results) {
@@ -207,7 +218,7 @@ impl Writer {
                     let largest = prepared.iter().map(Prepared::file_bytes).max();
                     self.hold(largest.unwrap_or_default(), NoFile::WriteFailed, outcomes);
                 } else if error.remedy() == Remedy::Retry {
-                    self.connection = None;
+                    self.let_go(outcomes);
                 }
                 for job in prepared {
                     self.report_failed(job, &error, outcomes);
@@ -242,7 +253,10 @@ impl Writer {
         })
     }
 
-    fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+    pub(super) fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+        if self.reached(outcomes).is_err() {
+            return;
+        }
         if !self.owed.is_empty() || !self.leftovers.is_empty() {
             self.work(Vec::new(), outcomes);
         }
@@ -267,6 +281,11 @@ impl Writer {
         for job in &self.owed {
             tracing::error!(?job, "not recorded: the disk did not come back before the end");
         }
+        if self.unlinked.is_some() {
+            // Not closed in order, and the lock says so: the next start looks twice.
+            return;
+        }
+        self.reach.closed();
         let closed = match self.connection.take() {
             Some(connection) => {
                 // Folded now, even if a reader still holds the log open.
@@ -286,7 +305,7 @@ impl Writer {
         }
     }
 
-    fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
+    pub(super) fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
         match job {
             Job::Open(session) => Prepared::Ledger(Ledger::Open(session)),
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
@@ -302,7 +321,7 @@ impl Writer {
             }
             Job::Import(imported) => {
                 let frame = imported.frame;
-                match encode(&imported.labels, &imported.objects) {
+                match blobs::encode_with(&imported.labels, &imported.objects) {
                     Ok(labels) => Prepared::Import { imported: Box::new(imported), labels },
                     Err(why) => Prepared::Unfit {
                         frame,
@@ -319,7 +338,7 @@ impl Writer {
             }
             Job::Commit { session, segmentation } => {
                 let frame = segmentation.frame.id;
-                match encode_labels(&segmentation) {
+                match blobs::encode_result(&segmentation) {
                     Ok(labels) => Prepared::Commit { session, segmentation, labels },
                     Err(why) => Prepared::Unfit {
                         frame,
@@ -444,7 +463,7 @@ impl Writer {
         });
     }
 
-    fn report_failed(
+    pub(super) fn report_failed(
         &mut self,
         job: Prepared,
         error: &StoreError,
@@ -481,7 +500,9 @@ impl Writer {
     /// The writing connection, opened again if need be.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_none() {
-            self.connection = Some(schema::reopen(&self.database)?);
+            let connection = schema::reopen(&self.database)?;
+            self.reach.opened()?;
+            self.connection = Some(connection);
             tracing::info!(database = %self.database.display(), "database opened again");
         }
         self.connection.as_mut().ok_or_else(|| StoreError::Damaged {
@@ -497,7 +518,7 @@ impl Writer {
                 tracing::debug!(%error, "cannot make room on a full disk");
             }
         } else {
-            self.connection = None;
+            self.let_go(outcomes);
         }
     }
 
@@ -649,39 +670,4 @@ fn import(
     };
     rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
     Ok(Record::committed(imported.frame, frame.session, frame.sequence, labels.count()))
-}
-
-/// The label image as bytes, if the result is one that the invariants allow.
-fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
-    let (frame, labels) = (&segmentation.frame, &segmentation.labels);
-    if (labels.width(), labels.height()) != (frame.width, frame.height) {
-        return Err(format!(
-            "its label image is {}×{} but the frame {}×{}; report this as a defect",
-            labels.width(),
-            labels.height(),
-            frame.width,
-            frame.height
-        ));
-    }
-    encode(labels, &segmentation.objects)
-}
-
-/// The label image as bytes, if these are its objects.
-pub(super) fn encode(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
-    let areas = areas(labels);
-    let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
-    if !(1..).zip(areas).eq(told) {
-        return Err("its objects are not those of its label image; report this as a defect".into());
-    }
-    blobs::encode(labels).map_err(|error| error.to_string())
-}
-
-/// Pixels of each object, by label from 1.
-pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
-    let mut areas = vec![0_u32; labels.count() as usize + 1];
-    for &label in labels.labels() {
-        areas[label as usize] += 1;
-    }
-    areas.remove(0);
-    areas
 }

@@ -237,6 +237,12 @@ impl Daemon {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The log for after its end.
+    pub(crate) fn log_to_read(&self) -> impl Fn() -> String + use<> {
+        let log = Arc::clone(&self.log);
+        move || log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until the log has `text` in it.
     pub(crate) fn wait_for_log(&self, text: &str) {
         if wait_at_most(PATIENCE, || self.log().contains(text).then_some(())).is_none() {
@@ -266,6 +272,12 @@ impl Daemon {
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// How it ended; waits until it has.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
+        ended.unwrap_or_else(|| panic!("the daemon does not end:\n{}", self.log()))
     }
 
     /// `kill -9`, and waits until the process is gone.

@@ -31,7 +31,7 @@ const STATUS: Status = {
   health: {
     at: '', uptime_s: 0, cpu_percent: 0, resident_bytes: 0, memory_total_bytes: 0, memory_available_bytes: 0,
     storage_total_bytes: 0, storage_free_bytes: 0, temperature_c: null, temperature_limit_c: null, throttled: null,
-    clock_trusted: true, stages: [],
+    clock_trusted: true, stages: [], threads: [],
   },
 };
 

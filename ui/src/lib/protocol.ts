@@ -86,7 +86,9 @@ export interface SyncState {
 export type AlarmKind =
   | 'source_lost'
   | 'stage_stuck'
+  | 'thread_died'
   | 'saving_fails'
+  | 'store_unlinked'
   | 'no_room'
   | 'disk_low'
   | 'delivery_fails'
@@ -133,6 +135,20 @@ export interface Health {
   throttled: boolean | null;
   clock_trusted: boolean;
   stages: StageHealth[];
+  threads: ThreadHealth[];
+}
+
+/** One thread of the daemon. */
+export interface ThreadHealth {
+  name: string;
+  policy: 'restart' | 'end_the_process';
+  state: 'works' | 'pauses' | 'dead' | 'ended';
+  /** Since the daemon started. */
+  deaths: number;
+  /** RFC 3339 UTC. */
+  died: string | null;
+  reason: string | null;
+  lately: boolean;
 }
 
 export type RunState = 'stopped' | 'running' | 'paused';
