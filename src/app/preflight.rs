@@ -29,7 +29,8 @@ pub fn refusals(settings: &Settings, clock: &Clock) -> Vec<(String, String)> {
     }
     let folder = &settings.store.folder;
     if folder.exists() && !folder.is_dir() {
-        let why = format!("{} is no folder; name another, or move that file away", folder.display());
+        let why =
+            format!("{} is no folder; name another, or move that file away", folder.display());
         refuse("store.folder", why);
     }
     let box_name = settings.r#box.name();

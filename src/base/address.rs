@@ -131,7 +131,10 @@ mod tests {
             ("postgresql://box:hush@db.lab:5432/lab", "postgresql://***@db.lab:5432/lab"),
             ("postgresql://box:hu/sh@db.lab/lab", "postgresql://***@db.lab/lab"),
             ("postgresql://box:hush?@#x@db.lab/lab", "postgresql://***@db.lab/lab"),
-            ("postgres://box@db.lab/lab?password=hush&x=1", "postgres://box@db.lab/lab?password=***&x=1"),
+            (
+                "postgres://box@db.lab/lab?password=hush&x=1",
+                "postgres://box@db.lab/lab?password=***&x=1",
+            ),
             ("s3://AKIA:hush/+hush@lab/box-1", "s3://***@lab/box-1"),
             ("s3://hush@lab", "s3://***@lab"),
             ("s3://AKIA:hush/hush", "s3://AKIA:***"),
@@ -143,7 +146,10 @@ mod tests {
             ("u:hush@host", "***@host"),
             (" s3://a:hush @lab", "s3://***@lab"),
             ("S3://AKIA:hush@lab", "***@lab"),
-            ("host=db user=box password=hush dbname=lab", "host=db user=box password=*** dbname=lab"),
+            (
+                "host=db user=box password=hush dbname=lab",
+                "host=db user=box password=*** dbname=lab",
+            ),
         ] {
             let safe = shown(address);
             assert_eq!(safe, expected, "{address}");

@@ -50,9 +50,8 @@ impl Access {
 /// # Errors
 /// Any error of the file system, and a folder of that name.
 pub fn create(path: &Path, access: Access) -> io::Result<File> {
-    let fresh = || {
-        OpenOptions::new().write(true).create_new(true).mode(access.file_mode()).open(path)
-    };
+    let fresh =
+        || OpenOptions::new().write(true).create_new(true).mode(access.file_mode()).open(path);
     match fresh() {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             fs::remove_file(path)?;
@@ -145,6 +144,8 @@ fn create_dirs(folder: &Path, root: &Path, access: Access) -> io::Result<()> {
     let access = if folder.starts_with(root) { access } else { Access::Umask };
     match DirBuilder::new().mode(access.folder_mode()).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Somebody else was quicker, or a file is in the way.
+        Err(_) if !folder.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
         _ => sync_parent(folder),
     }
 }

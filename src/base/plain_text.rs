@@ -61,10 +61,7 @@ mod tests {
     fn nothing_active_is_left() {
         for plain in [one_line(HOSTILE), lines(HOSTILE)] {
             assert!(!plain.contains(is_active), "{plain:?}");
-            assert_eq!(
-                plain,
-                "a\\u001b]52;c;cm0=\\u0007\\u000d\\u009b2J\\u007f\\u202egpj\\u2069"
-            );
+            assert_eq!(plain, "a\\u001b]52;c;cm0=\\u0007\\u000d\\u009b2J\\u007f\\u202egpj\\u2069");
         }
     }
 

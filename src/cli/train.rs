@@ -20,7 +20,7 @@ use crate::learn::{card, dataset, export, tune};
 use crate::segment::golden;
 use crate::segment::normalise::Normalisation;
 use crate::segment::package::{
-    self,     FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
+    self, FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
 };
 use crate::segment::{Options, Segmenter};
 

@@ -84,8 +84,8 @@ const DOCUMENT_BYTES: u64 = 64 << 20;
 /// feature. Objects without a `label` are numbered in their order.
 pub(super) fn read(path: &Path) -> Result<Found, ReadError> {
     let failed = |why: String| ReadError::new(path, why);
-    let bytes = foreign_file::read(path, DOCUMENT_BYTES)
-        .map_err(|error| ReadError::new(path, error))?;
+    let bytes =
+        foreign_file::read(path, DOCUMENT_BYTES).map_err(|error| ReadError::new(path, error))?;
     let not_geojson = |error: String| failed(format!("is no GeoJSON: {error}"));
     let text = String::from_utf8(bytes).map_err(|error| not_geojson(error.to_string()))?;
     let (features, about) = if text.trim_start().starts_with('[') {

@@ -74,7 +74,10 @@ pub struct Found {
 pub(super) enum Shapes {
     Labels(LabelImage),
     /// By label, to be drawn in their order once the frame is known.
-    Drawn { size: Option<(u32, u32)>, objects: Vec<(u32, Shape)> },
+    Drawn {
+        size: Option<(u32, u32)>,
+        objects: Vec<(u32, Shape)>,
+    },
 }
 
 /// One object that is to be drawn.

@@ -343,7 +343,11 @@ impl Manifest {
             ("postprocessing.merge_height", postprocessing.merge_height.into(), part.clone()),
             ("postprocessing.contact_weight", postprocessing.contact_weight.into(), 0.0..=10.0),
             // Each pass goes over the whole frame; what is chosen from has 0 to 4.
-            ("postprocessing.smoothing_passes", of_pixels(postprocessing.smoothing_passes), 0.0..=32.0),
+            (
+                "postprocessing.smoothing_passes",
+                of_pixels(postprocessing.smoothing_passes),
+                0.0..=32.0,
+            ),
             ("postprocessing.min_area", of_pixels(postprocessing.min_area), 0.0..=1e8),
             ("metrics.ap50", metrics.ap50, part.clone()),
             ("metrics.ap70", metrics.ap70, part.clone()),
@@ -353,10 +357,13 @@ impl Manifest {
         let wrong = numbers.into_iter().find(|(_, number, range)| !range.contains(number));
         if let Some((key, number, range)) = wrong {
             let (least, most) = range.into_inner();
-            return Some(format!("`{key}` is {number}, but must be a number from {least} to {most}"));
+            return Some(format!(
+                "`{key}` is {number}, but must be a number from {least} to {most}"
+            ));
         }
         (normalisation.low_percentile >= normalisation.high_percentile).then(|| {
-            "`normalisation.low_percentile` must be below `normalisation.high_percentile`".to_owned()
+            "`normalisation.low_percentile` must be below `normalisation.high_percentile`"
+                .to_owned()
         })
     }
 }

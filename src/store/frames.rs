@@ -39,7 +39,8 @@ pub(super) fn write(folder: &Path, session: SessionId, frame: &Frame) -> Result<
         durable::create_dir_private(parent, folder)
             .map_err(StoreError::file("make the folder", parent))?;
     }
-    durable::write_private(&path, &bytes).map_err(StoreError::file("write the frame file", &path))?;
+    durable::write_private(&path, &bytes)
+        .map_err(StoreError::file("write the frame file", &path))?;
     Ok(bytes.len() as u64)
 }
 

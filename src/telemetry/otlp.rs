@@ -75,7 +75,10 @@ pub type Render = Box<dyn Fn() -> String + Send>;
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpError {
     /// The address or the TLS of this machine does not serve.
-    #[error("nothing can be sent to [log] otlp_endpoint = \"{}\": {reason}", address::shown(endpoint))]
+    #[error(
+        "nothing can be sent to [log] otlp_endpoint = \"{}\": {reason}",
+        address::shown(endpoint)
+    )]
     Unusable {
         /// The address.
         endpoint: String,

@@ -129,7 +129,9 @@ pub(super) fn check_chunks<S: ?Sized>(array: &Array<S>) -> Result<(), String> {
     let metadata = serde_json::to_value(array.metadata()).map_err(|error| error.to_string())?;
     let grid = &metadata["chunk_grid"]["name"];
     if !grid.is_null() && grid != "regular" {
-        return Err(format!("its chunks lie in a grid of the kind {grid}; save it with a regular one"));
+        return Err(format!(
+            "its chunks lie in a grid of the kind {grid}; save it with a regular one"
+        ));
     }
     let first = vec![0; array.shape().len()];
     let shape = array.chunk_shape(&first).map_err(|error| error.to_string())?;

@@ -4,8 +4,8 @@
 //! in it each frame is an inner chunk of its own, compressed with zstd, so that one frame can be
 //! read without its neighbours. A frame that is not there has no inner chunk, and reads as 0.
 
-mod metadata;
 mod foreign;
+mod metadata;
 mod read;
 mod shard;
 

@@ -165,9 +165,8 @@ where
 {
     // One chunk at a time: several of the largest would not fit in memory.
     let options = CodecOptions::default().with_concurrent_target(1);
-    let values: Vec<T> = array
-        .retrieve_array_subset_opt(&subset, &options)
-        .map_err(|error| error.to_string())?;
+    let values: Vec<T> =
+        array.retrieve_array_subset_opt(&subset, &options).map_err(|error| error.to_string())?;
     values
         .into_iter()
         .map(u32::try_from)
@@ -508,7 +507,8 @@ mod tests {
         let sound = read(Some("gzip"), &|path| fs::write(path, gzip(&[1; 6])).unwrap());
         assert_eq!(sound.unwrap().unwrap().labels(), [1; 6]);
         let zeros = vec![0; 16 << 20];
-        for (name, bomb) in [("gzip", gzip(&zeros)), ("zstd", zstd::encode_all(&*zeros, 1).unwrap())]
+        for (name, bomb) in
+            [("gzip", gzip(&zeros)), ("zstd", zstd::encode_all(&*zeros, 1).unwrap())]
         {
             let said = read(Some(name), &|path| fs::write(path, &bomb).unwrap());
             let said = said.unwrap_err().to_string();

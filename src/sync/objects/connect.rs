@@ -188,7 +188,8 @@ mod tests {
             assert_eq!(error.remedy, Remedy::Stop);
             assert!(error.to_string().contains("sync.archive.endpoint"), "{error}");
         }
-        for endpoint in ["https://k:hush@minio.lab", "k:hush@minio.lab", "https//k:hush@minio.lab"] {
+        for endpoint in ["https://k:hush@minio.lab", "k:hush@minio.lab", "https//k:hush@minio.lab"]
+        {
             let said = check_endpoint(endpoint).expect_err(endpoint).to_string();
             assert!(!said.contains("hush") && said.contains("without user or key"), "{said}");
         }

@@ -352,7 +352,8 @@ mod tests {
         for to in ["s3://", "s3:///a", "s3://la b", "s3://lab/a/../b", "s3://lab//a//b", "lab"] {
             assert!(bucket_and_prefix(to).is_err(), "{to}");
         }
-        for to in ["s3://AKIA:hush@lab", "s3://AKIA:hu/sh@lab/box", "s3://AKIA:hush", "s3://a:hush @b"]
+        for to in
+            ["s3://AKIA:hush@lab", "s3://AKIA:hu/sh@lab/box", "s3://AKIA:hush", "s3://a:hush @b"]
         {
             let said = bucket_and_prefix(to).unwrap_err().to_string();
             assert!(!said.contains("hu") && said.contains("names no bucket"), "{said}");

@@ -33,7 +33,9 @@ pub(super) struct Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("endpoint", &address::shown(&self.endpoint)).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("endpoint", &address::shown(&self.endpoint))
+            .finish_non_exhaustive()
     }
 }
 
