@@ -64,9 +64,12 @@ fn segment(folder: &Path, model: &str) -> Output {
     within_patience(command)
 }
 
+/// What is said of a package, and what is done to it before.
+type Plant = (&'static str, fn(&Path));
+
 #[test]
 fn a_model_package_that_never_ends_or_cannot_be_meant_is_refused_by_name() {
-    let plants: [(&str, fn(&Path)); 7] = [
+    let plants: [Plant; 7] = [
         ("`network.file` is \"/dev/zero\"", |package| {
             replace_in(&package.join("model.toml"), "\"model.onnx\"", "\"/dev/zero\"");
         }),
