@@ -435,7 +435,9 @@ mod tests {
         }
 
         fn events(&self) -> Vec<&'static str> {
-            std::iter::from_fn(|| self.monitor.next_event()).map(|event| event.what.word()).collect()
+            std::iter::from_fn(|| self.monitor.next_event())
+                .map(|event| event.what.word())
+                .collect()
         }
     }
 

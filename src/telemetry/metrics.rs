@@ -30,8 +30,8 @@ use crate::domain::status::{RunState, SourceState, Status};
 
 mod families;
 
-pub use families::{FAMILIES, Family, Kind};
 use families::{CONNECTIONS, INFERENCE_S, OBJECTS, PART_S, REFUSED_CLIENTS, SAVED_S};
+pub use families::{FAMILIES, Family, Kind};
 
 /// The content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -138,9 +138,8 @@ impl Link {
 
     /// Its answer is known: `bytes` of it, or a stream.
     pub(super) fn answered(&self, bytes: Option<u64>, times: &Times) {
-        let until = bytes.map(|bytes| {
-            Instant::now() + times.stall + Duration::from_secs(bytes / SLOWEST)
-        });
+        let until =
+            bytes.map(|bytes| Instant::now() + times.stall + Duration::from_secs(bytes / SLOWEST));
         self.change(Phase::Answered { until, handed_on: false });
     }
 

@@ -273,7 +273,7 @@ pub(super) struct CommandReply {
 ///
 /// Idempotent: a command names a state, so the same one again changes nothing. `start` begins
 /// a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
-/// the session. The answer comes when the command was taken; the status shows its effect. After ten
+/// the session. The answer comes when the command was taken; the status shows its effect. After sixty
 /// at once, one a second is taken.
 #[utoipa::path(
     post, path = "/api/v1/commands/{command}", tag = "live",
@@ -408,7 +408,8 @@ async fn ask<T: Send + 'static>(
     shared: &Shared,
     question: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Problem> {
-    let turn = tokio::time::timeout(QUESTION_PATIENCE, Arc::clone(&shared.questions).acquire_owned());
+    let turn =
+        tokio::time::timeout(QUESTION_PATIENCE, Arc::clone(&shared.questions).acquire_owned());
     let Ok(Ok(turn)) = turn.await else {
         shared.metrics.refused_client(Refusal::Crowded);
         let detail = "the store is asked too much at the moment; ask again";

@@ -100,9 +100,7 @@ impl Server {
     /// The next connection. One that is not taken in the end waits in the kernel.
     async fn next(&self, complaints: &RateLimit) -> (TcpStream, Arc<Link>, Place) {
         loop {
-            let Some(socket) = self.admission.socket().await else {
-                std::future::pending().await
-            };
+            let Some(socket) = self.admission.socket().await else { std::future::pending().await };
             match self.listener.accept().await {
                 Ok((stream, from)) => {
                     let (link, place) = self.admission.admit(origin(from), socket);
