@@ -149,7 +149,7 @@ fn live_goes_on_and_memory_stays_while_two_thousand_clients_take_what_they_can()
         while let tungstenite::Message::Binary(bytes) = viewer.read().unwrap() {
             let length = u32::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
             let head: Value = serde_json::from_slice(bytes.get(4..4 + length).unwrap()).unwrap();
-            let word = serde_json::json!({ "shown": head["id"] }).to_string();
+            let word = serde_json::json!({ "shown": head["frame"] }).to_string();
             viewer.send(tungstenite::Message::Text(word.into())).unwrap();
             shown += 1;
         }
@@ -174,7 +174,6 @@ fn live_goes_on_and_memory_stays_while_two_thousand_clients_take_what_they_can()
 fn with_few_descriptors_frames_keep_their_pixels_and_the_box_answers() {
     many_descriptors();
     let daemon = microscope(Start::default().descriptors(64));
-    assert!(daemon.log().contains("few file descriptors are left"), "{}", daemon.log());
     let host = daemon.address().to_owned();
     let stream = format!("GET /streams/mjpeg HTTP/1.1\r\nHost: {host}\r\n\r\n");
     let _streams: Vec<_> = (0..20).map(|_| connect(&daemon, stream.as_bytes())).collect();
@@ -188,7 +187,7 @@ fn with_few_descriptors_frames_keep_their_pixels_and_the_box_answers() {
         let counters = &serde_json::from_str::<Value>(body).ok()?["counters"];
         let [captured, kept, not_kept] =
             ["captured", "kept", "not_kept"].map(|name| counters[name].as_u64());
-        Some((captured?, kept?, not_kept?))
+        Some((captured?, kept?, not_kept.unwrap_or(0)))
     };
     let (before, ..) = wait_for("the status", || captured(&answers("/api/v1/status")));
     let (_, kept, not_kept) = wait_for("40 more frames", || {
@@ -198,6 +197,7 @@ fn with_few_descriptors_frames_keep_their_pixels_and_the_box_answers() {
     assert_eq!(not_kept, 0, "{}", daemon.log());
     assert!(kept >= before + 38, "{kept} kept of more than {}", before + 40);
     assert!(!daemon.log().contains("Too many open files"), "{}", daemon.log());
+    assert!(daemon.log().contains("few file descriptors are left"), "{}", daemon.log());
 }
 
 #[test]
@@ -217,12 +217,12 @@ fn three_thousand_refused_requests_are_a_few_lines_of_the_log_and_all_counted() 
         socket.shutdown(std::net::Shutdown::Write).unwrap();
         reading.join().unwrap();
     }
-    let refused = metric(&daemon, "reticle_http_refused_total{reason=\"foreign\"}");
-    assert!(refused >= 2_900, "{refused} were counted");
     let lines = daemon.log().matches("refused a request that is not from here").count();
     assert!(lines >= 1, "nothing is in the log:\n{}", daemon.log());
     let grown = daemon.log().len() - before;
-    assert!(grown < 40_000, "{refused} refused requests made {grown} bytes of log");
+    assert!(grown < 40_000, "3,000 refused requests made {grown} bytes of log");
+    let refused = metric(&daemon, "reticle_http_refused_total{reason=\"foreign\"}");
+    assert_eq!(refused, 3_000, "all of them are counted");
 }
 
 #[test]
@@ -250,8 +250,8 @@ fn starts_and_stops_without_a_frame_leave_no_session() {
         }
     }
     println!("{taken} commands taken, {refused} refused");
-    assert!(taken >= 60 && refused > 300, "{taken} commands taken, {refused} refused");
     assert_eq!(daemon.json("/api/v1/sessions")["sessions"].as_array().unwrap().len(), 0);
+    assert!(taken >= 60 && refused > 300, "{taken} commands taken, {refused} refused");
 }
 
 #[test]
