@@ -370,7 +370,10 @@ impl Monitor {
                 }
                 self.board.update(|status| {
                     status.counters.not_kept += 1;
-                    status.keep_fails = Some(error.to_string());
+                    // Without room it is not one file that fails; what is held says why.
+                    if status.hold.is_none() {
+                        status.keep_fails = Some(error.to_string());
+                    }
                 });
             }
             Outcome::NotKept { frame, reason } => {
@@ -425,7 +428,10 @@ impl Monitor {
                 self.board.update(|status| status.counters.evicted += frames);
             }
             Outcome::Held { reason } => {
-                self.board.update(|status| status.hold = Some(reason.clone()));
+                self.board.update(|status| {
+                    status.hold = Some(reason.clone());
+                    status.keep_fails = None;
+                });
             }
             Outcome::Resumed => self.board.update(|status| status.hold = None),
             Outcome::Unlinked { reason } => {
@@ -503,5 +509,36 @@ fn sync_state(delivery: &Delivery) -> SyncState {
         oldest: delivery.oldest.clone(),
         reason: delivery.reason.clone(),
         conflict: delivery.conflict.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::Record;
+    use crate::store::StoreError;
+
+    #[test]
+    fn frames_without_pixels_and_results_that_are_lost_are_counted_apart() {
+        let (board, clock) = (StatusBoard::new(), Clock::manual(0));
+        let options = store::Options::default();
+        let monitor = Monitor::new(board.clone(), clock, Metrics::new(), &options);
+        let (frame, session) = (FrameId::new(), SessionId::new());
+        let error = StoreError::UnknownSession { session };
+        for sequence in 0..180 {
+            monitor.outcome(&Outcome::KeepFailed { frame, error: error.clone() });
+            monitor.outcome(&Outcome::Saved(Record::committed(frame, session, sequence, 3)));
+        }
+        let status = board.read();
+        let counters = status.counters;
+        assert_eq!((counters.not_saved, counters.not_kept, counters.saved), (0, 180, 180));
+        assert_eq!(status.save, SaveState::Saved, "results are saved, and that is what it says");
+        let seen = alarms::holding(&status, Limits { min_free_bytes: 0 });
+        assert!(matches!(&seen[..], [(AlarmKind::SavingFails, why)] if why.contains("pixels")));
+
+        monitor.outcome(&Outcome::Kept { frame });
+        assert_eq!(board.read().keep_fails, None);
+        monitor.outcome(&Outcome::Failed { frame: Some(frame), error });
+        assert_eq!(board.read().counters.not_saved, 1);
     }
 }

@@ -76,7 +76,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const QUESTIONS: usize = 4;
 /// Commands that are taken at once, and how long each further one takes to be allowed. People press
 /// a button, programs name a state; whoever sends more fills the logbook.
-const COMMANDS: (u32, Duration) = (10, Duration::from_secs(1));
+const COMMANDS: (u32, Duration) = (60, Duration::from_secs(1));
 /// Lines in the log about refused requests, likewise. The metric counts all of them.
 const REFUSAL_LINES: (u32, Duration) = (5, Duration::from_secs(1));
 /// How long connections may take to finish when the daemon stops.

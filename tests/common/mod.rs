@@ -47,6 +47,21 @@ pub(crate) fn reticle() -> Command {
     command
 }
 
+/// The same, with a limit of file descriptors.
+fn limited(descriptors: u32) -> Command {
+    let plain = reticle();
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
+    command.arg(plain.get_program()).stdin(Stdio::null());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// A port of loopback that was free a moment ago. For a daemon, listening on port 0 is better
 /// ([`Daemon`] does); this is for those that must be told a number.
 pub(crate) fn free_port() -> u16 {
@@ -82,6 +97,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    descriptors: Option<u32>,
 }
 
 impl Start {
@@ -115,6 +131,12 @@ impl Start {
         self
     }
 
+    /// The limit of file descriptors, soft and hard, as `ulimit -n` sets it.
+    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
+        self.descriptors = Some(limit);
+        self
+    }
+
     /// Starts the daemon and returns once `/healthz` answers.
     pub(crate) fn start(self) -> Daemon {
         let mut daemon = self.spawn();
@@ -135,7 +157,10 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = reticle();
+        let mut command = match self.descriptors {
+            None => reticle(),
+            Some(limit) => limited(limit),
+        };
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
         if let Some(source) = self.source {

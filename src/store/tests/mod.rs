@@ -265,6 +265,22 @@ fn with_too_little_free_room_the_result_is_saved_without_pixels() {
 }
 
 #[test]
+fn a_frame_file_that_cannot_be_written_costs_the_pixels_and_not_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&fixture::options(folder.path()));
+    // Where the folder of frame files should be; root, too, can make no folder of a file.
+    fs::remove_dir_all(folder.path().join(frames::FRAMES)).ok();
+    fs::File::create(folder.path().join(frames::FRAMES)).unwrap();
+    let answer = bench.take(0, 4);
+    let [Outcome::KeepFailed { frame, .. }, Outcome::Saved(record)] = &bench.outcomes[..] else {
+        panic!("{:?}", bench.outcomes)
+    };
+    assert_eq!((*frame, record.frame()), (answer.frame.id, answer.frame.id));
+    let saved = bench.reader().frame(answer.frame.id).unwrap().unwrap();
+    assert_eq!((saved.file, saved.no_file), (None, Some(NoFile::WriteFailed)));
+}
+
+#[test]
 fn a_full_database_loses_nothing_that_was_saved_and_resumes_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));

@@ -50,7 +50,10 @@ export interface Counters {
   /** Frame files deleted to make room, by the written rule. */
   evicted: number;
   saved: number;
+  /** Results that could not be saved. */
   not_saved: number;
+  /** Frames whose pixels could not be written; their results may be saved. */
+  not_kept: number;
   refused: number;
   gaps: number;
   name_taken: number;
@@ -170,6 +173,8 @@ export interface Status {
   segment_fps: number;
   save_ms: [number, number] | null;
   save: SaveState;
+  /** Why the pixels of frames cannot be written at the moment. */
+  keep_fails: string | null;
   /** Why frames are not taken at the moment, while there is no room for them. */
   hold: string | null;
   sync: SyncState[];
