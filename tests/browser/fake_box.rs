@@ -154,6 +154,7 @@ impl FakeBox {
             quarantined: 0,
             oldest: None,
             reason: None,
+            conflict: None,
         };
         self.status.update(|status| {
             status.health = health;

@@ -73,9 +73,9 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     urgent: false,
   },
   archive_ahead: {
-    title: 'A destination knows more than this box',
-    means: 'Nothing is delivered there, and nothing there is changed. Results are saved here.',
-    todo: 'Is there a second box of this name? Then: reticle sync adopt.',
+    title: 'The archive is ahead of this box',
+    means: 'Deliveries have stopped. Results are saved here.',
+    todo: 'A second box of this name? reticle sync adopt.',
     urgent: true,
   },
   model_differs: {
