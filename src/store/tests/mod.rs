@@ -6,6 +6,7 @@ mod crash;
 mod dating;
 mod fsck;
 mod outbox;
+mod recover;
 mod told;
 
 use std::fs;
