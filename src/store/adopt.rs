@@ -331,16 +331,15 @@ impl Store {
     /// When a file cannot be moved, or the database not be written.
     pub fn take_back_orphans(&mut self) -> Result<u64, StoreError> {
         let (folder, database) = (self.0.folder.clone(), self.0.database.clone());
-        let taken = orphans::take_back(&folder, self.0.connection()?, &database)?;
-        let frames = taken.clone();
-        let written = self.0.adopt("note what is to be archived", |db, when| {
-            for frame in frames {
-                want_pixels(db, frame, when)?;
+        let back = orphans::bring_all_back(&folder, self.0.connection()?, &database)?;
+        let written = self.0.adopt("give frames their files again", |db, when| {
+            for file in &back {
+                orphans::give_file(db, file)?;
+                want_pixels(db, file.frame, when)?;
             }
-            Ok(())
+            Ok(back.len() as u64)
         })?;
-        written.unwrap_or(());
-        Ok(taken.len() as u64)
+        Ok(written.unwrap_or(0))
     }
 
     /// Begins a new epoch, with marks above those of the destinations.

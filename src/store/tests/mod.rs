@@ -7,6 +7,7 @@ mod dating;
 mod fsck;
 mod outbox;
 mod reach;
+mod recover;
 mod told;
 
 use std::fs;
