@@ -220,6 +220,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         viewers,
         clock: clock.clone(),
     };
+    let signalled = control::signals();
     // The page goes last: it can say that the rest is draining.
     let page_shutdown = Shutdown::new();
     let web = roster.watch(Thread::Web);
@@ -232,7 +233,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let mut control =
         Control::new(settings, clock, gate, session, to_store, monitor.clone(), handle);
     let end = ours
-        .once(|| control.run(&commands, shutdown, &mut watchdog, (&roster, &ours)))
+        .once(|| control.run(&commands, shutdown, &signalled, &mut watchdog, (&roster, &ours)))
         .unwrap_or(End::Died(Thread::Control));
 
     let mut ending = Ending::new(clock, &monitor, &mut watchdog);

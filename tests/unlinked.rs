@@ -12,6 +12,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use reticle::store::Reader;
+use serde_json::Value;
 
 mod common;
 
@@ -57,7 +58,7 @@ impl Bench {
     fn saving(&self) -> (Daemon, BTreeSet<String>) {
         let daemon = self.start();
         let saved = wait_for("some frames to be saved", || {
-            let saved = told(&daemon, "").ok()?;
+            let saved = told(&daemon).ok()?;
             (saved.len() > 10).then_some(saved)
         });
         (daemon, saved)
@@ -91,11 +92,18 @@ fn said(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-/// What the API lists as saved, behind this cursor.
-fn told(daemon: &Daemon, after: &str) -> Result<BTreeSet<String>, ureq::Error> {
-    let page = daemon.try_json(&format!("/api/v1/frames?limit=10000{after}"))?;
-    let frames = page["frames"].as_array().into_iter().flatten();
-    Ok(frames.filter_map(|frame| Some(frame["id"].as_str()?.to_owned())).collect())
+/// What the API lists as saved.
+fn told(daemon: &Daemon) -> Result<BTreeSet<String>, ureq::Error> {
+    let (mut all, mut after) = (BTreeSet::new(), String::new());
+    loop {
+        let page = daemon.try_json(&format!("/api/v1/frames?limit=500{after}"))?;
+        let frames: Vec<&Value> = page["frames"].as_array().into_iter().flatten().collect();
+        if frames.is_empty() {
+            return Ok(all);
+        }
+        all.extend(frames.iter().filter_map(|frame| Some(frame["id"].as_str()?.to_owned())));
+        after = format!("&after={}", page["next"].as_u64().unwrap());
+    }
 }
 
 /// What was seen of a daemon between the event and its end.
@@ -127,7 +135,7 @@ fn watch(mut daemon: Daemon) -> Seen {
         if alarm.is_some() {
             noticed.get_or_insert(event.elapsed());
         }
-        all.extend(told(&daemon, "").unwrap_or_default());
+        all.extend(told(&daemon).unwrap_or_default());
         assert!(event.elapsed() < Duration::from_secs(40), "it goes on:\n{}", daemon.log());
     }
     let log = daemon.log();
@@ -162,7 +170,7 @@ fn a_data_folder_that_is_removed_is_not_saved_into() {
     // What a delivery under way may have made again is no store.
     fs::remove_dir_all(bench.data()).ok();
     let daemon = bench.start();
-    wait_for("a fresh store to be written", || (!told(&daemon, "").ok()?.is_empty()).then_some(()));
+    wait_for("a fresh store to be written", || (!told(&daemon).ok()?.is_empty()).then_some(()));
     assert!(daemon.stop().success());
     bench.fsck();
 }
@@ -202,7 +210,7 @@ fn a_database_that_is_put_in_its_place_stays_as_it_is() {
     assert_eq!(bench.reachable(), others, "it was changed by the log of another");
     let daemon = bench.start();
     wait_for("results to be saved into what is there", || {
-        told(&daemon, "").ok()?.difference(&others).next().map(drop)
+        told(&daemon).ok()?.difference(&others).next().map(drop)
     });
     assert!(daemon.stop().success());
     assert!(others.is_subset(&bench.reachable()));

@@ -173,6 +173,25 @@ impl Owners {
     }
 }
 
+/// Turns true when a signal asks the daemon to stop. To be called before anybody can see that the
+/// daemon is there: until then a signal kills.
+pub(super) fn signals() -> Arc<AtomicBool> {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // The first signal asks, a second one kills.
+        let registered = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            128 + signal,
+            Arc::clone(&signalled),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)));
+        if let Err(error) = registered {
+            tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
+        }
+    }
+    signalled
+}
+
 /// Why the loop ended.
 #[derive(Debug)]
 pub(super) enum End {
@@ -241,22 +260,10 @@ impl<'a> Control<'a> {
         &mut self,
         commands: &Receiver<Command>,
         shutdown: &Shutdown,
+        signalled: &AtomicBool,
         watchdog: &mut Watchdog,
         (roster, watched): (&Roster, &Watched),
     ) -> End {
-        let signalled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            // The first signal asks, a second one kills.
-            let registered = signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&signalled),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)));
-            if let Err(error) = registered {
-                tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
-            }
-        }
         self.give(Job::Clock { now: self.clock.now(), trusted: self.trusted });
         self.obey(Command::Start);
         let mut ticks = 0_u32;
