@@ -66,6 +66,7 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         | AlarmKind::NoRoom
         | AlarmKind::DiskLow
         | AlarmKind::Quarantined
+        | AlarmKind::ImageQuarantined
         | AlarmKind::ModelDiffers => 0,
     })
 }
@@ -170,6 +171,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// What is known of one kind from elsewhere than the status: it holds until it is said
+    /// otherwise.
+    pub(super) fn stands_now(&mut self, kind: AlarmKind, reason: Option<String>) {
+        self.standing.retain(|(other, _)| *other != kind);
+        self.standing.extend(reason.map(|reason| (kind, reason)));
+    }
+
     /// Something that holds until the daemon is started again.
     pub(super) fn stands(&mut self, kind: AlarmKind, reason: String) {
         self.standing.push((kind, reason));
@@ -303,8 +311,9 @@ mod tests {
         status.health.clock_trusted = false;
         let mut found = kinds(&status);
         found.sort_unstable();
-        // A model that differs is not in the status: it is said once.
-        let all = AlarmKind::ALL.into_iter().filter(|kind| *kind != AlarmKind::ModelDiffers);
+        // A model that differs and images that are left alone are not in the status.
+        let elsewhere = [AlarmKind::ModelDiffers, AlarmKind::ImageQuarantined];
+        let all = AlarmKind::ALL.into_iter().filter(|kind| !elsewhere.contains(kind));
         let mut all: Vec<AlarmKind> = all.collect();
         all.sort_unstable();
         assert_eq!(found, all);

@@ -218,6 +218,8 @@ impl<'a> Control<'a> {
                 Wish::Retry => self.sync.retry(),
                 Wish::Again => self.sync.again(),
                 Wish::Deliver => self.sync.deliver_all(),
+                // The thread that reads the folder grants it.
+                Wish::Images => continue,
             }
             wish.granted(folder);
         }

@@ -31,6 +31,8 @@ pub enum AlarmKind {
     DeliveryFails,
     /// Something was refused for ever by a destination.
     Quarantined,
+    /// An image of the watched folder is left alone: it ended the daemon twice.
+    ImageQuarantined,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -45,7 +47,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SourceLost,
         Self::StageStuck,
         Self::SavingFails,
@@ -53,6 +55,7 @@ impl AlarmKind {
         Self::DiskLow,
         Self::DeliveryFails,
         Self::Quarantined,
+        Self::ImageQuarantined,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
@@ -70,6 +73,7 @@ impl AlarmKind {
             Self::DiskLow => "disk_low",
             Self::DeliveryFails => "delivery_fails",
             Self::Quarantined => "quarantined",
+            Self::ImageQuarantined => "image_quarantined",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
+use super::intake;
 use super::job::words;
 use super::places;
 use super::rows;
@@ -198,6 +199,8 @@ pub enum Ask {
         /// Key of the last event or result that it has.
         upto: i64,
     },
+    /// A change in the ledger of the watched folder.
+    Intake(intake::Change),
     /// The day under which a session is archived; the given one if none was chosen before.
     ArchiveDate {
         /// Which session.
@@ -216,6 +219,8 @@ pub enum Answer {
     Written,
     /// How many deliveries get another chance.
     Retried(u64),
+    /// The row of the ledger, or how many there were.
+    Intake(i64),
     /// The day that stays.
     ArchiveDate(String),
 }
@@ -311,6 +316,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
         Ask::Told { stream, upto } => told::told(db, *stream, *upto).map(|()| Answer::Written),
+        Ask::Intake(change) => intake::change(db, change, now).map(Answer::Intake),
         Ask::ArchiveDate { session, date } => {
             archive_date(db, *session, date).map(Answer::ArchiveDate)
         }

@@ -46,6 +46,16 @@ pub(crate) fn reticle() -> Command {
     command
 }
 
+/// As [`reticle`], with so much address space at most.
+fn limited(kib: u64) -> Command {
+    let program = reticle();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]);
+    command.arg(program.get_program()).stdin(Stdio::null());
+    command.env_remove("RUST_LOG").env_remove("RETICLE_LOG").env("NO_COLOR", "1");
+    command
+}
+
 /// A port of loopback that was free a moment ago. For a daemon, listening on port 0 is better
 /// ([`Daemon`] does); this is for those that must be told a number.
 pub(crate) fn free_port() -> u16 {
@@ -81,6 +91,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    address_space_kib: Option<u64>,
 }
 
 impl Start {
@@ -114,6 +125,12 @@ impl Start {
         self
     }
 
+    /// With so much address space at most: what goes beyond it ends the process.
+    pub(crate) fn address_space_kib(mut self, kib: u64) -> Self {
+        self.address_space_kib = Some(kib);
+        self
+    }
+
     /// Starts the daemon and returns once `/healthz` answers.
     pub(crate) fn start(self) -> Daemon {
         let mut daemon = self.spawn();
@@ -125,6 +142,11 @@ impl Start {
         daemon
     }
 
+    /// Starts the daemon and returns at once, for one that is to die.
+    pub(crate) fn spawned(self) -> Daemon {
+        self.spawn()
+    }
+
     fn spawn(self) -> Daemon {
         let temp = tempfile::tempdir().expect("a temporary folder can be made");
         let data = self.data.unwrap_or_else(|| temp.path().join("data"));
@@ -134,7 +156,10 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = reticle();
+        let mut command = match self.address_space_kib {
+            None => reticle(),
+            Some(kib) => limited(kib),
+        };
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
         if let Some(source) = self.source {
@@ -255,11 +280,20 @@ impl Daemon {
 
     /// Resident memory in KiB, as the kernel counts it.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    fn kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("a running process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).expect("VmRSS is a number of kB")
+        number.and_then(|number| number.parse().ok()).expect("it is a number of kB")
+    }
+
+    /// Address space in KiB, at its peak.
+    pub(crate) fn address_space_kib(&self) -> u64 {
+        self.kib("VmPeak:")
     }
 
     /// Whether it still runs.
@@ -271,6 +305,12 @@ impl Daemon {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// Waits until it has ended by itself; how it did.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
+        ended.unwrap_or_else(|| panic!("the daemon does not end by itself:\n{}", self.log()))
     }
 
     /// Asks it to end (SIGTERM) and returns how it did.

@@ -54,6 +54,12 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     todo: 'reticle outbox quarantine says why.',
     urgent: false,
   },
+  image_quarantined: {
+    title: 'An image is left alone',
+    means: 'Reticle ended twice while it read it. The others are segmented.',
+    todo: 'reticle intake list names it.',
+    urgent: false,
+  },
   model_differs: {
     title: 'The model counts differently here',
     means: 'Its test image gives other cells than it should.',

@@ -88,6 +88,7 @@ export type AlarmKind =
   | 'disk_low'
   | 'delivery_fails'
   | 'quarantined'
+  | 'image_quarantined'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
