@@ -436,8 +436,10 @@ impl Ledger for Asker {
     }
 }
 
-fn absolute(folder: &Path) -> std::ffi::OsString {
-    std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()).into_os_string()
+/// The folder as the ledger names it, however it was written: `drop`, `./drop` and `/data/drop/`.
+fn absolute(folder: &Path) -> OsString {
+    let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    folder.components().collect::<PathBuf>().into_os_string()
 }
 
 /// A name as text; bytes that are none are written as `\xNN`.
