@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! thread        takes from                gives to
-//! capture       the source                store queue (every frame), segment queue
+//! capture       the source                store queue (every frame, the ledger), segment queue
 //! segment       segment queue             store queue (result), live feed
 //! store-writer  store queue               monitor (saved, failed)
 //! sync          store reader              store queue (claims, receipts), destinations
@@ -57,6 +57,7 @@ mod alarms;
 mod control;
 mod ending;
 mod guarded;
+mod intake;
 mod monitor;
 mod operator;
 mod preflight;
@@ -68,6 +69,7 @@ pub use preflight::refusals;
 use control::{Claim, Control, CurrentSession, End};
 use ending::Ending;
 use guarded::Guarded;
+use intake::Intake;
 use monitor::Monitor;
 use operator::Operator;
 use service::Service;
@@ -135,11 +137,13 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
     let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
 
-    let outcomes = (monitor.clone(), session.clone());
+    let intake = Intake::new(settings, reader.clone(), monitor.clone());
+    let outcomes = (monitor.clone(), session.clone(), intake.clone());
     let store_queue = to_store.gauge();
     let writer = spawn(&roster, Thread::StoreWriter, move || {
         store.write(&jobs, |outcome| {
-            let (monitor, session) = &outcomes;
+            let (monitor, session, intake) = &outcomes;
+            intake.outcome(&outcome);
             match outcome {
                 Outcome::Held { .. } => session.hold(true),
                 Outcome::Resumed => session.hold(false),
@@ -160,8 +164,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let segmenter = Guarded::new(segmenter, again, stages.segment.clone());
     let segmenting = spawn(&roster, Thread::Segment, {
         let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
-        let session = session.clone();
-        move || segment_frames(segmenter, &frames, &session, &to_store, &live, &monitor)
+        let ends = (session.clone(), intake.clone());
+        move || segment_frames(segmenter, &frames, &ends, &to_store, &live, &monitor)
     })?;
     let capturing = spawn(&roster, Thread::Capture, {
         let capture = Capture {
@@ -171,13 +175,15 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
                 settings.segment.limits(),
                 clock.clone(),
             )
-            .report_to(stages.capture.clone()),
+            .report_to(stages.capture.clone())
+            .with_ledger(intake.ledger(to_store.clone())),
             plate: settings.session.plate.clone(),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             gate: gate.clone(),
             exposure: exposure.clone(),
             session: session.clone(),
+            intake,
             monitor: monitor.clone(),
             waits: segment_policy(settings) == WhenFull::Wait,
         };
@@ -336,6 +342,7 @@ struct Capture {
     gate: Gate,
     exposure: Exposure,
     session: CurrentSession,
+    intake: Intake,
     monitor: Monitor,
     /// Whether the source can wait for room.
     waits: bool,
@@ -381,7 +388,7 @@ impl Capture {
                     }
                     // The live view goes on.
                     Claim::NoRoom => self.monitor.unrecorded(&frame),
-                    Claim::Closed => return,
+                    Claim::Closed => return self.intake.dropped(frame.id),
                 }
                 if let Sent::Displaced(skipped) = to_segment.send(frame) {
                     self.monitor.skipped(&skipped);
@@ -408,7 +415,7 @@ impl Capture {
 fn segment_frames(
     mut segmenter: Guarded,
     frames: &Receiver<Arc<Frame>>,
-    session: &CurrentSession,
+    (session, intake): &(CurrentSession, Intake),
     to_store: &Sender<Job>,
     live: &LiveFeed,
     monitor: &Monitor,
@@ -418,6 +425,7 @@ fn segment_frames(
             Ok(segmentation) => segmentation,
             Err(error) => {
                 monitor.refused(&control::name_of(&frame), &error);
+                intake.refused(frame.id);
                 continue;
             }
         };
@@ -437,6 +445,8 @@ fn segment_frames(
         if let Some(session) = session.of(&frame) {
             monitor.awaits_save(&segmentation, segmented);
             to_store.send(Job::Commit { session, segmentation });
+        } else {
+            intake.dropped(frame.id);
         }
     }
 }

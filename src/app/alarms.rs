@@ -72,6 +72,7 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         | AlarmKind::NameTaken
         | AlarmKind::OpenNetwork
         | AlarmKind::ArchiveAhead
+        | AlarmKind::ImageQuarantined
         | AlarmKind::ModelDiffers => 0,
     })
 }
@@ -191,6 +192,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// What is known of one kind from elsewhere than the status: it holds until it is said
+    /// otherwise.
+    pub(super) fn stands_now(&mut self, kind: AlarmKind, reason: Option<String>) {
+        self.standing.retain(|(other, _)| *other != kind);
+        self.standing.extend(reason.map(|reason| (kind, reason)));
+    }
+
     /// Something that holds until the daemon is started again.
     pub(super) fn stands(&mut self, kind: AlarmKind, reason: String) {
         self.standing.push((kind, reason));
@@ -339,6 +347,7 @@ mod tests {
         // These are not in the status: they are said by whoever knows.
         let said = [
             AlarmKind::ModelDiffers,
+            AlarmKind::ImageQuarantined,
             AlarmKind::NameTaken,
             AlarmKind::OpenNetwork,
             AlarmKind::StoreUnlinked,

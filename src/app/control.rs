@@ -362,6 +362,8 @@ impl<'a> Control<'a> {
                 Wish::Retry => &[Ask::Retry, Ask::Hurry],
                 Wish::Again => &[Ask::Again, Ask::Hurry],
                 Wish::Deliver => &[Ask::Hurry],
+                // The thread that reads the folder grants it.
+                Wish::Images => continue,
             };
             let (reply, answers) = sync_channel(asks.len());
             let jobs = asks.iter().map(|ask| Job::Ask { ask: ask.clone(), reply: reply.clone() });

@@ -140,6 +140,23 @@ impl Monitor {
         watch.keeper.stands(AlarmKind::OpenNetwork, reason);
     }
 
+    /// Images of the watched folder that are left alone now, by name.
+    pub(super) fn images_in_quarantine(&self, names: &[String]) {
+        let reason = match names {
+            [] => None,
+            [one] => Some(format!(
+                "{one} was being read when the daemon ended, twice; see `reticle intake list`"
+            )),
+            [first, rest @ ..] => Some(format!(
+                "{first} and {} more were being read when the daemon ended, twice each; see \
+                 `reticle intake list`",
+                rest.len()
+            )),
+        };
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.keeper.stands_now(AlarmKind::ImageQuarantined, reason);
+    }
+
     pub(super) fn run_state(&self, state: RunState) {
         let before = self.board.read().run;
         self.board.update(|status| status.run = state);

@@ -39,6 +39,8 @@ pub enum AlarmKind {
     NameTaken,
     /// A destination knows more than this box, or another box delivers in its name.
     ArchiveAhead,
+    /// An image of the watched folder is left alone: it ended the daemon twice.
+    ImageQuarantined,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -55,7 +57,7 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SourceLost,
         Self::StageStuck,
         Self::ThreadDied,
@@ -67,6 +69,7 @@ impl AlarmKind {
         Self::Quarantined,
         Self::NameTaken,
         Self::ArchiveAhead,
+        Self::ImageQuarantined,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
@@ -89,6 +92,7 @@ impl AlarmKind {
             Self::Quarantined => "quarantined",
             Self::NameTaken => "name_taken",
             Self::ArchiveAhead => "archive_ahead",
+            Self::ImageQuarantined => "image_quarantined",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",

@@ -38,6 +38,7 @@ mod fixture;
 mod frames;
 mod fsck;
 mod identity;
+mod intake;
 mod job;
 mod lock;
 mod options;
@@ -71,6 +72,7 @@ pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
 pub use identity::Identity;
+pub use intake::{Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState};
 pub use job::{Gap, GapReason, Imported, Job, NoFile, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
 pub use outbox::{
@@ -151,6 +153,8 @@ impl Store {
             deliveries,
             progress: Progress::unwatched(),
             held: None,
+            stack: retention::Stack::default(),
+            run: None,
             kept_bytes,
             leftovers: Vec::new(),
             owed: VecDeque::new(),

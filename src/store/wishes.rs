@@ -22,10 +22,13 @@ pub enum Wish {
     Retry,
     /// Deliver everything again, whether it was taken or not.
     Again,
+    /// Give another chance to the images of the watched folder that were passed over. Whoever reads
+    /// the folder grants it.
+    Images,
 }
 
 impl Wish {
-    /// All of them, in the order to grant them in.
+    /// Those about deliveries, in the order to grant them in.
     pub const ALL: [Self; 3] = [Self::Retry, Self::Again, Self::Deliver];
 
     fn file(self, folder: &Path) -> PathBuf {
@@ -33,6 +36,7 @@ impl Wish {
             Self::Deliver => "wish.deliver",
             Self::Retry => "wish.retry",
             Self::Again => "wish.again",
+            Self::Images => "wish.images",
         })
     }
 
@@ -80,6 +84,7 @@ impl Wish {
             Self::Deliver => "deliver-taken",
             Self::Retry => "retry-taken",
             Self::Again => "again-taken",
+            Self::Images => "images-taken",
         })
     }
 }

@@ -39,12 +39,14 @@ use super::blobs;
 use super::dating;
 use super::error::{Remedy, StoreError};
 use super::frames;
+use super::intake::{self, Change};
 use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{self, Answer, Ask, Deliveries};
 use super::places;
 use super::reach::Reach;
+use super::retention::Stack;
 use super::rows::{self, NewResult, Pixels};
 use super::schema;
 use super::told;
@@ -99,6 +101,9 @@ pub(super) struct Writer {
     /// Set while there is no room and nothing may go: what has to fit before frames are taken
     /// again, in bytes.
     pub(super) held: Option<u64>,
+    pub(super) stack: Stack,
+    /// The process that begins files of a watched folder here.
+    pub(super) run: Option<[u8; 16]>,
 }
 
 /// A job that is rows only, without a frame.
@@ -109,6 +114,7 @@ pub(super) enum Ledger {
     Gap(Gap),
     Clock { now: Stamp, trusted: bool },
     Event(Event),
+    Intake(Change),
 }
 
 /// A job with its heavy work done: only rows are missing.
@@ -288,6 +294,11 @@ impl Writer {
         self.reach.closed();
         let closed = match self.connection.take() {
             Some(connection) => {
+                if let Some(run) = self.run
+                    && let Err(error) = intake::end_in_order(&connection, &run)
+                {
+                    tracing::debug!(%error, "images that were begun count as attempted");
+                }
                 // Folded now, even if a reader still holds the log open.
                 if let Err(error) = schema::fold_log(&connection) {
                     tracing::debug!(%error, "the log stays beside the database, as durable there");
@@ -312,10 +323,14 @@ impl Writer {
             Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
             Job::Clock { now, trusted } => Prepared::Ledger(Ledger::Clock { now, trusted }),
             Job::Event(event) => Prepared::Ledger(Ledger::Event(event)),
+            Job::Intake(change) => Prepared::Ledger(Ledger::Intake(change)),
             Job::Ask { mut ask, reply } => {
                 if let Ask::Claim(claim) = &mut ask {
                     // A part that waits to be full would wait for ever: nothing is added to it.
                     claim.drain |= self.held.is_some();
+                }
+                if let Ask::Intake(Change::Begin { run, .. }) = &ask {
+                    self.run = Some(*run);
                 }
                 Prepared::Ask { ask, reply }
             }
@@ -367,6 +382,9 @@ impl Writer {
             return Ok((Pixels::Without(NoFile::Rule), false));
         }
         let incoming = frames::expected_bytes(frame);
+        if self.has_its_share(session, frame, incoming)? {
+            return Ok((Pixels::Without(NoFile::MaxBytes), false));
+        }
         if let Some(reason) = self.room_for(incoming, outcomes)? {
             // One that could never fit is no reason to hold the others.
             if incoming <= self.options.frames.max_bytes {
@@ -383,6 +401,7 @@ impl Writer {
             other => other?,
         };
         self.kept_bytes += bytes;
+        self.takes_of_its_share(session, frame, bytes);
         Ok((Pixels::Filed { bytes }, true))
     }
 
@@ -571,6 +590,7 @@ fn weight(job: &Job) -> usize {
         | Job::Gap(_)
         | Job::Clock { .. }
         | Job::Event(_)
+        | Job::Intake(_)
         | Job::Ask { .. } => 256,
     }
 }
@@ -605,6 +625,9 @@ fn insert(
         Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
         Prepared::Ledger(Ledger::Clock { now, trusted }) => dating::clock(db, now, *trusted)?,
         Prepared::Ledger(Ledger::Event(event)) => told::record(db, event)?,
+        Prepared::Ledger(Ledger::Intake(change)) => {
+            intake::change(db, change, now)?;
+        }
         Prepared::Keep { session, frame, pixels, .. } => {
             let name = frames::file_name(*session, frame.id);
             let file = matches!(pixels, Pixels::Filed { .. }).then_some(name.as_str());
@@ -612,7 +635,11 @@ fn insert(
             crash::point("frame inserted");
         }
         Prepared::Commit { session, segmentation, labels } => {
-            let session = session_pk(*session)?;
+            // A page that is read again after a crash is a frame of the session that took it.
+            let session = match rows::recorded(db, segmentation.frame.id)? {
+                Some(recorded) => recorded.session_pk,
+                None => session_pk(*session)?,
+            };
             // Its keep went before; if that failed, the frame is recorded now, without pixels.
             let without = Pixels::Without(NoFile::WriteFailed);
             let frame = rows::frame(db, session, &segmentation.frame, None, without, when)?;

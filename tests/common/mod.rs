@@ -47,11 +47,11 @@ pub(crate) fn reticle() -> Command {
     command
 }
 
-/// The same, with a limit of file descriptors.
-fn limited(descriptors: u32) -> Command {
+/// The same, with limits that the shell sets before, as `ulimit -n 64`.
+fn limited(limits: &[String]) -> Command {
     let plain = reticle();
     let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("ulimit -n {descriptors} && exec \"$0\" \"$@\""));
+    command.arg("-c").arg(format!("{} && exec \"$0\" \"$@\"", limits.join(" && ")));
     command.arg(plain.get_program()).stdin(Stdio::null());
     for (name, value) in plain.get_envs() {
         match value {
@@ -97,7 +97,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
-    descriptors: Option<u32>,
+    limits: Vec<String>,
 }
 
 impl Start {
@@ -133,7 +133,13 @@ impl Start {
 
     /// The limit of file descriptors, soft and hard, as `ulimit -n` sets it.
     pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        self.descriptors = Some(limit);
+        self.limits.push(format!("ulimit -n {limit}"));
+        self
+    }
+
+    /// With so much address space at most: what goes beyond it ends the process.
+    pub(crate) fn address_space_kib(mut self, kib: u64) -> Self {
+        self.limits.push(format!("ulimit -v {kib}"));
         self
     }
 
@@ -148,6 +154,11 @@ impl Start {
         daemon
     }
 
+    /// Starts the daemon and returns at once, for one that is to die.
+    pub(crate) fn spawned(self) -> Daemon {
+        self.spawn()
+    }
+
     fn spawn(self) -> Daemon {
         let temp = tempfile::tempdir().expect("a temporary folder can be made");
         let data = self.data.unwrap_or_else(|| temp.path().join("data"));
@@ -157,9 +168,9 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = match self.descriptors {
-            None => reticle(),
-            Some(limit) => limited(limit),
+        let mut command = match self.limits.as_slice() {
+            [] => reticle(),
+            limits => limited(limits),
         };
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
@@ -287,11 +298,20 @@ impl Daemon {
 
     /// Resident memory in KiB, as the kernel counts it.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    fn kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("a running process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).expect("VmRSS is a number of kB")
+        number.and_then(|number| number.parse().ok()).expect("it is a number of kB")
+    }
+
+    /// Address space in KiB, at its peak.
+    pub(crate) fn address_space_kib(&self) -> u64 {
+        self.kib("VmPeak:")
     }
 
     /// Whether it still runs.
@@ -309,6 +329,12 @@ impl Daemon {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// Waits until it has ended by itself; how it did.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
+        ended.unwrap_or_else(|| panic!("the daemon does not end by itself:\n{}", self.log()))
     }
 
     /// Asks it to end (SIGTERM) and returns how it did.

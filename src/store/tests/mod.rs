@@ -5,6 +5,7 @@
 mod crash;
 mod dating;
 mod fsck;
+mod intake;
 mod outbox;
 mod reach;
 mod recover;

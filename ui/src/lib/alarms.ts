@@ -78,6 +78,12 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     todo: 'A second box of this name? reticle sync adopt.',
     urgent: true,
   },
+  image_quarantined: {
+    title: 'An image is left alone',
+    means: 'Reticle ended twice while it read it. The others are segmented.',
+    todo: 'reticle intake list names it.',
+    urgent: false,
+  },
   model_differs: {
     title: 'The model counts differently here',
     means: 'Its test image gives other cells than it should.',

@@ -98,6 +98,7 @@ export type AlarmKind =
   | 'quarantined'
   | 'name_taken'
   | 'archive_ahead'
+  | 'image_quarantined'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
