@@ -33,7 +33,7 @@ pub(super) fn replay(bench: &mut Bench) {
     commands.ask("stop", &json!({ "status": "init", "at": "2099-01-01T00:00:00Z" }), &[]);
     let kept = commands.ask("stop", &json!({ "status": "init", "at": at(0) }), &["-r"]);
     bench.go();
-    let session = wait_for("a session", || session(bench));
+    let session = wait_for("a session, which none of these commands ends", || session(bench));
     // And once more when it is there. The last one is refused, after all that came before.
     commands.repeat("stop", &used, &json!({ "status": "init", "at": at(0) }), &[]);
     let last = commands.ask("snapshot", &json!({ "status": "init", "at": at(0) }), &[]);

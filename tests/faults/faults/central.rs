@@ -85,6 +85,9 @@ pub(super) fn slow(bench: &mut Bench) {
 
 /// A trigger takes rows and keeps none, and nobody gets an error.
 pub(super) fn swallowed_rows(bench: &mut Bench) {
+    bench.deliver_until("the tables to be made", |bench| {
+        bench.postgres.psql("SELECT to_regclass('reticle.object') IS NOT NULL") == "t"
+    });
     // The sequence counts what was swallowed: it does not go back with a transaction.
     bench.postgres.psql(
         "CREATE SEQUENCE public.swallowed;

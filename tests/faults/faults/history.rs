@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
-use super::{copy_database, copy_folder, remove_folder, words};
+use super::{copy_database, copy_folder, freeze, remove_folder, thaw, words};
 use crate::bench::{Bench, PREFIX, has_alarm};
 use crate::common::wait_for;
 use crate::kind::one_in;
@@ -24,11 +24,13 @@ pub(super) fn restore_old(bench: &mut Bench) {
 /// Somebody copies files, as after a snapshot of the whole machine: nobody tells the box.
 fn by_hand(bench: &mut Bench) {
     bench.pause();
-    bench.kill();
     let old = bench.folder.join("old");
     fs::create_dir_all(&old).expect("the bench's folder can be written");
+    // In the middle of a session: the copy knows some frames of a part, and the archive will
+    // have more.
+    freeze(bench);
     copy_database(&bench.data, &old);
-    bench.go();
+    thaw(bench);
     forget_what_comes(bench);
     copy_database(&old, &bench.data);
 
@@ -65,11 +67,20 @@ fn forget_what_comes(bench: &mut Bench) {
 
 /// A second daemon under the same name, on a copy of everything.
 pub(super) fn clone(bench: &mut Bench) {
-    bench.end_or_kill();
     let folder = bench.folder.join("twin");
     remove_folder(&folder);
-    copy_folder(&bench.data, &folder);
-    bench.go();
+    if one_in(&mut bench.random, 2) {
+        // A card is copied.
+        bench.end_or_kill();
+        copy_folder(&bench.data, &folder);
+        bench.go();
+    } else {
+        // A snapshot of a virtual machine is started; the original goes on.
+        bench.pause();
+        freeze(bench);
+        copy_folder(&bench.data, &folder);
+        thaw(bench);
+    }
     let twin = bench.twin(&folder);
     let ahead = |daemon: &crate::common::Daemon| {
         daemon.try_json("/api/v1/status").is_ok_and(|status| has_alarm(&status, ALARM))
