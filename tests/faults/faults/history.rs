@@ -50,9 +50,9 @@ fn by_program(bench: &mut Bench) {
     fs::create_dir_all(&backup).expect("the bench's folder can be written");
     let file = backup.join("reticle.backup");
     let file = file.display().to_string();
-    succeed(bench, &["backup", &file]);
+    succeed(bench, &["backup", "--to", &file]);
     forget_what_comes(bench);
-    succeed(bench, &["restore", &file]);
+    succeed(bench, &["restore", "--from", &file, "--yes"]);
     bench.go();
     get_on(bench);
 }
