@@ -92,7 +92,7 @@ impl Bench {
             .replace(&format!(":{}/", port_of(&central)), &format!(":{}/", self.wire.port()));
         let broker = self.broker.as_ref().map(|broker| {
             format!(
-                "[mqtt]\nurl = \"{}\"\ncommands = [\"start\", \"stop\"]\nmeasurements = \"none\"\n",
+                "[mqtt]\nurl = \"{}\"\ncommands = [\"start\", \"stop\"]\nmeasurements = \"none\"\ntrust_clock = true\n",
                 broker.url()
             )
         });
