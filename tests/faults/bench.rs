@@ -92,7 +92,12 @@ impl Bench {
             .replace(&format!(":{}/", port_of(&central)), &format!(":{}/", self.wire.port()));
         let broker = self.broker.as_ref().map(|broker| {
             format!(
-                "[mqtt]\nurl = \"{}\"\ncommands = [\"start\", \"stop\"]\nmeasurements = \"none\"\ntrust_clock = true\n",
+                r#"[mqtt]
+url = "{}"
+commands = ["start", "stop"]
+measurements = "none"
+trust_clock = true
+"#,
                 broker.url()
             )
         });

@@ -86,7 +86,7 @@ impl Drop for Memory {
     fn drop(&mut self) {
         self.shared.done.store(true, Ordering::SeqCst);
         // It panics only where the folder cannot be read, and has said so then.
-        self.thread.take().map(JoinHandle::join).and_then(Result::ok);
+        drop(self.thread.take().map(JoinHandle::join));
     }
 }
 

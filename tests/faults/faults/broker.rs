@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use reticle::base::clock::Clock;
+use reticle::base::ids::EventId;
 use serde_json::json;
-use uuid::Uuid;
 
 use crate::bench::{Bench, port_of};
 use crate::common::mosquitto::Listener;
@@ -76,7 +76,7 @@ impl Commands {
 
     /// Asks under a new id.
     fn ask(&self, operation: &str, payload: &serde_json::Value, more: &[&str]) -> String {
-        let id = Uuid::now_v7().to_string();
+        let id = EventId::new().to_string();
         self.repeat(operation, &id, payload, more);
         id
     }
