@@ -41,24 +41,22 @@ pub(crate) fn data_dir() -> Option<PathBuf> {
 
 /// The program under test, with nothing of the caller's logging in its environment.
 pub(crate) fn reticle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reticle"));
-    command.env_remove("RUST_LOG").env_remove("RETICLE_LOG").env("NO_COLOR", "1");
-    command.stdin(Stdio::null());
-    command
+    reticle_through(&[])
 }
 
-/// The same, with limits that the shell sets before, as `ulimit -n 64`.
-fn limited(limits: &[String]) -> Command {
-    let plain = reticle();
-    let mut command = Command::new("sh");
-    command.arg("-c").arg(format!("{} && exec \"$0\" \"$@\"", limits.join(" && ")));
-    command.arg(plain.get_program()).stdin(Stdio::null());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
+/// The same, started by another program, as `prlimit --nofile=64`, which becomes it.
+fn reticle_through(starter: &[String]) -> Command {
+    let program = env!("CARGO_BIN_EXE_reticle");
+    let mut command = match starter {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    command.env_remove("RUST_LOG").env_remove("RETICLE_LOG").env("NO_COLOR", "1");
+    command.stdin(Stdio::null());
     command
 }
 
@@ -97,7 +95,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
-    limits: Vec<String>,
+    starter: Vec<String>,
 }
 
 impl Start {
@@ -131,15 +129,29 @@ impl Start {
         self
     }
 
-    /// The limit of file descriptors, soft and hard, as `ulimit -n` sets it.
-    pub(crate) fn descriptors(mut self, limit: u32) -> Self {
-        self.limits.push(format!("ulimit -n {limit}"));
-        self
+    /// The limit of file descriptors, soft and hard.
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        self.through(&["prlimit", &format!("--nofile={limit}")])
     }
 
     /// With so much address space at most: what goes beyond it ends the process.
-    pub(crate) fn address_space_kib(mut self, kib: u64) -> Self {
-        self.limits.push(format!("ulimit -v {kib}"));
+    pub(crate) fn address_space_kib(self, kib: u64) -> Self {
+        self.through(&["prlimit", &format!("--as={}", kib * 1024)])
+    }
+
+    /// Variables of its environment, unless they were named before.
+    pub(crate) fn environment(mut self, variables: &[(&str, &str)]) -> Self {
+        for (name, value) in variables {
+            if self.environment.iter().all(|(known, _)| known != name) {
+                self.environment.push(((*name).to_owned(), (*value).to_owned()));
+            }
+        }
+        self
+    }
+
+    /// The program that starts it and becomes it, with its arguments.
+    pub(crate) fn through(mut self, starter: &[&str]) -> Self {
+        self.starter = starter.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -168,10 +180,7 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = match self.limits.as_slice() {
-            [] => reticle(),
-            limits => limited(limits),
-        };
+        let mut command = reticle_through(&self.starter);
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
         if let Some(source) = self.source {
@@ -323,6 +332,11 @@ impl Daemon {
     pub(crate) fn end(mut self) -> ExitStatus {
         let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
         ended.unwrap_or_else(|| panic!("the daemon does not end:\n{}", self.log()))
+    }
+
+    /// How it ended, where it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
     }
 
     /// `kill -9`, and waits until the process is gone.
