@@ -343,6 +343,10 @@ fn a_delivery_loop_that_dies_delivers_again() {
     wait_for("a table to be delivered", || {
         has_a_table(&bench.data().join("archive")).then_some(())
     });
+    wait_for("the order to be done with", || {
+        let is_there = |name| bench.data().join(name).exists();
+        (!is_there("wish.deliver") && !is_there("wish.deliver-taken")).then_some(())
+    });
     assert!(daemon.stop().success());
     bench.fsck();
 }

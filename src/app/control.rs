@@ -380,6 +380,7 @@ impl<'a> Control<'a> {
                     }
                     Err(TryRecvError::Empty) => break true,
                     Err(TryRecvError::Disconnected) => {
+                        wish.forget(folder);
                         sync.wake();
                         break false;
                     }
