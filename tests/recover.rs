@@ -292,7 +292,9 @@ fn a_new_machine_with_only_a_backup_gets_what_the_backup_has() {
     assert_eq!(restored["restored"]["files_missing"], backup["contents"]["files"]);
     let db = lab.database("new");
     let named: i64 = db
-        .query_row("SELECT count(*) FROM frame WHERE no_file = 'not_restored'", [], |row| row.get(0))
+        .query_row("SELECT count(*) FROM frame WHERE no_file = 'not_restored'", [], |row| {
+            row.get(0)
+        })
         .unwrap();
     assert_eq!(restored["restored"]["files_missing"], named);
     drop(db);
@@ -331,8 +333,13 @@ fn an_old_backup_says_what_will_be_missing_and_the_archive_gives_it_back() {
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     let missing = ledger.len() as u64 - old;
-    assert!(said.contains(&format!("WILL BE MISSING, as far as the archive does not have it: \
-                                    {missing} results")), "{said}");
+    assert!(
+        said.contains(&format!(
+            "WILL BE MISSING, as far as the archive does not have it: \
+                                    {missing} results"
+        )),
+        "{said}"
+    );
     assert_eq!(lab.acknowledged("data"), ledger);
 
     let restored = lab.json("data", &["restore", "--from", &backup, "--yes"], 0);

@@ -109,7 +109,10 @@ fn is_backup(name: &str, prefix: &str) -> bool {
     let time = name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix("Z.db"));
     time.is_some_and(|time| {
         time.len() == "20261128T235959".len()
-            && time.chars().enumerate().all(|(at, c)| if at == 8 { c == 'T' } else { c.is_ascii_digit() })
+            && time
+                .chars()
+                .enumerate()
+                .all(|(at, c)| if at == 8 { c == 'T' } else { c.is_ascii_digit() })
     })
 }
 

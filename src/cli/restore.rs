@@ -10,9 +10,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 
+use super::Outcome;
 use super::adopt;
 use super::out;
-use super::Outcome;
 use crate::base::clock::Clock;
 use crate::config;
 use crate::store::{Missing, Plan, Present, Restored, Restoring};
@@ -89,13 +89,17 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         )?;
     }
     let is_fine = adopted.as_ref().is_none_or(|adopted| adopted.conflicts.is_empty())
-        && (not_adopted.is_none() || args.without_archive || settings.sync.archive.to.trim() == "none");
+        && (not_adopted.is_none()
+            || args.without_archive
+            || settings.sync.archive.to.trim() == "none");
     Ok(if is_fine { Outcome::Fine } else { Outcome::WithFailures })
 }
 
 fn is_agreed() -> anyhow::Result<bool> {
     if !io::stdin().is_terminal() {
-        bail!("nobody can be asked here; say --yes to put the backup in place. Nothing was changed");
+        bail!(
+            "nobody can be asked here; say --yes to put the backup in place. Nothing was changed"
+        );
     }
     out::tell("Put it in place? [y/N]");
     let mut answer = String::new();

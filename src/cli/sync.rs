@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::Context;
 use indicatif::ProgressBar;
 
-use super::{Outcome, adopt};
 use super::out::{self, progress_bar};
+use super::{Outcome, adopt};
 use crate::base::clock::Clock;
 use crate::base::shutdown::Shutdown;
 use crate::config::{self, Settings};

@@ -109,9 +109,7 @@ pub(super) fn copy(source: &Connection, database: &Path, draft: &Path) -> Result
         return Err(StoreError::file("make the copy", draft)(error));
     };
     private(draft).map_err(StoreError::file("make the copy", draft))?;
-    source
-        .execute("VACUUM INTO ?1", [name])
-        .map_err(damaged_or("copy the database", database))?;
+    source.execute("VACUUM INTO ?1", [name]).map_err(damaged_or("copy the database", database))?;
     File::open(draft)
         .and_then(|file| file.sync_all())
         .map_err(StoreError::file("fsync the backup", draft))
@@ -195,9 +193,8 @@ pub(super) fn examine(path: &Path) -> Result<Contents, StoreError> {
     let db = schema::open_as_it_lies(path)?;
     let damaged = |detail: String| StoreError::Damaged { path: path.to_owned(), detail };
     let failed = || damaged_or("check the backup", path);
-    let fault: String = db
-        .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
-        .map_err(failed())?;
+    let fault: String =
+        db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed())?;
     if fault != "ok" {
         return Err(damaged(fault));
     }

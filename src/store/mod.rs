@@ -59,8 +59,8 @@ use std::collections::VecDeque;
 use std::thread::JoinHandle;
 
 pub use adopt::{
-    AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, AdoptedSeries, AdoptedSession, Adoption,
-    PartTaken, Refusal,
+    AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, AdoptedSeries, AdoptedSession,
+    Adoption, PartTaken, Refusal,
 };
 pub use backup::{Backup, Contents, backup, check as check_backup};
 pub use error::{Remedy, StoreError};

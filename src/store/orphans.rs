@@ -45,8 +45,8 @@ pub(super) fn of_rows(
     database: &Path,
 ) -> Result<Found, StoreError> {
     let mut found = Found::default();
-    for wanted in wanted(db, "frame.file IS NOT NULL")
-        .map_err(damaged_or("read the frames of", database))?
+    for wanted in
+        wanted(db, "frame.file IS NOT NULL").map_err(damaged_or("read the frames of", database))?
     {
         let path = folder.join(frames::file_name(wanted.session, wanted.frame));
         if bytes_of(&path, &wanted).is_some() {

@@ -20,9 +20,7 @@ use crate::domain::facts::{BoxName, ModelFacts, Series, SessionFacts};
 use crate::exchange::layout::{self, SeriesKeys};
 use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
 use crate::exchange::output::{Output, WriteError, Written};
-use crate::exchange::tables::{
-    Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
-};
+use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
 use crate::exchange::zarr::{self, ShardReader, ShardShape, ShardWriter};
 use crate::store::{
     Answer, Ask, Destination, Item, Kind, PartRef, Reader, Receipt, Report, StoredReceipt,

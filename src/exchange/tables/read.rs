@@ -115,10 +115,7 @@ pub fn results(path: &Path) -> Result<Vec<ResultRow>, ReadError> {
 ///
 /// # Errors
 /// When the file cannot be read or is no such table.
-pub fn objects(
-    path: &Path,
-    mut each_object: impl FnMut(FrameId, Object),
-) -> Result<(), ReadError> {
+pub fn objects(path: &Path, mut each_object: impl FnMut(FrameId, Object)) -> Result<(), ReadError> {
     each(path, |row| {
         let object = Object {
             label: row.number::<UInt32Type>("label")?,

@@ -43,7 +43,9 @@ impl Invariant {
     /// What a person can do when it is broken.
     pub fn remedy(self) -> &'static str {
         match self.0 {
-            1 | 2 => "copy the folder aside; put a backup back with `reticle restore`, or start with another data folder",
+            1 | 2 => {
+                "copy the folder aside; put a backup back with `reticle restore`, or start with another data folder"
+            }
             3 => "put the file back from a backup; the record and its labels are still good",
             4 => "restore the file from a backup; do not train or re-segment with it",
             5 => "stop the daemon and start it again: it moves such files to orphans/",

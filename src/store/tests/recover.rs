@@ -98,7 +98,9 @@ fn a_restore_killed_between_any_two_steps_is_not_begun_or_goes_on() {
                 let aside = std::fs::read_dir(data.join("set-aside")).unwrap().next().unwrap();
                 assert_eq!(frames_of(&aside.unwrap().path().join("reticle.db")), all, "{at}");
             }
-            assert!(!data.join("restoring").exists() && !data.join("reticle.db.restored-wal").exists());
+            assert!(
+                !data.join("restoring").exists() && !data.join("reticle.db.restored-wal").exists()
+            );
             clean(&data);
         }
     }
@@ -195,10 +197,7 @@ fn donor(data: &Path) -> (AdoptedSession, AdoptedPart) {
     };
     let part = AdoptedPart {
         table: Some(receipt("frames", frames.len() as u64)),
-        frames: frames
-            .into_iter()
-            .map(|facts| AdoptedFrame { facts, in_archive: false })
-            .collect(),
+        frames: frames.into_iter().map(|facts| AdoptedFrame { facts, in_archive: false }).collect(),
         results: vec![results],
         ..AdoptedPart::default()
     };
@@ -269,10 +268,8 @@ fn what_came_back_is_delivered_as_far_as_the_archive_lacks_it() {
     three_of_six(folder.path());
     orphans_of(folder.path());
     adopt(folder.path());
-    let mut bench = Bench::delivering(
-        &fixture::options(&folder.path().join("new")),
-        fixture::deliveries(),
-    );
+    let mut bench =
+        Bench::delivering(&fixture::options(&folder.path().join("new")), fixture::deliveries());
     let session = bench.session.id;
     let kinds = |items: Vec<Item>| -> Vec<Kind> {
         items.into_iter().filter(|item| item.session != session).map(|item| item.kind).collect()

@@ -175,9 +175,7 @@ impl Adopting<'_> {
         let identity = self.reader.identity().map_err(failed)?;
         manifests.retain(|manifest| manifest.store.is_none_or(|store| store == identity.store));
         let told = self.reader.told().map_err(failed)?;
-        let told_all = told
-            .iter()
-            .all(|told| told.stream != Stream::Results || told.waiting == 0);
+        let told_all = told.iter().all(|told| told.stream != Stream::Results || told.waiting == 0);
         let mut adopted = Adopted { missing, ..self.nothing_yet(identity) };
         for (done, manifest) in manifests.iter().enumerate() {
             tell(done as u64, manifests.len() as u64);
@@ -329,7 +327,9 @@ impl Adopting<'_> {
     }
 
     /// Sessions that the archive has with a manifest, and without one.
-    async fn sessions_there(&self) -> Result<(BTreeSet<SessionId>, BTreeSet<SessionId>), SyncError> {
+    async fn sessions_there(
+        &self,
+    ) -> Result<(BTreeSet<SessionId>, BTreeSet<SessionId>), SyncError> {
         let (mut with, mut all) = (BTreeSet::new(), BTreeSet::new());
         self.archive
             .list(layout::SESSIONS, &mut |listed| {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::session::Reading;
 use super::Adopting;
+use super::session::Reading;
 use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
 use crate::domain::facts::{Dated, FrameFacts, ModelFacts, Series};
@@ -20,11 +20,8 @@ use crate::store::{AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, Rec
 use crate::sync::error::SyncError;
 
 /// Focus, timings and time of a result of which the archive has no row.
-const UNKNOWN: (f32, Timings, Option<Stamp>) = (
-    f32::NAN,
-    Timings { normalise_us: 0, network_us: 0, instances_us: 0, measure_us: 0 },
-    None,
-);
+const UNKNOWN: (f32, Timings, Option<Stamp>) =
+    (f32::NAN, Timings { normalise_us: 0, network_us: 0, instances_us: 0, measure_us: 0 }, None);
 
 impl Adopting<'_> {
     /// The frames of a part with the receipt of their table; `None`, and said, where it cannot be
@@ -76,8 +73,7 @@ impl Adopting<'_> {
         for of in keys.keys() {
             let PartOf::Labels(model) = of else { continue };
             let Some(model) = reading.models.get(model).cloned() else { continue };
-            let results =
-                self.results(series, &model, (&frames, &in_part), keys, reading).await?;
+            let results = self.results(series, &model, (&frames, &in_part), keys, reading).await?;
             part.results.extend(results);
         }
         part.frames = frames
@@ -188,7 +184,8 @@ impl Adopting<'_> {
                 Ok(Some(labels)) => labels,
                 Ok(None) => continue,
                 Err(error) => {
-                    reading.lacks(format!("the result of frame {}: {shard_key}: {error}", frame.id));
+                    reading
+                        .lacks(format!("the result of frame {}: {shard_key}: {error}", frame.id));
                     continue;
                 }
             };

@@ -16,7 +16,9 @@ use crate::domain::session::Session;
 use crate::exchange::layout::{self, Holds, PartOf};
 use crate::exchange::manifest::{Manifest, Mono, ObjectKind, SeriesEntry};
 use crate::imagefile::MAX_PIXELS;
-use crate::store::{AdoptedPart, AdoptedSeries, AdoptedSession, Destination, Receipt, StoredReceipt};
+use crate::store::{
+    AdoptedPart, AdoptedSeries, AdoptedSession, Destination, Receipt, StoredReceipt,
+};
 use crate::sync::error::SyncError;
 
 /// Frames in a part at most, as the store makes them.
@@ -78,8 +80,7 @@ impl Adopting<'_> {
         };
         let open: BTreeMap<_, _> =
             there.parts.iter().filter(|(_, keys)| !keys.values().all(is_known)).collect();
-        let mut reading =
-            Reading { session: id, models: models(manifest), adopted };
+        let mut reading = Reading { session: id, models: models(manifest), adopted };
         reading.name_lost(manifest, &there);
         let mut changed = false;
         // Frames first: their positions say how long each series is.
@@ -118,12 +119,8 @@ impl Adopting<'_> {
                 Some((frames, table)) => (frames, Some(table)),
                 None => continue,
             };
-            let part = AdoptedPart {
-                series: place.0,
-                part: place.1,
-                table,
-                ..AdoptedPart::default()
-            };
+            let part =
+                AdoptedPart { series: place.0, part: place.1, table, ..AdoptedPart::default() };
             let part = self.part(&series, part, frames, keys, &mut reading).await?;
             match self.store.adopt_part(id, &part).map_err(failed)? {
                 Ok(taken) => {
