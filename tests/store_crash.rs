@@ -133,6 +133,7 @@ fn child_that_is_killed() {
             | Outcome::Held { .. }
             | Outcome::Resumed => return,
             Outcome::Failed { error, .. } => format!("failed {error}"),
+            Outcome::Unlinked { reason } => format!("failed {reason}"),
         };
         // One write a line: a line is told whole or not at all.
         out.write_all(format!("ack {line}\n").as_bytes()).unwrap();
