@@ -280,10 +280,10 @@ fn show_says_where_each_value_came_from_and_can_be_read_back() {
 
 #[test]
 fn check_says_of_a_page_that_is_open_to_the_network_what_that_means() {
-    let config = Files::with("[web]\nlisten = \"192.168.1.5:8080\"\n");
+    let config = Files::with("[web]\nlisten = \"0.0.0.0:8080\"\n");
     let said = config.run("check");
     assert_eq!((said.code, said.out.as_str()), (0, "reticle.toml: fine\n"));
-    for part in ["web.listen: ", "192.168.1.5:8080", "without an account", "127.0.0.1:8080"] {
+    for part in ["web.listen: ", "0.0.0.0:8080", "without an account", "127.0.0.1:8080"] {
         assert!(said.err.contains(part), "{}", said.err);
     }
     let file = config.file();
@@ -377,13 +377,15 @@ fn no_secret_in_an_address_is_ever_shown() {
         let config = Files::with(format!("{other}{key} = \"{address}\"\n"));
         let file = config.file();
         let file = file.to_str().unwrap();
+        let data = config.0.path().join("data");
+        let data = data.to_str().unwrap();
         let verbs: [&[&str]; 6] = [
             &["config", "show", file],
             &["config", "show", "--json", file],
             &["config", "check", file],
             &["config", "check", "--json", file],
-            &["check", "--json", "--config", file, "--data", "/nowhere/data"],
-            &["run", "--config", file, "--data", "/nowhere/data", "--listen", "127.0.0.1:0"],
+            &["check", "--json", "--config", file, "--data", data],
+            &["run", "--config", file, "--data", data, "--listen", "127.0.0.1:0"],
         ];
         for verb in verbs {
             let said = reticle(verb);

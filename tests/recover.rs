@@ -218,7 +218,8 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
 /// The objects of an archive that hold results, without what describes them.
 fn parts(folder: &Path) -> BTreeMap<String, String> {
     let mut files = files(folder);
-    files.retain(|name, _| !name.ends_with(".json"));
+    // Nor what was being written when a daemon was stopped.
+    files.retain(|name, _| !name.ends_with(".json") && !name.ends_with(".tmp"));
     files
 }
 
@@ -360,7 +361,7 @@ fn an_old_backup_says_what_will_be_missing_and_the_archive_gives_it_back() {
     let problem: Value = answer.body_mut().read_json().unwrap();
     assert_eq!(problem["type"], "urn:reticle:problem:old-cursor");
     assert!(problem["detail"].as_str().unwrap().contains("start again"), "{problem}");
-    drop(daemon);
+    assert!(daemon.stop().success());
     goes_on(&lab, "data");
 }
 
@@ -371,14 +372,26 @@ fn a_restore_without_the_archive_is_made_whole_by_adopting_later() {
     let backup = lab.data("old.db").display().to_string();
     lab.json("data", &["backup", "--to", &backup], 0);
     let ledger = lab.take_and_deliver("data", 12);
-    let rows = lab.rows("data");
     let restored =
         lab.json("data", &["restore", "--from", &backup, "--yes", "--without-archive"], 0);
     assert_eq!(restored["adopted"], Value::Null);
     assert!(lab.acknowledged("data").len() < ledger.len());
+    // It knows less than the archive: it saves, and delivers nothing.
+    let archived = files(&lab.archive());
+    let more = lab.take("data", 8);
+    assert!(more.stop().success());
+    let status = lab.json("data", &["sync", "drain"], 1);
+    assert!(status["destinations"][0]["conflict"].is_string(), "{status}");
+    let without = |mut files: BTreeMap<String, String>| {
+        files.retain(|name, _| !name.starts_with(".reticle/"));
+        files
+    };
+    assert_eq!(without(files(&lab.archive())), without(archived));
     let adopted = lab.json("data", &["sync", "adopt"], 0);
     assert_eq!(adopted["changed"], true);
-    assert_eq!(lab.rows("data"), rows);
+    let now = lab.acknowledged("data");
+    assert!(ledger.iter().all(|(frame, told)| now.get(frame) == Some(told)));
+    assert!(now.len() > ledger.len(), "what it took meanwhile stays");
     lab.is_sound("data");
     goes_on(&lab, "data");
 }

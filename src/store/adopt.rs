@@ -415,20 +415,6 @@ impl super::Reader {
         self.with("read a mark", |db| mark_of(db, destination))
     }
 
-    /// Whether a destination was found to know more than this store, and nobody has decided yet.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn is_in_conflict(&self) -> Result<bool, StoreError> {
-        self.with("read the destinations", |db| {
-            db.query_row(
-                "SELECT EXISTS (SELECT 1 FROM destination WHERE conflict IS NOT NULL)",
-                [],
-                |row| row.get(0),
-            )
-        })
-    }
-
     /// Who delivers this session, where it is not this store.
     ///
     /// # Errors

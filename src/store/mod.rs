@@ -129,7 +129,10 @@ impl Store {
 
     fn open_once(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
         let folder = &options.folder;
-        reach::refuse_to_forget(folder)?;
+        // A restore that was broken off has the database under another name.
+        if !restore::is_begun(folder) {
+            reach::refuse_to_forget(folder)?;
+        }
         durable::create_dir_private(folder, folder)
             .map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;

@@ -185,6 +185,11 @@ impl Restoring {
     }
 }
 
+/// Whether a restore was broken off behind the step from which on it is finished.
+pub(super) fn is_begun(folder: &Path) -> bool {
+    folder.join(MARKER).exists()
+}
+
 /// Goes on with a restore that was decided and broken off, and forgets one that was not. The caller
 /// has the folder's lock.
 pub(super) fn finish(folder: &Path) -> Result<(), StoreError> {

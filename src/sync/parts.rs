@@ -107,8 +107,8 @@ impl Building<'_> {
         match self.item.kind {
             Kind::Frames => self.frames(object("frames")?, &refused),
             Kind::Results => {
-                let files = [object("labels")?, object("objects")?, object("results")?];
-                self.results(files, &refused)
+                let objects = [object("labels")?, object("objects")?, object("results")?];
+                self.results(objects, &refused)
             }
             Kind::Pixels => self.pixels(object("pixels")?, &refused),
             Kind::Session => Err(gone("its part")),
@@ -158,7 +158,8 @@ impl Building<'_> {
         Ok(Part { objects: vec![built], upto, rows: frames.len() as u64 })
     }
 
-    /// The label images of one model, and the tables of their objects and of the results.
+    /// The label images of one model, and the tables of their objects and of the results
+    /// themselves.
     fn results(
         &self,
         [(shard_key, shard_path), (table_key, table_path), (summary_key, summary_path)]: [(String, PathBuf);
@@ -182,6 +183,8 @@ impl Building<'_> {
         let model_key = ModelKey::of(model);
         let (mut images, mut lacks_images, mut lacks_objects) = (0, false, false);
         for result in &results {
+            // Of a result whose labels are damaged, all the rest is known.
+            summary.push(&(&model_key, result)).map_err(unwritten)?;
             let is_whole = !refused.contains(&result.pk);
             let has_image = if is_whole {
                 let labels =
@@ -215,12 +218,7 @@ impl Building<'_> {
                 }
             }
         }
-        // Its rows are rows of the database, with nothing in them that has a hash of its own.
-        for result in &results {
-            summary.push(&(&model_key, result)).map_err(unwritten)?;
-        }
         shard_there.map_or(Ok(()), |there| there.may_go(images, lacks_images))?;
-        summary_there.map_or(Ok(()), |there| there.may_go(summary.rows(), false))?;
         let rows = table.rows();
         table_there.map_or(Ok(()), |there| there.may_go(rows, lacks_objects))?;
         let shard = Built {
@@ -233,6 +231,7 @@ impl Building<'_> {
         let written = table.finish().map_err(unwritten)?;
         let table = Built { key: table_key, path: table_path, written, rows, lacks: lacks_objects };
         let rows = summary.rows();
+        summary_there.map_or(Ok(()), |there| there.may_go(rows, false))?;
         let written = summary.finish().map_err(unwritten)?;
         let summary = Built { key: summary_key, path: summary_path, written, rows, lacks: false };
         Ok(Part { objects: vec![shard, table, summary], upto, rows: results.len() as u64 })

@@ -67,7 +67,7 @@ impl Server {
         let thread = serve_within(times, listener, &options, ports, life).unwrap();
         let thread = Some(thread);
         let commands = Some(commands);
-        drop(store);
+        store.close();
         Self { address, clock, status, live, metrics, commands, shutdown, thread, data }
     }
 

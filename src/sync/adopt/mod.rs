@@ -31,7 +31,7 @@ use super::archive::Archiving;
 use super::central::Central;
 use super::destinations::Destinations;
 use super::engine;
-use super::error::SyncError;
+use super::error::{Remedy, SyncError};
 use super::objects::Archive;
 use crate::base::clock::Clock;
 use crate::base::ids::{SessionId, StoreId};
@@ -183,21 +183,22 @@ impl Adopting<'_> {
         adopted.sessions = manifests.len() as u64;
         adopted.files = self.store.take_back_orphans().map_err(failed)?;
         let standing = standings.get(&identity.store);
-        let central = self.central_standing(identity.store).await;
-        let is_ahead = |standing: Option<&Standing>, mark| {
-            standing.is_some_and(|standing| {
-                standing.high_water > mark
-                    || standing.disputed.is_some()
-                    || standing.epoch != identity.epoch
-            })
+        let central = match self.central {
+            Some(central) => self.central_standing(central, identity.store).await?,
+            None => None,
         };
-        let mark = |destination| self.reader.mark(destination).map_err(failed);
-        let is_behind = is_ahead(standing, mark(Destination::Archive)?)
-            || central.as_ref().is_some_and(|central| {
-                mark(Destination::Central)
-                    .is_ok_and(|mark| central.high_water > mark || central.disputed.is_some())
-            })
-            || self.reader.is_in_conflict().map_err(failed)?;
+        let mut is_behind = false;
+        for (destination, standing) in
+            [(Destination::Archive, standing), (Destination::Central, central.as_ref())]
+        {
+            let mark = self.reader.mark(destination).map_err(failed)?;
+            is_behind |= standing.is_some_and(|standing| {
+                standing.high_water > mark
+                    || (standing.disputed.is_some() && standing.epoch == identity.epoch)
+            });
+        }
+        let deliveries = self.reader.deliveries().map_err(failed)?;
+        is_behind |= deliveries.iter().any(|delivery| delivery.conflict.is_some());
         let took = !adopted.taken.is_nothing() || adopted.files > 0 || adopted.new_sessions > 0;
         adopted.changed |= took || is_behind;
         if adopted.changed {
@@ -300,18 +301,6 @@ impl Adopting<'_> {
         Ok(standings)
     }
 
-    /// What the database knows of the store. Where it cannot be asked, a conflict that was found
-    /// there says how far it was ([`crate::store`], `begin_epoch`).
-    async fn central_standing(&self, store: StoreId) -> Option<Standing> {
-        match self.central?.standing(store).await {
-            Ok(standing) => standing,
-            Err(error) => {
-                tracing::warn!(%error, "the database cannot say how far this store has come");
-                None
-            }
-        }
-    }
-
     /// The manifests of this box's sessions, oldest session first.
     async fn manifests(&self, missing: &mut Vec<Lacking>) -> Result<Vec<Manifest>, SyncError> {
         let (with, without) = self.sessions_there().await?;
@@ -390,10 +379,26 @@ impl Adopting<'_> {
             written: self.clock.now().rfc3339(),
             disputed: None,
         };
-        let text = serde_json::to_vec_pretty(&standing)
-            .map_err(|error| SyncError::give_up("write the store's document", error))?;
-        self.archive.put_bytes(&layout::standing(identity.store), text).await?;
+        self.archive.put_bytes(&layout::standing(identity.store), standing.to_json()).await?;
         Ok(())
+    }
+
+    /// What the central database knows of the store. One that does not answer holds nobody up: the
+    /// first delivery finds what it knows.
+    async fn central_standing(
+        &self,
+        central: &Central,
+        store: StoreId,
+    ) -> Result<Option<Standing>, SyncError> {
+        let asked = central.standing(store).await;
+        central.close().await;
+        match asked {
+            Err(error) if error.remedy == Remedy::Retry => {
+                tracing::warn!(%error, "the central database does not say how far this store came");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// A copy gets a name of its own, and leaves the original what is the original's.

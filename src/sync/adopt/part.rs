@@ -223,7 +223,8 @@ impl Adopting<'_> {
     async fn fetch(&self, key: &str, name: &str) -> Result<Option<(PathBuf, Receipt)>, SyncError> {
         let file = self.spool.join(format!("adopt-{name}"));
         let found = self.archive.fetch(key, &file).await?;
-        Ok(found.map(|found| (file, self.receipt(key, found.bytes, found.sha256, 0))))
+        let Some(found) = found else { return Ok(None) };
+        Ok(Some((file, self.receipt(key, found.bytes, found.sha256).await?)))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::store::{
     AdoptedPart, AdoptedSeries, AdoptedSession, Destination, Receipt, StoredReceipt,
 };
 use crate::sync::error::SyncError;
+use crate::sync::objects::Archive;
 
 /// Frames in a part at most, as the store makes them.
 const PART_FRAMES: u32 = 64;
@@ -199,24 +200,36 @@ impl Adopting<'_> {
             if known.get(key.as_str()).is_some_and(|old| old.sha256 == found.sha256) {
                 continue;
             }
-            receipts.push(self.receipt(key, found.bytes, found.sha256, 0));
+            receipts.push(self.receipt(key, found.bytes, found.sha256).await?);
         }
         let describe = is_whole.then_some(changed);
         self.store.adopt_documents(session, &receipts, describe).map_err(failed)
     }
 
     /// That an object was read to its end, now.
-    pub(super) fn receipt(&self, key: &str, bytes: u64, sha256: [u8; 32], rows: u64) -> Receipt {
+    pub(super) async fn receipt(
+        &self,
+        key: &str,
+        bytes: u64,
+        sha256: [u8; 32],
+    ) -> Result<Receipt, SyncError> {
         let digits = hex::encode(sha256);
-        Receipt {
+        // A folder's tag is the hash; asked for it, it would read the file once more.
+        let etag = match &self.archive {
+            Archive::Folder(_) => digits.clone(),
+            Archive::S3(_) => {
+                self.archive.stat(key).await?.map(|stat| stat.etag).unwrap_or_default()
+            }
+        };
+        Ok(Receipt {
             place: self.archive.name(),
             key: key.to_owned(),
             bytes,
             sha256,
-            etag: digits.clone(),
+            etag,
             checksum: format!("sha256:{digits} (read back)"),
-            rows,
-        }
+            rows: 0,
+        })
     }
 }
 
