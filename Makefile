@@ -1,12 +1,14 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-kills soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
 DESTDIR ?=
 ROUNDS ?= 200
+KILLS ?= 2000
+MINUTES ?= 90
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | while IFS=$$'\t' read -r target what; do \
@@ -26,10 +28,20 @@ check: ## format, lints, docs, policy, spelling, page; without running the tests
 	@scripts/ui
 	@scripts/check $(ARGS)
 
-faults: ## random faults, ROUNDS=200 of them; then nothing may be lost, doubled or left over
+faults: ## random faults, ROUNDS=200 of them; then nothing may be lost, doubled, left over or overwritten
 	@scripts/setup test
 	@scripts/ui
 	@scripts/faults $(ROUNDS)
+
+prove-kills: ## kill -9 at random moments, KILLS=2000 of them; then nothing acknowledged may be lost
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-kills $(KILLS)
+
+soak: ## MINUTES=90 of capture with three viewers, one of them stuck: is it flat, and was it there
+	@scripts/setup run
+	@scripts/ui
+	@scripts/soak $(MINUTES)
 
 bench: ## how fast it is here: frames a second, CPU by stage, memory
 	@scripts/bench $(ARGS)

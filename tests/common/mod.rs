@@ -41,7 +41,20 @@ pub(crate) fn data_dir() -> Option<PathBuf> {
 
 /// The program under test, with nothing of the caller's logging in its environment.
 pub(crate) fn reticle() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_reticle"));
+    reticle_through(&[])
+}
+
+/// The same, started by another program, as `prlimit --nofile=64`, which becomes it.
+fn reticle_through(starter: &[String]) -> Command {
+    let program = env!("CARGO_BIN_EXE_reticle");
+    let mut command = match starter {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
     command.env_remove("RUST_LOG").env_remove("RETICLE_LOG").env("NO_COLOR", "1");
     command.stdin(Stdio::null());
     command
@@ -82,6 +95,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
+    starter: Vec<String>,
 }
 
 impl Start {
@@ -115,6 +129,22 @@ impl Start {
         self
     }
 
+    /// Variables of its environment, unless they were named before.
+    pub(crate) fn environment(mut self, variables: &[(&str, &str)]) -> Self {
+        for (name, value) in variables {
+            if self.environment.iter().all(|(known, _)| known != name) {
+                self.environment.push(((*name).to_owned(), (*value).to_owned()));
+            }
+        }
+        self
+    }
+
+    /// The program that starts it and becomes it, with its arguments.
+    pub(crate) fn through(mut self, starter: &[&str]) -> Self {
+        self.starter = starter.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
     /// Starts the daemon and returns once `/healthz` answers.
     pub(crate) fn start(self) -> Daemon {
         let mut daemon = self.spawn();
@@ -135,7 +165,7 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = reticle();
+        let mut command = reticle_through(&self.starter);
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
         if let Some(source) = self.source {
@@ -266,6 +296,11 @@ impl Daemon {
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// How it ended, where it has ended by itself.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
     }
 
     /// `kill -9`, and waits until the process is gone.

@@ -62,8 +62,8 @@ pub(crate) struct Bucket {
     pub(crate) named: Vec<(String, String, Content)>,
 }
 
-/// Keys under this are no results: the proof that a box may write, and who delivers.
-const PROBE: &str = ".reticle/";
+/// Under this boxes say who delivers, and find out whether they may: no results.
+const OF_THE_BOXES: &str = ".reticle/";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
@@ -73,6 +73,8 @@ pub(crate) enum Fault {
     Doubled,
     /// It is there and nothing accounts for it.
     Orphan,
+    /// The archive knew more of it once than later. Found by [`crate::memory`].
+    Overwritten,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,9 +108,19 @@ pub(crate) fn disagreements(
     findings.0
 }
 
-/// How many of the findings are of this kind.
-pub(crate) fn count(findings: &[Finding], fault: Fault) -> usize {
-    findings.iter().filter(|finding| finding.fault == fault).count()
+/// How many findings there are of each kind, as it stands in the last line of a run.
+pub(crate) fn summary(findings: &[Finding]) -> String {
+    let counts = [
+        (Fault::Lost, "lost"),
+        (Fault::Doubled, "doubled"),
+        (Fault::Orphan, "orphans"),
+        (Fault::Overwritten, "overwritten"),
+    ];
+    let counts = counts.map(|(fault, word)| {
+        let count = findings.iter().filter(|finding| finding.fault == fault).count();
+        format!("{count} {word}")
+    });
+    counts.join(", ")
 }
 
 #[derive(Default)]
@@ -219,8 +231,9 @@ impl Findings {
             }
         }
         for key in bucket.objects.keys() {
-            let accounted =
-                named.contains(key) || bucket.manifests.contains(key) || key.starts_with(PROBE);
+            let accounted = named.contains(key)
+                || bucket.manifests.contains(key)
+                || key.starts_with(OF_THE_BOXES);
             if !accounted {
                 self.add(Fault::Orphan, format!("no manifest names {key}"));
             }
@@ -328,6 +341,14 @@ mod tests {
     #[test]
     fn places_that_agree_have_no_finding() {
         World::sound().expect(&[], "");
+    }
+
+    #[test]
+    fn the_summary_counts_each_kind_of_finding() {
+        let finding = |fault| Finding { fault, what: String::new() };
+        assert_eq!(summary(&[]), "0 lost, 0 doubled, 0 orphans, 0 overwritten");
+        let findings = [Fault::Overwritten, Fault::Lost, Fault::Overwritten].map(finding);
+        assert_eq!(summary(&findings), "1 lost, 0 doubled, 0 orphans, 2 overwritten");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a run is made of: the servers, the daemon between its faults, the ledger beside it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rand::Rng as _;
@@ -9,15 +9,24 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
 use crate::common::fault_proxy::FaultProxy;
+use crate::common::mosquitto::{self, Mosquitto};
 use crate::common::postgres::Postgres;
 use crate::common::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
-use crate::common::{Daemon, Start, reticle, wait_for};
+use crate::common::{Daemon, Start, reticle, wait_at_most, wait_for};
 use crate::kind::{Fired, Kind, one_in};
 use crate::ledger::Ledger;
+use crate::memory::Memory;
 use crate::wire::Wire;
 
 /// Where in the bucket the archive is.
 pub(crate) const PREFIX: &str = "box-1";
+
+/// How long all that waits may take to be delivered once everything works: longer than the
+/// longest pause after a failure.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How soon a daemon ends that finds its files gone.
+const END: Duration = Duration::from_secs(20);
 
 /// Longest pause while a fault lasts, once it was seen to hit.
 const LONGEST_DWELL_MS: u64 = 400;
@@ -31,6 +40,9 @@ pub(crate) struct Bench {
     pub(crate) s3_proxy: FaultProxy,
     pub(crate) postgres: Postgres,
     pub(crate) wire: Wire,
+    /// Where mosquitto is installed.
+    pub(crate) broker: Option<Mosquitto>,
+    pub(crate) memory: Memory,
     /// The bench's own things: outside of what the daemon may fill or lose.
     pub(crate) folder: PathBuf,
     /// The daemon's data folder.
@@ -45,6 +57,7 @@ impl Bench {
     pub(crate) fn start(folder: &Path, disk: Option<PathBuf>, random: ChaCha8Rng) -> Self {
         let data = disk.as_deref().unwrap_or(folder).join("data");
         let s3 = S3Server::start();
+        let memory = Memory::begin(&s3.bucket().join(PREFIX));
         let s3_proxy = FaultProxy::start(s3.port());
         // Some for the administrator, few enough that all others can be held.
         let settings = ["max_connections=12", "superuser_reserved_connections=3"];
@@ -59,6 +72,8 @@ impl Bench {
             s3_proxy,
             postgres,
             wire,
+            broker: mosquitto::is_installed().then(|| Mosquitto::plain(true)),
+            memory,
             folder: folder.to_owned(),
             data,
             disk,
@@ -75,6 +90,18 @@ impl Bench {
         let central = self.postgres.url();
         let central = central
             .replace(&format!(":{}/", port_of(&central)), &format!(":{}/", self.wire.port()));
+        let broker = self.broker.as_ref().map(|broker| {
+            format!(
+                r#"[mqtt]
+url = "{}"
+commands = ["start", "stop"]
+measurements = "none"
+trust_clock = true
+"#,
+                broker.url()
+            )
+        });
+        let broker = broker.unwrap_or_default();
         format!(
             r#"[box]
 site = "bench"
@@ -103,7 +130,8 @@ max_delay_s = 1
 
 [sync.central]
 url = "{central}"
-"#,
+
+{broker}"#,
             self.data.display(),
             self.s3_proxy.endpoint(),
         )
@@ -141,18 +169,37 @@ url = "{central}"
 
     /// Starts it.
     pub(crate) fn go(&mut self) {
-        self.go_with(&[]);
+        self.start_it(Start::default());
     }
 
     /// Starts it, with more in its environment.
     pub(crate) fn go_with(&mut self, more: &[(&str, &str)]) {
-        let mut start = Start::default().config(self.config()).data(&self.data);
-        for (name, value) in self.environment().iter().chain(more) {
-            start = start.env(*name, *value);
-        }
-        let daemon = start.start();
+        let start =
+            more.iter().fold(Start::default(), |start, (name, value)| start.env(*name, *value));
+        self.start_it(start);
+    }
+
+    /// Starts it through another program, which becomes it.
+    pub(crate) fn go_through(&mut self, starter: &[&str]) {
+        self.start_it(Start::default().through(starter));
+    }
+
+    fn start_it(&mut self, start: Start) {
+        let daemon = self.prepared(start, &self.data).start();
         self.ledger.ask(Some(daemon.url("")));
         self.daemon = Some(daemon);
+    }
+
+    /// With this configuration, on another data folder.
+    pub(crate) fn twin(&self, data: &Path) -> Daemon {
+        self.prepared(Start::default(), data).start()
+    }
+
+    fn prepared(&self, start: Start, data: &Path) -> Start {
+        let start = start.config(self.config()).data(data);
+        // What was said before counts more.
+        let environment = self.environment();
+        start.environment(&environment)
     }
 
     /// `kill -9`, at whatever it is doing.
@@ -172,6 +219,18 @@ url = "{central}"
         self.ledger.ask(None);
     }
 
+    /// Waits until it ends by itself; how, and its log.
+    pub(crate) fn wait_for_its_end(&mut self) -> (ExitStatus, String) {
+        let mut daemon = self.daemon.take().expect("it runs between two faults");
+        let ended = wait_at_most(END, || daemon.ended());
+        self.ledger.ask(None);
+        let log = daemon.log();
+        let ended = ended.unwrap_or_else(|| {
+            panic!("the daemon goes on for {END:?} and more, and saves where nobody finds it")
+        });
+        (ended, log)
+    }
+
     /// Ends it, either way.
     pub(crate) fn end_or_kill(&mut self) {
         if one_in(&mut self.random, 2) { self.kill() } else { self.end() }
@@ -179,6 +238,11 @@ url = "{central}"
 
     pub(crate) fn status(&self) -> Option<Value> {
         self.daemon().try_json("/api/v1/status").ok()
+    }
+
+    /// Whether this alarm is on.
+    pub(crate) fn alarm(&self, word: &str) -> bool {
+        self.status().is_some_and(|status| has_alarm(&status, word))
     }
 
     // ---- Time and waiting -----------------------------------------------------------------------
@@ -207,6 +271,52 @@ url = "{central}"
             asking.go_on(self);
             fact(self).then_some(())
         });
+    }
+
+    /// Ends capture, lets everything arrive, and the ledger be told of all of it.
+    pub(crate) fn settle(&self) {
+        let stop = ureq::post(self.daemon().url("/api/v1/commands/stop")).send_empty();
+        stop.expect("the daemon takes commands");
+        wait_for("capture to end", || {
+            self.status().filter(|status| status["run"] == "stopped").map(drop)
+        });
+        let mut asking = Asking::new(self);
+        let empty = wait_at_most(DEADLINE, || {
+            asking.go_on(self);
+            self.all_delivered().then_some(())
+        });
+        let last = self.report(&["sync", "status", "--json"]).1;
+        assert!(empty.is_some(), "not everything arrives in {DEADLINE:?}: {last:#}");
+        wait_for("the ledger to be told of all results", || {
+            let totals = self.daemon().json("/api/v1/totals");
+            (totals["segmentations"].as_u64() == Some(self.ledger.noted())).then_some(())
+        });
+    }
+
+    /// Whether nothing waits any more. What was refused for ever will never arrive.
+    fn all_delivered(&self) -> bool {
+        let (success, status) = self.report(&["sync", "status", "--json"]);
+        assert!(success, "{status:#}");
+        let destinations = status["destinations"].as_array().expect("a list of destinations");
+        assert_eq!(destinations.len(), 2, "{status:#}");
+        let sum = |key: &str| -> u64 {
+            destinations.iter().map(|one| one[key].as_u64().expect("a count")).sum()
+        };
+        if sum("quarantined") + sum("refused") > 0 {
+            let (_, why) = self.report(&["outbox", "quarantine", "--json"]);
+            panic!("given up: {why:#}");
+        }
+        sum("waiting") == 0
+    }
+
+    /// What a verb answers in JSON, and whether it ended well.
+    pub(crate) fn report(&self, verb: &[&str]) -> (bool, Value) {
+        let output = self.reticle(verb).output().expect("the program can be started");
+        let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            let words = String::from_utf8_lossy(&output.stderr);
+            panic!("reticle {}: no JSON ({error}); {words}", verb.join(" "))
+        });
+        (output.status.success(), answer)
     }
 
     /// Deliveries get through to the archive again.
@@ -248,6 +358,13 @@ impl Drop for Asking {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// Whether an alarm is on in a status.
+pub(crate) fn has_alarm(status: &Value, word: &str) -> bool {
+    status["alarms"]
+        .as_array()
+        .is_some_and(|alarms| alarms.iter().any(|alarm| alarm["kind"] == word))
 }
 
 /// The port of a `postgresql://` address.

@@ -38,6 +38,24 @@ kinds! {
     Damage = "damaged-database",
     /// The wall clock jumps by days, and back past where it was.
     Clock = "clock",
+    /// The database goes back to an older copy of itself.
+    RestoreOld = "restore-old",
+    /// Bytes of a saved label image or frame file change while the daemon is dead.
+    Rot = "rot",
+    /// A second daemon runs on a copy of the data folder, under the same name.
+    Clone = "clone",
+    /// The data folder, or the database's log, is removed under the running daemon.
+    Unlinked = "unlinked",
+    /// Another database takes the place of the one that the running daemon writes.
+    ReplacedDb = "replaced-db",
+    /// Others hold more connections than the daemon has descriptors.
+    Descriptors = "descriptors",
+    /// Others send their requests byte by byte, and take no answers.
+    SlowClients = "slow-clients",
+    /// The watched folder has an image that costs the process its life.
+    PoisonImage = "poison-image",
+    /// The watched folder has a small file with very many pages.
+    PageBomb = "page-bomb",
     /// The archive answers 500.
     S3Error = "s3-500",
     /// The archive answers 503 `SlowDown` with `Retry-After`.
@@ -64,6 +82,10 @@ kinds! {
     PgCut = "pg-cut",
     /// The network to PostgreSQL is slow.
     PgSlow = "pg-slow",
+    /// A trigger in PostgreSQL drops rows without an error.
+    SwallowedRows = "swallowed-rows",
+    /// Commands of the broker come again, late, or for ever.
+    BrokerReplay = "broker-replay",
 }
 
 impl fmt::Display for Kind {

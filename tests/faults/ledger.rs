@@ -3,11 +3,13 @@
 //! A thread of its own reads `/api/v1/frames` behind its cursor and appends what it is told to
 //! a file of its own, with an fsync, outside the daemon's folder and file system. What the
 //! daemon committed and never told is not in it until it is told. The cursor lives as long as
-//! the bench: a daemon that forgets a result after a crash cannot make the ledger forget it. After
-//! a restore the daemon refuses the cursor; then the ledger reads from the beginning again, and
-//! notes what it has not noted before.
+//! the bench: a daemon that forgets a result after a crash cannot make the ledger forget it.
+//!
+//! A store that was put back begins another epoch, and refuses the old cursor (409). The ledger
+//! then reads from the beginning: what it has it must be told again with the same words, and what
+//! was acknowledged meanwhile is new.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -98,66 +100,91 @@ impl Drop for Ledger {
     }
 }
 
+/// What an answer has behind the cursor.
+enum Page {
+    /// Frames, and the next cursor.
+    Frames(Vec<Value>, String),
+    /// The cursor is of an epoch that is over.
+    OtherEpoch,
+    /// Nobody answers.
+    Nobody,
+}
+
+/// What was noted so far.
+#[derive(Default)]
+struct Known {
+    frames: HashMap<String, Noted>,
+    /// Those that this epoch has told.
+    told: HashSet<String>,
+}
+
+impl Known {
+    /// Whether it is to be written down: all but what an epoch before this one told alike.
+    fn is_news(&mut self, noted: &Noted) -> bool {
+        let again = !self.told.insert(noted.frame.clone());
+        let before = self.frames.insert(noted.frame.clone(), noted.clone());
+        again || before.as_ref() != Some(noted)
+    }
+}
+
 /// The thread: fails only when the ledger itself cannot be written, or is told nonsense.
 fn keep(shared: &Shared, mut file: File) -> io::Result<()> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).build().into();
     let mut after = None;
-    let mut known = HashSet::new();
+    let mut known = Known::default();
     while !shared.done.load(Ordering::SeqCst) {
         let base = shared.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let page = base.and_then(|base| page(&agent, &base, after.as_deref()));
+        let page = base.map_or(Page::Nobody, |base| page(&agent, &base, after.as_deref()));
         let (frames, next) = match page {
-            Some(Page::Frames(frames, next)) if !frames.is_empty() => (frames, next),
-            Some(Page::OldCursor) => {
+            Page::Frames(frames, next) if !frames.is_empty() => (frames, next),
+            Page::OtherEpoch => {
+                known.told.clear();
                 after = None;
                 continue;
             }
-            _ => {
+            Page::Frames(..) | Page::Nobody => {
                 thread::sleep(PAUSE);
                 continue;
             }
         };
         let mut lines = Vec::new();
-        let mut new = 0;
+        let mut news = 0;
         for frame in &frames {
             let noted = noted(frame).ok_or_else(|| io::Error::other(format!("told {frame}")))?;
-            if !known.insert((noted.frame.clone(), noted.labels_sha256.clone())) {
-                continue;
+            if known.is_news(&noted) {
+                serde_json::to_writer(&mut lines, &noted)?;
+                lines.push(b'\n');
+                news += 1;
             }
-            new += 1;
-            serde_json::to_writer(&mut lines, &noted)?;
-            lines.push(b'\n');
         }
         file.write_all(&lines)?;
         file.sync_data()?;
         after = Some(next);
-        shared.noted.fetch_add(new, Ordering::SeqCst);
+        shared.noted.fetch_add(news, Ordering::SeqCst);
     }
     Ok(())
 }
 
-/// An answer of the daemon.
-enum Page {
-    /// What was committed behind the cursor, and the next cursor.
-    Frames(Vec<Value>, String),
-    /// The store was restored since.
-    OldCursor,
-}
-
-/// What was committed behind the cursor. `None` where nobody answers.
-fn page(agent: &ureq::Agent, base: &str, after: Option<&str>) -> Option<Page> {
+/// What was committed behind the cursor.
+fn page(agent: &ureq::Agent, base: &str, after: Option<&str>) -> Page {
     let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
     let url = format!("{base}/api/v1/frames?limit=1000{after}");
-    let mut answer: Value = match agent.get(url).call() {
-        Ok(mut answer) => answer.body_mut().read_json().ok()?,
-        Err(ureq::Error::StatusCode(409)) => return Some(Page::OldCursor),
-        Err(_) => return None,
+    let answer: Value = match agent.get(url).call().map(|mut answer| answer.body_mut().read_json())
+    {
+        Ok(Ok(answer)) => answer,
+        Err(ureq::Error::StatusCode(409)) => return Page::OtherEpoch,
+        _ => return Page::Nobody,
     };
-    let next = answer["next"].as_str()?.to_owned();
-    match answer["frames"].take() {
-        Value::Array(frames) => Some(Page::Frames(frames, next)),
-        _ => None,
+    // Whatever a cursor looks like.
+    let next = match &answer["next"] {
+        Value::String(next) => next.clone(),
+        Value::Number(next) => next.to_string(),
+        _ => return Page::Nobody,
+    };
+    match answer["frames"].as_array() {
+        Some(frames) => Page::Frames(frames.clone(), next),
+        None => Page::Nobody,
     }
 }
 
@@ -170,4 +197,27 @@ fn noted(frame: &Value) -> Option<Noted> {
         labels_sha256: text("labels_sha256")?,
         objects: frame["objects"].as_u64()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_epoch_may_tell_a_frame_again_and_only_with_the_same_words() {
+        let told = |labels: &str| Noted {
+            frame: "frame-1".to_owned(),
+            session: "session-1".to_owned(),
+            sha256: "pixels".to_owned(),
+            labels_sha256: labels.to_owned(),
+            objects: 1,
+        };
+        let mut known = Known::default();
+        assert!(known.is_news(&told("labels")));
+        assert!(known.is_news(&told("labels")), "twice in one epoch");
+        known.told.clear();
+        assert!(!known.is_news(&told("labels")));
+        known.told.clear();
+        assert!(known.is_news(&told("other")));
+    }
 }

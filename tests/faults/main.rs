@@ -5,22 +5,23 @@
 //! ```text
 //!            ┌── ledger (own thread, own file) ◄── HTTP ──┐
 //! bench ─────┤                                            │
-//!            └── faults ──► daemon on a small file system ┴► proxy ─► S3 server
-//!                                                         └► wire  ─► PostgreSQL
+//!            ├── faults ──► daemon on a small file system ┼► proxy ─► S3 server ◄─┐
+//!            │                                            ├► wire  ─► PostgreSQL   │
+//!            │                                            └► broker                │
+//!            └── memory (own thread): what each object of the archive ever knew ──┘
 //! ```
 //!
 //! `RETICLE_FAULT_ROUNDS` makes a run longer (`make faults ROUNDS=200`), `RETICLE_FAULT_SEED`
-//! draws the same faults again (moments differ: they are real).
+//! draws the same faults again (moments differ: they are real), `RETICLE_FAULT_KINDS` names those
+//! that are drawn (`rot,clone`).
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
 
 mod agree;
 mod bench;
@@ -28,32 +29,40 @@ mod bench;
 mod common;
 mod crowd;
 mod faults;
+mod kills;
 mod kind;
 mod ledger;
+mod memory;
 mod places;
 mod wire;
 
-use agree::{Fault, Finding, count};
+use agree::Finding;
 use bench::{Bench, PREFIX};
 use common::s3_server::{ACCESS_KEY, BUCKET, SECRET_KEY};
-use common::{wait_at_most, wait_for};
 use kind::{Deck, Kind};
 
 /// The small file system of the daemon; set in the process that does the work.
 const DISK: &str = "RETICLE_FAULT_DISK";
 
-/// How long all that waits may take to be delivered once everything works: longer than the
-/// longest pause after a failure.
-const DEADLINE: Duration = Duration::from_secs(300);
-
 /// Bytes of the small file system: some for the store, and what each round adds.
 fn disk_mib(rounds: usize) -> usize {
-    96 + rounds
+    128 + rounds
 }
 
 /// In the suite each kind comes once.
 fn rounds() -> usize {
-    number("RETICLE_FAULT_ROUNDS").unwrap_or(Kind::ALL.len())
+    let kinds = named_kinds().len();
+    number("RETICLE_FAULT_ROUNDS").unwrap_or(if kinds > 0 { kinds } else { Kind::ALL.len() })
+}
+
+/// The kinds that a run is limited to; none where it is not.
+fn named_kinds() -> Vec<Kind> {
+    let words = std::env::var("RETICLE_FAULT_KINDS").unwrap_or_default();
+    let kind = |word: &str| {
+        let kind = Kind::ALL.iter().find(|kind| kind.word() == word);
+        *kind.unwrap_or_else(|| panic!("RETICLE_FAULT_KINDS: {word} is no kind of fault"))
+    };
+    words.split(',').map(str::trim).filter(|word| !word.is_empty()).map(kind).collect()
 }
 
 fn number<T: std::str::FromStr>(variable: &str) -> Option<T> {
@@ -112,9 +121,12 @@ fn run(disk: Option<PathBuf>) {
         eprintln!("left out: {kind}: {reason}");
         assert!(std::env::var_os("CI").is_none(), "where everything must run, {kind} cannot");
     }
+    let named = named_kinds();
     let planned = Kind::ALL.iter().copied();
-    let planned: Vec<Kind> =
-        planned.filter(|kind| left_out.iter().all(|(out, _)| out != kind)).collect();
+    let planned: Vec<Kind> = planned
+        .filter(|kind| left_out.iter().all(|(out, _)| out != kind))
+        .filter(|kind| named.is_empty() || named.contains(kind))
+        .collect();
 
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::start(folder.path(), disk, ChaCha8Rng::seed_from_u64(seed));
@@ -130,11 +142,9 @@ fn run(disk: Option<PathBuf>) {
     let fired = std::mem::take(&mut bench.fired);
     let (frames, findings) = finish(bench);
     findings.iter().take(50).for_each(|finding| eprintln!("{finding}"));
-    let [lost, doubled, orphans] =
-        [Fault::Lost, Fault::Doubled, Fault::Orphan].map(|fault| count(&findings, fault));
     eprintln!(
-        "{rounds} rounds, {frames} frames acknowledged, {lost} lost, {doubled} doubled, \
-         {orphans} orphans; faults: {fired}"
+        "{rounds} rounds, {frames} frames acknowledged, {}; faults: {fired}",
+        agree::summary(&findings)
     );
     assert!(findings.is_empty(), "the four do not agree");
     if rounds >= planned.len() {
@@ -145,25 +155,14 @@ fn run(disk: Option<PathBuf>) {
 /// All faults are over: lets everything arrive, ends the daemon, and compares. The number of
 /// noted frames, and what does not agree.
 fn finish(mut bench: Bench) -> (usize, Vec<Finding>) {
-    let stop = ureq::post(bench.daemon().url("/api/v1/commands/stop")).send_empty();
-    stop.expect("the daemon takes commands");
-    wait_for("capture to end", || {
-        bench.status().filter(|status| status["run"] == "stopped").map(drop)
-    });
-    let empty = wait_at_most(DEADLINE, || all_delivered(&bench).then_some(()));
-    let last = report(&bench, &["sync", "status", "--json"]).1;
-    assert!(empty.is_some(), "not everything arrives in {DEADLINE:?}: {last:#}");
-    wait_for("the ledger to be told of all results", || {
-        let totals = bench.daemon().json("/api/v1/totals");
-        (totals["segmentations"].as_u64() == Some(bench.ledger.noted())).then_some(())
-    });
+    bench.settle();
     bench.end();
 
     // The program's own words first. The archive is full, and nothing is left to deliver.
     for verb in
         [&["fsck", "--json"][..], &["sync", "drain", "--json"], &["sync", "verify", "--json"]]
     {
-        let (success, answer) = report(&bench, verb);
+        let (success, answer) = bench.report(verb);
         assert!(success, "reticle {}: {answer:#}", verb.join(" "));
     }
 
@@ -177,31 +176,7 @@ fn finish(mut bench: Bench) -> (usize, Vec<Finding>) {
     let (archive, bucket) = runtime.block_on(places::archive(&client, BUCKET, PREFIX)).unwrap();
     let ledger = bench.ledger.close().unwrap();
     assert!(!ledger.is_empty(), "nothing was acknowledged, so nothing was shown");
-    (ledger.len(), agree::disagreements(&ledger, &store, &[&archive, &central], &bucket))
-}
-
-/// Whether nothing waits any more. What was refused for ever will never arrive.
-fn all_delivered(bench: &Bench) -> bool {
-    let (success, status) = report(bench, &["sync", "status", "--json"]);
-    assert!(success, "{status:#}");
-    let destinations = status["destinations"].as_array().expect("a list of destinations");
-    assert_eq!(destinations.len(), 2, "{status:#}");
-    let sum = |key: &str| -> u64 {
-        destinations.iter().map(|one| one[key].as_u64().expect("a count")).sum()
-    };
-    if sum("quarantined") + sum("refused") > 0 {
-        let (_, why) = report(bench, &["outbox", "quarantine", "--json"]);
-        panic!("given up: {why:#}");
-    }
-    sum("waiting") == 0
-}
-
-/// What a verb answers in JSON, and whether it ended well.
-fn report(bench: &Bench, verb: &[&str]) -> (bool, Value) {
-    let output = bench.reticle(verb).output().expect("the program can be started");
-    let answer = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-        let words = String::from_utf8_lossy(&output.stderr);
-        panic!("reticle {}: no JSON ({error}); {words}", verb.join(" "))
-    });
-    (output.status.success(), answer)
+    let mut findings = agree::disagreements(&ledger, &store, &[&archive, &central], &bucket);
+    findings.extend(bench.memory.close());
+    (ledger.len(), findings)
 }

@@ -2,6 +2,8 @@
 //! images and the manifests are read, and together they say what the archive holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, bail, ensure};
 use arrow_array::cast::AsArray as _;
@@ -75,7 +77,28 @@ pub(crate) async fn archive(
     bucket: &str,
     prefix: &str,
 ) -> anyhow::Result<(Place, Bucket)> {
-    let objects = Box::pin(download(client, bucket, prefix)).await?;
+    read(&Box::pin(download(client, bucket, prefix)).await?)
+}
+
+/// The same of an archive that is a folder.
+pub(crate) fn folder(root: &Path) -> anyhow::Result<(Place, Bucket)> {
+    let mut objects = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                let key = entry.path().strip_prefix(root)?.display().to_string();
+                objects.insert(key, fs::read(entry.path())?.into());
+            }
+        }
+    }
+    read(&objects)
+}
+
+fn read(objects: &BTreeMap<String, Bytes>) -> anyhow::Result<(Place, Bucket)> {
     let mut place = Place {
         name: "the archive",
         results: Vec::new(),
@@ -90,7 +113,7 @@ pub(crate) async fn archive(
         ensure!(*key == format!("sessions/{session}/manifest.json"), "{key} is of {session}");
         manifests.insert(key.clone());
         place.sessions.push(session.clone());
-        read_session(&manifest, &objects, &mut place).with_context(|| format!("read {key}"))?;
+        read_session(&manifest, objects, &mut place).with_context(|| format!("read {key}"))?;
         named.extend(manifest.objects.into_iter().map(
             |Entry { key: object, bytes, sha256, .. }| {
                 (key.clone(), object, Content { bytes, sha256 })
@@ -147,7 +170,7 @@ fn read_session(
         let number = part_name(&entry.key, session)?.0;
         let mut count = 0;
         for batch in table(bytes).with_context(|| entry.key.clone())? {
-            let (ids, hashes) = (texts(&batch, FRAME)?, texts(&batch, SHA256)?);
+            let (ids, hashes) = (column_of_texts(&batch, FRAME)?, column_of_texts(&batch, SHA256)?);
             for ((id, hash), position) in
                 ids.into_iter().zip(hashes).zip(numbers(&batch, POSITION)?)
             {
@@ -163,7 +186,7 @@ fn read_session(
         let model = part_name(&entry.key, session)?.1.to_owned();
         let mut count = 0;
         for batch in table(bytes).with_context(|| entry.key.clone())? {
-            for frame in texts(&batch, FRAME)? {
+            for frame in column_of_texts(&batch, FRAME)? {
                 count += 1;
                 *rows.entry((frame, model.clone())).or_default() += 1;
             }
@@ -227,7 +250,7 @@ fn shard_name<'a>(key: &'a str, session: &str) -> anyhow::Result<(u32, &'a str, 
     Ok((series.context("no series")?.parse()?, model, part.parse()?))
 }
 
-fn table(bytes: &Bytes) -> anyhow::Result<Vec<RecordBatch>> {
+pub(super) fn table(bytes: &Bytes) -> anyhow::Result<Vec<RecordBatch>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?.build()?;
     Ok(reader.collect::<Result<_, _>>()?)
 }
@@ -241,7 +264,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> anyhow::Result<&'a ArrayRef
 }
 
 /// A column of texts, or of bytes, which come as hex.
-fn texts(batch: &RecordBatch, name: &str) -> anyhow::Result<Vec<String>> {
+pub(super) fn column_of_texts(batch: &RecordBatch, name: &str) -> anyhow::Result<Vec<String>> {
     let column = column(batch, name)?;
     Ok(match column.data_type() {
         DataType::Utf8 => column.as_string::<i32>().iter().flatten().map(str::to_owned).collect(),

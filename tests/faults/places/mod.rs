@@ -14,9 +14,10 @@ use uuid::Uuid;
 use crate::agree::{Held, Place};
 
 mod archive;
+pub(crate) mod facts;
 mod shard;
 
-pub(crate) use archive::{archive, client};
+pub(crate) use archive::{archive, client, folder};
 
 /// The box's own database.
 pub(crate) fn store(database: &Path) -> anyhow::Result<Place> {
@@ -73,6 +74,15 @@ pub(crate) fn newest_commit(database: &Path) -> rusqlite::Result<Option<i64>> {
     let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let newest = "SELECT committed_wall_ns / 1000000000 FROM segmentation ORDER BY pk DESC LIMIT 1";
     db.query_row(newest, [], |row| row.get(0)).optional()
+}
+
+/// How many frames and results the box's database has.
+pub(crate) fn recorded(database: &Path) -> rusqlite::Result<(u64, u64)> {
+    let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    let counts = "SELECT (SELECT count(*) FROM frame), (SELECT count(*) FROM segmentation)";
+    db.query_row(counts, [], |row| {
+        Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, i64>(1)?.unsigned_abs()))
+    })
 }
 
 /// The lab's PostgreSQL.
