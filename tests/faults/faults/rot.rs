@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use rand::Rng as _;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
@@ -55,7 +56,9 @@ fn ask(bench: &Bench, verb: &[&str]) {
 
 /// Returns when what waits now was delivered, or refused.
 fn drain(bench: &Bench) {
-    let mut child = bench.reticle(&["sync", "drain"]).spawn().expect("the program can be started");
+    let mut command = bench.reticle(&["sync", "drain"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().expect("the program can be started");
     // How it ends is told by what it leaves.
     wait_for("everything to be sent again", || {
         child.try_wait().expect("a child can be asked").map(drop)
