@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! thread        takes from                gives to
-//! capture       the source                store queue (every frame), segment queue
+//! capture       the source                store queue (every frame, the ledger), segment queue
 //! segment       segment queue             store queue (result), live feed
 //! store-writer  store queue               monitor (saved, failed)
 //! sync          store reader              store queue (claims, receipts), destinations
@@ -18,9 +18,13 @@
 //! kept but not segmented, from a folder the sender waits so that every image is segmented.
 //! `store` holds [`STORE_QUEUE`] jobs and the sender waits: nothing is ever dropped there.
 //!
+//! Each thread is watched, and has a written policy for its death ([`supervise`]).
+//!
 //! Shutdown runs from left to right: capture stops, each queue closes behind its last
 //! sender, each stage finishes what it has and is joined. What is on its way to a destination
-//! is broken off: it waits in the outbox, on the disk.
+//! is broken off: it waits in the outbox, on the disk. Nobody is waited for for ever ([`ending`]).
+//!
+//! [`supervise`]: crate::base::supervise
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -34,6 +38,7 @@ use crate::base::descriptors;
 use crate::base::drill::Drills;
 use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::{Roster, Thread};
 use crate::capture::run::{Gate, Notice};
 use crate::capture::{self, Exposure, Opener, SourceSpec};
 use crate::config::Settings;
@@ -50,7 +55,9 @@ use crate::web::{self, LiveFeed, LiveFrame};
 
 mod alarms;
 mod control;
+mod ending;
 mod guarded;
+mod intake;
 mod monitor;
 mod operator;
 mod preflight;
@@ -59,12 +66,17 @@ mod watchdog;
 
 pub use preflight::refusals;
 
-use control::{Claim, Control, CurrentSession};
+use control::{Claim, Control, CurrentSession, End};
+use ending::Ending;
 use guarded::Guarded;
+use intake::Intake;
 use monitor::Monitor;
 use operator::Operator;
 use service::Service;
 use watchdog::{Stages, Watchdog};
+
+pub use ending::STOP_WITHIN;
+pub use watchdog::WRITER_LIMIT;
 
 /// Jobs that wait for the disk: some 16 MB of frames at 1024² and 16 bits.
 const STORE_QUEUE: usize = 8;
@@ -76,9 +88,12 @@ const ROOM_POLL: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// When it cannot start: port in use, model or data folder unusable. Once it runs, what fails
-/// is reported in the status and the log, and it goes on.
+/// is reported in the status and the log, and it goes on; but for the death of a thread without
+/// which nothing goes on, and a store that is no longer where its names lead.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let stages = Stages::new(Drills::from_environment()?, clock);
+    let mut drills = Drills::from_environment()?;
+    let stages = Stages::new(&mut drills, clock);
+    let roster = Roster::new(drills, clock.clone());
     descriptors::raise_limit();
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;
@@ -106,7 +121,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let (metrics, board) = (metrics.clone(), board.clone());
         let (viewers, now) = (viewers.clone(), clock.clone());
         let render = move || metrics.render(&board.read(), viewers.taken(), &now.now());
-        export(settings, clock, render)?
+        export(settings, clock, &roster, render)?
     };
     monitor.exports(export.clone());
     let source = settings.source.spec.to_string();
@@ -122,19 +137,22 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
     let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
 
-    let outcomes = (monitor.clone(), session.clone());
-    let writer = store
-        .spawn_writer(jobs, move |outcome| {
-            let (monitor, session) = &outcomes;
+    let intake = Intake::new(settings, reader.clone(), monitor.clone());
+    let outcomes = (monitor.clone(), session.clone(), intake.clone());
+    let store_queue = to_store.gauge();
+    let writer = spawn(&roster, Thread::StoreWriter, move || {
+        store.write(&jobs, |outcome| {
+            let (monitor, session, intake) = &outcomes;
+            intake.outcome(&outcome);
             match outcome {
                 Outcome::Held { .. } => session.hold(true),
                 Outcome::Resumed => session.hold(false),
                 _ => {}
             }
             monitor.outcome(&outcome);
-        })
-        .context("cannot start the thread store-writer")?;
-    let syncing = sync::spawn(destinations, reader.clone(), to_store.clone(), {
+        });
+    })?;
+    let syncing = sync::spawn(destinations, reader.clone(), to_store.clone(), &roster, {
         let monitor = monitor.clone();
         move |deliveries| monitor.deliveries(deliveries)
     })
@@ -144,12 +162,12 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         move || Segmenter::new(&options, clock.clone())
     };
     let segmenter = Guarded::new(segmenter, again, stages.segment.clone());
-    let segmenting = spawn("segment", {
+    let segmenting = spawn(&roster, Thread::Segment, {
         let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
-        let session = session.clone();
-        move || segment_frames(segmenter, &frames, &session, &to_store, &live, &monitor)
+        let ends = (session.clone(), intake.clone());
+        move || segment_frames(segmenter, &frames, &ends, &to_store, &live, &monitor)
     })?;
-    let capturing = spawn("capture", {
+    let capturing = spawn(&roster, Thread::Capture, {
         let capture = Capture {
             opener: Opener::new(
                 settings.source.clone(),
@@ -157,13 +175,15 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
                 settings.segment.limits(),
                 clock.clone(),
             )
-            .report_to(stages.capture.clone()),
+            .report_to(stages.capture.clone())
+            .with_ledger(intake.ledger(to_store.clone())),
             plate: settings.session.plate.clone(),
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             gate: gate.clone(),
             exposure: exposure.clone(),
             session: session.clone(),
+            intake,
             monitor: monitor.clone(),
             waits: segment_policy(settings) == WhenFull::Wait,
         };
@@ -186,13 +206,16 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
                 operator: Arc::new(operator),
                 clock: clock.clone(),
             };
-            publish::spawn(broker, ports)
+            publish::spawn(broker, ports, roster.watch(Thread::Publish))
         })
         .transpose()
         .context("cannot start the thread publish")?;
     monitor.publishes(publishing.as_ref().map(Publishing::board));
-    let mut watchdog =
-        Watchdog::new(stages, Service::from_environment(), board.clone(), clock.clone());
+    let writing = stages.writer.clone();
+    let mut watchdog = {
+        let (board, roster) = (board.clone(), roster.clone());
+        Watchdog::new(stages, roster, Service::from_environment(), board, clock.clone())
+    };
     let ports = web::Ports {
         status: board,
         live,
@@ -203,48 +226,72 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         viewers,
         clock: clock.clone(),
     };
+    let signalled = control::signals();
     // The page goes last: it can say that the rest is draining.
     let page_shutdown = Shutdown::new();
-    let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone())
+    let web = roster.watch(Thread::Web);
+    let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone(), web)
         .context("cannot start the page")?;
     tracing::info!("listening on http://{address}");
     watchdog.ready();
 
-    // These end only when they are told to: one that ends before has panicked.
-    let threads = [(capturing, "capture"), (segmenting, "segment"), (writer, "store-writer")];
-    let dead = || threads.iter().find(|(thread, _)| thread.is_finished()).map(|(_, name)| *name);
-    let control = Control::new(settings, clock, gate, session, to_store, monitor, syncing.handle());
-    let died = control.run(&commands, shutdown, &mut watchdog, dead);
-    watchdog.stopping();
+    let (ours, handle) = (roster.watch(Thread::Control), syncing.handle());
+    let mut control =
+        Control::new(settings, clock, gate, session, to_store, monitor.clone(), handle);
+    let end = ours
+        .once(|| control.run(&commands, shutdown, &signalled, &mut watchdog, (&roster, &ours)))
+        .unwrap_or(End::Died(Thread::Control));
 
-    let [capturing, segmenting, writer] = threads;
-    for (thread, name) in [capturing, segmenting] {
-        join(thread, name);
+    let mut ending = Ending::new(clock, &monitor, &mut watchdog);
+    if !shutdown.is_requested() {
+        ending.last_words();
+        shutdown.request();
     }
+    control.finish();
+    ending.hand_over(&mut control, &writer);
+    drop(control);
+    ending.join(capturing, Thread::Capture);
+    ending.join(segmenting, Thread::Segment);
     // Both give to the store's queue, which closes behind its last sender.
     if let Some(publishing) = publishing {
-        publishing.stop();
+        ending.join(publishing.stop(), Thread::Publish);
     }
-    syncing.stop();
-    let (thread, name) = writer;
-    join(thread, name);
+    ending.join(syncing.stop(), Thread::Sync);
+    let has_nothing_to_do = || store_queue.depth() == 0 && writing.busy_for().is_none();
+    ending.settle(|| writing.is_stuck() || has_nothing_to_do());
+    ending.join(writer, Thread::StoreWriter);
     page_shutdown.request();
-    join(serving, "web");
+    ending.join_page(serving);
     if let Some(export) = export {
         export.stop();
     }
-    if let Some(name) = died {
-        // What was committed is safe; a fresh process is better than one without a stage.
-        anyhow::bail!("the thread {name} died, which is a fault in Reticle; start it again");
+    conclude(end, ending.left())
+}
+
+/// How the daemon ended. After anything but an orderly end a fresh process is better.
+fn conclude(end: End, left: &[&str]) -> anyhow::Result<()> {
+    match end {
+        End::Died(thread) => anyhow::bail!(
+            "the thread {} died, which is a fault in Reticle; start it again",
+            thread.name()
+        ),
+        End::Unlinked(reason) => anyhow::bail!(reason),
+        End::Asked if !left.is_empty() => anyhow::bail!(
+            "ended without {}, which did not come to an end; what was called saved is on the disk",
+            left.join(", ")
+        ),
+        End::Asked => {
+            tracing::info!("stopped; everything captured is on disk");
+            Ok(())
+        }
     }
-    tracing::info!("stopped; everything captured is on disk");
-    Ok(())
 }
 
 /// What sends to the collector, where there is one. `render` gives the numbers of `/metrics`.
 fn export(
     settings: &Settings,
     clock: &Clock,
+    roster: &Roster,
     render: impl Fn() -> String + Send + 'static,
 ) -> anyhow::Result<Option<otlp::Export>> {
     let Some(endpoint) = &settings.log.otlp_endpoint else { return Ok(None) };
@@ -253,7 +300,8 @@ fn export(
         trace_every: settings.log.otlp_trace_every,
         sender: settings.r#box.name(),
     };
-    let export = otlp::Export::start(&target, Box::new(render), clock.clone())?;
+    let export =
+        otlp::Export::start(&target, Box::new(render), clock.clone(), roster.watch(Thread::Otlp))?;
     tracing::info!(endpoint = address::shown(endpoint), "sending traces and metrics by OTLP");
     Ok(Some(export))
 }
@@ -294,6 +342,7 @@ struct Capture {
     gate: Gate,
     exposure: Exposure,
     session: CurrentSession,
+    intake: Intake,
     monitor: Monitor,
     /// Whether the source can wait for room.
     waits: bool,
@@ -339,7 +388,7 @@ impl Capture {
                     }
                     // The live view goes on.
                     Claim::NoRoom => self.monitor.unrecorded(&frame),
-                    Claim::Closed => return,
+                    Claim::Closed => return self.intake.dropped(frame.id),
                 }
                 if let Sent::Displaced(skipped) = to_segment.send(frame) {
                     self.monitor.skipped(&skipped);
@@ -366,7 +415,7 @@ impl Capture {
 fn segment_frames(
     mut segmenter: Guarded,
     frames: &Receiver<Arc<Frame>>,
-    session: &CurrentSession,
+    (session, intake): &(CurrentSession, Intake),
     to_store: &Sender<Job>,
     live: &LiveFeed,
     monitor: &Monitor,
@@ -376,6 +425,7 @@ fn segment_frames(
             Ok(segmentation) => segmentation,
             Err(error) => {
                 monitor.refused(&control::name_of(&frame), &error);
+                intake.refused(frame.id);
                 continue;
             }
         };
@@ -395,22 +445,22 @@ fn segment_frames(
         if let Some(session) = session.of(&frame) {
             monitor.awaits_save(&segmentation, segmented);
             to_store.send(Job::Commit { session, segmentation });
+        } else {
+            intake.dropped(frame.id);
         }
     }
 }
 
 fn spawn(
-    name: &'static str,
+    roster: &Roster,
+    which: Thread,
     work: impl FnOnce() + Send + 'static,
 ) -> anyhow::Result<JoinHandle<()>> {
+    let watched = roster.watch(which);
     thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(work)
-        .with_context(|| format!("cannot start the thread {name}"))
-}
-
-fn join(thread: JoinHandle<()>, name: &'static str) {
-    if thread.join().is_err() {
-        tracing::error!(name, "a thread of the daemon panicked; this is a fault in Reticle");
-    }
+        .name(which.name().to_owned())
+        .spawn(move || {
+            watched.once(work);
+        })
+        .with_context(|| format!("cannot start the thread {}", which.name()))
 }

@@ -521,9 +521,9 @@ async fn a_box_writes_its_own_rows_and_reads_all() {
     let mut stolen = usual();
     stolen.claimant.writer.box_name.name = "box-1".to_owned();
     refused(at("scope_2", "box-1").deliver(&stolen).await, Remedy::Stop, "row-level security");
-    let mut stolen = usual();
+    let shot = frame(&first.session, "A01", 9);
+    let mut stolen = batch(&first.session, &[(shot, 0.9, &[10])]);
     stolen.claimant = claimant("box-2", 2);
-    stolen.session = Arc::clone(&first.session);
     refused(two.deliver(&stolen).await, Remedy::Stop, "row-level security");
     // And by hand.
     let refusals = [

@@ -349,6 +349,148 @@ fn version_says_what_runs() {
     assert!(said.out.starts_with(&format!("reticle {}\n", env!("CARGO_PKG_VERSION"))));
 }
 
+/// Every key that takes an address, with a value that holds a secret. The secret is `hush` in each
+/// of its parts, so that a part of it is found as well.
+const WITH_SECRETS: [(&str, &str); 15] = [
+    ("sync.archive.to", "s3://AKIA:hush@lab/box-1"),
+    ("sync.archive.to", "s3://AKIA:hush/hush@lab"),
+    ("sync.archive.to", "s3:/AKIA:hush@lab"),
+    ("sync.archive.to", "s3://AKIA:hush"),
+    ("sync.archive.endpoint", "https://k:hush@minio.lab:9000"),
+    ("sync.archive.endpoint", "k:hush@minio.lab"),
+    ("sync.central.url", "postgresql://box:hush@db.lab/lab"),
+    ("sync.central.url", "postgresql://box:x?hush#hush@db.lab/lab"),
+    ("sync.central.url", "postgresql://db.lab/lab?user=box&password=hush"),
+    ("sync.central.url", "host=db user=box password=hush"),
+    ("mqtt.url", "mqtts://box:hush@broker.lab:8883"),
+    ("mqtt.url", "mqtts://box:hush"),
+    ("mqtt.url", "box:hush@broker"),
+    ("log.otlp_endpoint", "http://box:hush@collector:4318"),
+    ("log.otlp_endpoint", "grpc://box:hush@collector:4318"),
+];
+
+#[test]
+fn no_secret_in_an_address_is_ever_shown() {
+    for (key, address) in WITH_SECRETS {
+        let other =
+            if key == "sync.archive.endpoint" { "sync.archive.to = \"s3://lab\"\n" } else { "" };
+        let config = Files::with(format!("{other}{key} = \"{address}\"\n"));
+        let file = config.file();
+        let file = file.to_str().unwrap();
+        let verbs: [&[&str]; 6] = [
+            &["config", "show", file],
+            &["config", "show", "--json", file],
+            &["config", "check", file],
+            &["config", "check", "--json", file],
+            &["check", "--json", "--config", file, "--data", "/nowhere/data"],
+            &["run", "--config", file, "--data", "/nowhere/data", "--listen", "127.0.0.1:0"],
+        ];
+        for verb in verbs {
+            let said = reticle(verb);
+            let all = format!("{}{}", said.out, said.err);
+            assert!(!all.contains("hush"), "{verb:?} of {key} = {address}:\n{all}");
+            // What is right about it is still told.
+            let is_shown = verb[1] == "show" && address.contains("@lab");
+            assert!(!is_shown || all.contains("***@lab"), "{verb:?}: {all}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_under_a_wrong_key_or_in_a_broken_file_is_not_shown_either() {
+    let long = format!("s3://AKIA:{}hush@lab", "h".repeat(80));
+    for text in [
+        "[mqtt]\nurll = \"mqtts://u:hush@broker\"\n".to_owned(),
+        "[source]\nspec = \"http://u:hush@camera/stream\"\n".to_owned(),
+        "[web]\nlisten = \"http://u:hush@0.0.0.0:80\"\n".to_owned(),
+        format!("[source]\nspec = \"{long}\"\n"),
+        "[source]\nspec = \"\"\"\nrtsp://u:hush\n@camera\"\"\"\n".to_owned(),
+        "[sync.archive]\nto = [\"s3://AKIA:hush@lab\"]\n".to_owned(),
+        "[sync.archive]\nto = s3://AKIA:hush@lab\n".to_owned(),
+        "[sync.archive]\nto = \"s3://AKIA:hush@lab\n".to_owned(),
+    ] {
+        let said = Files::with(&text).run("check");
+        assert_eq!(said.code, 1, "{text}");
+        assert!(!said.err.contains("hush") && !said.err.contains("hhhh"), "{text}{}", said.err);
+    }
+}
+
+#[test]
+fn check_refuses_whatever_run_would_refuse_at_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let no_pem = folder.path().join("no.pem");
+    fs::write(&no_pem, "no PEM").unwrap();
+    let pem = no_pem.display();
+    for (key, text) in [
+        ("segment.model", "segment.model = \"nuclie\"".to_owned()),
+        ("web.listen", "web.listen = \"203.0.113.7:8080\"".to_owned()),
+        ("store.folder", format!("store.folder = \"{pem}\"")),
+        ("sync.archive.to", "sync.archive.to = \"ftp://lab\"".to_owned()),
+        ("sync.archive.to", "sync.archive.to = \"s3://la b\"".to_owned()),
+        (
+            "sync.archive.endpoint",
+            "sync.archive.to = \"s3://lab\"\nsync.archive.endpoint = \"minio.lab\"".to_owned(),
+        ),
+        (
+            "sync.archive.ca_file",
+            format!("sync.archive.to = \"s3://lab\"\nsync.archive.ca_file = \"{pem}\""),
+        ),
+        ("sync.central.url", "sync.central.url = \"mysql://box@db/lab\"".to_owned()),
+        ("sync.central.url", "sync.central.url = \"postgresql://box@db\"".to_owned()),
+        (
+            "sync.central.ca_file",
+            format!(
+                "sync.central.url = \"postgresql://b@db/lab\"\nsync.central.ca_file = \"{pem}\""
+            ),
+        ),
+        ("mqtt.url", "mqtt.url = \"http://broker\"".to_owned()),
+        ("mqtt.keep_alive_s", "mqtt.url = \"mqtt://broker\"\nmqtt.keep_alive_s = 1".to_owned()),
+        ("mqtt.key_file", format!("mqtt.url = \"mqtts://broker\"\nmqtt.cert_file = \"{pem}\"")),
+        ("mqtt.ca_file", format!("mqtt.url = \"mqtts://broker\"\nmqtt.ca_file = \"{pem}\"")),
+        ("mqtt.client_id", "mqtt.url = \"mqtt://broker\"\nmqtt.client_id = \"\"".to_owned()),
+    ] {
+        let config = Files::with(format!("{text}\n"));
+        let checked = config.run("check");
+        assert_eq!(checked.code, 1, "{text}: {}", checked.out);
+        let line = text.lines().count();
+        let expected = format!("reticle.toml:{line}: `{key}` ");
+        let is_named = checked.err.starts_with(&expected)
+            // Not in the file: what is missing has no line.
+            || checked.err.starts_with(&format!("reticle.toml: `{key}` "));
+        assert!(is_named, "{expected}: {}", checked.err);
+        let file = config.file();
+        let mut run = vec!["run", "--config", file.to_str().unwrap()];
+        let data = folder.path().join("data");
+        if key != "store.folder" {
+            run.extend(["--data", data.to_str().unwrap()]);
+        }
+        if key != "web.listen" {
+            run.extend(["--listen", "127.0.0.1:0"]);
+        }
+        let ran = reticle(&run);
+        assert_eq!(ran.code, 1, "{text}");
+        let why = checked.err.trim_end().rsplit("` ").next().unwrap();
+        let words = why.split(' ').take(3).collect::<Vec<_>>().join(" ");
+        // To make the data folder is to find out in another way that it is none.
+        let same = if key == "store.folder" { "Not a directory" } else { &words };
+        assert!(ran.err.contains(same), "{text}: {} against {}", checked.err, ran.err);
+    }
+}
+
+#[test]
+fn check_leaves_a_port_alone_that_is_in_use_and_makes_nothing() {
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let data = data.display();
+    let config =
+        Files::with(format!("web.listen = \"127.0.0.1:{port}\"\nstore.folder = \"{data}\"\n"));
+    let said = config.run("check");
+    assert_eq!((said.code, said.err.as_str()), (0, ""));
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
 #[test]
 fn a_reader_that_has_had_enough_ends_no_verb_badly() {
     let config = Files::with("");

@@ -421,3 +421,87 @@ fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     files.sort();
     files
 }
+
+#[test]
+fn nothing_of_others_making_hangs_an_import_or_fills_the_memory() {
+    let recorded = Recorded::new();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let pipe = |name: &str| {
+        rustix::fs::mkfifoat(rustix::fs::CWD, &at(name), rustix::fs::Mode::RUSR).unwrap();
+    };
+    // Under a watchdog: what does not end is killed, and has no exit code.
+    let refusal = |path: &Path| {
+        let mut command = reticle();
+        command.args(["import", "--session", "latest", "--data"]).arg(recorded.folder.path());
+        command.arg(path);
+        let mut command = assert_cmd::Command::from_std(command);
+        let output = command.timeout(common::PATIENCE).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}: {}", path.display(), said(&output));
+        said(&output)
+    };
+    for name in ["t0.png", "t0.json", "t0.geojson"] {
+        pipe(name);
+        assert!(refusal(&at(name)).contains("is no regular file"), "{name}");
+        std::fs::remove_file(at(name)).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", at(name)).unwrap();
+        assert!(refusal(&at(name)).contains("is no regular file"), "{name}");
+        std::fs::remove_file(at(name)).unwrap();
+        std::fs::File::create(at(name)).unwrap().set_len(1 << 40).unwrap();
+        assert!(refusal(&at(name)).contains("are the most that are read"), "{name}");
+        std::fs::remove_file(at(name)).unwrap();
+    }
+    assert!(refusal(Path::new("/dev/zero")).contains("is no regular file"));
+
+    let write = |name: &str, text: String| {
+        reticle::base::durable::create_dir(at(name).parent().unwrap()).unwrap();
+        reticle::base::durable::write(&at(name), text.as_bytes()).unwrap();
+    };
+    write(
+        "series-0.ome.zarr/zarr.json",
+        serde_json::json!({
+            "zarr_format": 3, "node_type": "array", "data_type": "uint8", "fill_value": 0,
+            "shape": [1_u64 << 40, 40, 60],
+            "chunk_grid": { "name": "regular", "configuration": { "chunk_shape": [1, 40, 60] } },
+            "chunk_key_encoding": { "name": "default" },
+            "codecs": [{ "name": "bytes" }],
+        })
+        .to_string(),
+    );
+    let why = refusal(&at("series-0.ome.zarr"));
+    assert!(why.contains("has 1099511627776 positions, and the session has 5 frames"), "{why}");
+
+    // Ten thousand objects, each of which covers the largest frame that there is; and a million
+    // images of that size which belong to no frame.
+    let frame = recorded.taken[0].frame.id;
+    let mask = "{\"image_id\":1,\"segmentation\":{\"size\":[40,60],\"counts\":[0,2400]}}";
+    let masks = vec![mask; 100_000].join(",");
+    write(
+        "masks.json",
+        format!(
+            "{{\"images\":[{{\"id\":1,\"width\":60,\"height\":40,\"frame\":\"{frame}\"}}],\
+             \"annotations\":[{masks}]}}"
+        ),
+    );
+    assert!(refusal(&at("masks.json")).contains("cover the frame more than 16 times"));
+    let image = "{\"id\":1,\"width\":8192,\"height\":8192}";
+    let images = vec![image; 10_000].join(",");
+    write("images.json", format!("{{\"images\":[{images}],\"annotations\":[]}}"));
+    assert!(refusal(&at("images.json")).contains("belongs to no frame"));
+
+    for corner in ["[1e300, 0]", "[1e400, 0]", "[-1e9, 0]"] {
+        let ring = format!("[[{corner}, [9, 0], [9, 9], {corner}]]");
+        write(
+            "t0.geojson",
+            format!(
+                "{{\"type\":\"Feature\",\"properties\":{{}},\"geometry\":{{\"type\":\"Polygon\",\
+                 \"coordinates\":{ring}}}}}"
+            ),
+        );
+        let why = refusal(&at("t0.geojson"));
+        assert!(why.contains("has a corner at") || why.contains("out of range"), "{why}");
+    }
+    // And the store is as it was.
+    let reader = Reader::open(recorded.folder.path()).unwrap();
+    assert_eq!(reader.models_of(recorded.session).unwrap().len(), 2);
+}

@@ -149,6 +149,10 @@ struct Sending {
 }
 
 fn sending(port: u16, trace_every: u32) -> Sending {
+    sending_with(port, trace_every, "")
+}
+
+fn sending_with(port: u16, trace_every: u32, drills: &str) -> Sending {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("reticle.toml");
     let text = format!(
@@ -162,6 +166,7 @@ fn sending(port: u16, trace_every: u32) -> Sending {
         .data(folder.path().join("data"))
         .env("OTEL_BSP_SCHEDULE_DELAY", "200")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
+        .env("RETICLE_DRILL", drills)
         .start();
     Sending { _folder: folder, daemon }
 }
@@ -274,6 +279,24 @@ fn one_frame_in_so_many_is_traced_and_the_last_are_sent_at_the_end() {
     let saved = collector.count("reticle_frames_saved_total").unwrap();
     let traced = collector.spans().iter().filter(|span| span.name == "frame").count();
     assert_eq!(i64::try_from(traced).unwrap(), (saved + 4) / 5, "of {saved} saved frames");
+}
+
+#[test]
+fn a_sender_that_dies_is_told_of_and_sends_again() {
+    let (collector, port) = Collector::listen(0);
+    let Sending { _folder, daemon } = sending_with(port, 1, "otlp-panic:3");
+    daemon.wait_for_log("a thread died");
+    let died = collector.0.lock().unwrap().metrics.len();
+    wait_for("the alarm", || {
+        let status = daemon.json("/api/v1/status");
+        let mut alarms = status["alarms"].as_array()?.iter();
+        let alarm = alarms.find(|alarm| alarm["kind"] == "thread_died")?;
+        alarm["reason"].as_str()?.starts_with("otlp died (1 times").then_some(())
+    });
+    wait_for("numbers to be sent again", || {
+        (collector.0.lock().unwrap().metrics.len() > died).then_some(())
+    });
+    assert!(daemon.stop().success());
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn the_unit_is_watched_and_never_given_up() {
         "Restart=always",
         "StartLimitIntervalSec=0",
         "WatchdogSec=30",
+        "TimeoutStopSec=3min",
         "User=reticle",
         // A fault here must not take the box with it, on boards of 2 GB and of 8 GB alike.
         "MemoryMax=75%",
@@ -98,6 +99,15 @@ fn the_unit_is_watched_and_never_given_up() {
     ] {
         assert!(unit.lines().any(|found| found == line), "{line} is missing in:\n{unit}");
     }
+}
+
+#[test]
+fn the_daemon_ends_by_itself_before_the_unit_kills_it_and_not_before_a_slow_disk_is_done() {
+    let unit_kills = std::time::Duration::from_secs(3 * 60);
+    // Threads are joined, the page and the broker take leave: some seconds are enough for it.
+    let leave = std::time::Duration::from_secs(15);
+    assert!(reticle::app::WRITER_LIMIT + leave <= reticle::app::STOP_WITHIN);
+    assert!(reticle::app::STOP_WITHIN + leave <= unit_kills);
 }
 
 #[test]

@@ -132,6 +132,7 @@ fn child_that_is_killed() {
             | Outcome::NotKept { .. }
             | Outcome::Held { .. }
             | Outcome::Resumed => return,
+            Outcome::Unlinked { reason } => format!("unlinked {reason}"),
             Outcome::Failed { error, .. } | Outcome::KeepFailed { error, .. } => {
                 format!("failed {error}")
             }

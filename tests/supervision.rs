@@ -1,5 +1,6 @@
-//! A stage that hangs or panics: found out, named, and got over, by the daemon itself or by
-//! whoever watches it. The faults are drills (`RETICLE_DRILL`), the service manager is a socket of
+//! A stage that hangs or panics, a thread that dies: found out, named, and got over, by the daemon
+//! itself or by whoever watches it. Nothing that the daemon has to say waits for a disk that hangs.
+//! The faults are drills (`RETICLE_DRILL`), the service manager is a socket of
 //! the test's own. Each test prints the times that it measured.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 mod common;
 
-use common::{Daemon, Start, reticle, wait_for};
+use common::{Daemon, Start, mosquitto, reticle, wait_for};
 
 /// A small, fast virtual microscope.
 const CONFIG: &str = "[source]\nwidth = 256\nheight = 256\nfps = 25.0\n";
@@ -234,6 +235,252 @@ fn starves(drill: &str, name: &str) {
     bench.fsck();
 }
 
+// ---- Threads that die -----------------------------------------------------------------------------
+
+/// Within which the death of any thread is in status, log and alarm.
+const NOTICED: Duration = Duration::from_secs(5);
+
+/// Waits until the thread has died of its drill, and for all that must be told of it.
+fn wait_until_told_of_death(daemon: &Daemon, name: &str, policy: &str) {
+    daemon.wait_for_log("was ordered to panic here");
+    let died = now();
+    let health = wait_for("the death to be in the status and an alarm", || {
+        let status = daemon.try_json("/api/v1/status").ok()?;
+        let threads = status["health"]["threads"].as_array()?;
+        let thread = threads.iter().find(|thread| thread["name"] == name)?;
+        let mut alarms = status["alarms"].as_array()?.iter();
+        let alarm = alarms.find(|alarm| alarm["kind"] == "thread_died")?;
+        let reason = alarm["reason"].as_str()?;
+        assert!(reason.starts_with(&format!("{name} died (1 times so far)")), "{reason}");
+        (thread["deaths"] == 1).then(|| thread.clone())
+    });
+    let took = died.elapsed();
+    eprintln!("{name}: in the status and an alarm {took:?} after its death");
+    assert!(took < NOTICED, "{took:?}");
+    assert_eq!(health["policy"], policy);
+    assert!(health["reason"].as_str().unwrap().contains("was ordered to panic here"), "{health}");
+    let log = daemon.log();
+    let line = log.lines().find(|line| line.contains("a thread died")).expect(&log);
+    assert!(line.contains(name) && line.contains(policy), "{line}");
+}
+
+/// The thread dies of the drill; the process ends, and a fresh one has all that was saved.
+fn ends_the_process(drill: &str, name: &str) {
+    let bench = Bench::new();
+    let mut daemon = bench.start(drill);
+    wait_until_told_of_death(&daemon, name, "end_the_process");
+    let promised = daemon.try_json("/api/v1/frames?limit=500").map(|page| ids(&page));
+    wait_for("the daemon to end", || (!daemon.is_running()).then_some(()));
+    daemon.wait_for_log(&format!("the thread {name} died"));
+    assert!(!daemon.end().success());
+    bench.fsck();
+    let daemon = bench.start("");
+    bench.wait_until_told("READY=1");
+    assert!(promised.unwrap_or_default().is_subset(&saved(&daemon)));
+    assert!(daemon.stop().success());
+}
+
+fn ids(page: &Value) -> BTreeSet<String> {
+    let frames = page["frames"].as_array().unwrap().iter();
+    frames.map(|frame| frame["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The thread dies of the drill and works again; frames were saved all the while.
+fn begins_again(bench: &Bench, drill: &str, name: &str) -> Daemon {
+    let daemon = bench.start(drill);
+    wait_until_told_of_death(&daemon, name, "restart");
+    wait_for("the thread to work again", || {
+        let threads = daemon.try_json("/api/v1/status").ok()?["health"]["threads"].clone();
+        let thread = threads.as_array()?.iter().find(|thread| thread["name"] == name)?;
+        (thread["state"] == "works").then_some(())
+    });
+    let text = String::from_utf8(daemon.bytes("/metrics")).unwrap();
+    let series = format!("reticle_thread_deaths_total{{thread=\"{name}\"}} 1");
+    assert!(text.contains(&series), "{text}");
+    let before = counter(&daemon, "saved");
+    wait_for("frames to be saved", || (counter(&daemon, "saved") > before).then_some(()));
+    daemon
+}
+
+#[test]
+fn the_process_ends_of_a_control_loop_that_dies() {
+    ends_the_process("control-panic:12", "control");
+}
+
+#[test]
+fn the_process_ends_of_a_capture_that_dies() {
+    ends_the_process("capture-panic:50", "capture");
+}
+
+#[test]
+fn the_process_ends_of_a_segmentation_that_dies() {
+    ends_the_process("segment-panic:20:3", "segment");
+}
+
+#[test]
+fn the_process_ends_of_a_writer_that_dies() {
+    ends_the_process("writer-panic:40", "store-writer");
+}
+
+#[test]
+fn a_sync_that_dies_tells_again_how_far_the_destinations_are() {
+    let bench = Bench::new();
+    // At its first look: nothing is told but in its next life.
+    let daemon = begins_again(&bench, "sync-panic:1", "sync");
+    wait_for("the archive to be told of", || {
+        let status = daemon.json("/api/v1/status");
+        (status["sync"][0]["destination"] == "archive").then_some(())
+    });
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn a_delivery_loop_that_dies_delivers_again() {
+    let bench = Bench::new();
+    let daemon = begins_again(&bench, "sync-archive-panic:2", "sync-archive");
+    std::fs::File::create(bench.data().join("wish.deliver")).unwrap();
+    wait_for("a table to be delivered", || {
+        has_a_table(&bench.data().join("archive")).then_some(())
+    });
+    wait_for("the order to be done with", || {
+        let is_there = |name| bench.data().join(name).exists();
+        (!is_there("wish.deliver") && !is_there("wish.deliver-taken")).then_some(())
+    });
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+/// Whether there is one somewhere below.
+fn has_a_table(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        path.extension().is_some_and(|ending| ending == "parquet") || has_a_table(&path)
+    })
+}
+
+#[test]
+fn a_page_that_dies_is_served_again_at_the_same_address() {
+    let bench = Bench::new();
+    // Both the answers of `begins_again` and the stop come from its second life.
+    let daemon = begins_again(&bench, "web-panic:3", "web");
+    assert_eq!(daemon.json("/api/v1/status")["run"], "running");
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn a_feed_that_dies_connects_again_and_tells_of_its_death() {
+    if !mosquitto::is_installed() {
+        eprintln!("skipped: mosquitto is not installed");
+        assert!(std::env::var_os("CI").is_none(), "where everything must run, it is missing");
+        return;
+    }
+    let bench = Bench::new();
+    let broker = mosquitto::Mosquitto::plain(false);
+    let listener = broker.listen("#");
+    let mqtt = format!("[mqtt]\nurl = \"{}\"\n", broker.url());
+    #[expect(clippy::disallowed_methods, reason = "a test's file need not survive")]
+    std::fs::write(bench.folder.path().join("reticle.toml"), format!("{CONFIG}{mqtt}")).unwrap();
+    let daemon = begins_again(&bench, "publish-panic:8", "publish");
+    wait_for("the broker to be told of the death", || {
+        let alarms = listener.under("/a/thread_died");
+        alarms.iter().any(|alarm| alarm.json().to_string().contains("publish died")).then_some(())
+    });
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+// ---- A disk that hangs ----------------------------------------------------------------------------
+
+fn post(daemon: &Daemon, command: &str) {
+    let answer = ureq::post(daemon.url(&format!("/api/v1/commands/{command}"))).send_empty();
+    assert!(answer.is_ok(), "{command}: {answer:?}");
+}
+
+fn wait_until_run(daemon: &Daemon, state: &str) {
+    wait_for(&format!("the box to be {state}"), || {
+        (daemon.json("/api/v1/status")["run"] == state).then_some(())
+    });
+}
+
+/// That the control loop goes on: the manager hears from it.
+fn wait_for_a_sign(bench: &Bench) {
+    drop(bench.told());
+    wait_for("a sign of life", || {
+        bench.told().iter().any(|told| told.starts_with("STATUS=")).then_some(())
+    });
+}
+
+#[test]
+fn commands_given_while_the_disk_hangs_are_done_when_it_goes_on() {
+    let bench = Bench::new();
+    let daemon = bench.start("writer-stall:40:20,stuck-after:2");
+    wait_until_stuck(&daemon, "store-writer");
+    let first = daemon.json("/api/v1/status")["session"].clone();
+    for _ in 0..3 {
+        post(&daemon, "stop");
+        post(&daemon, "start");
+    }
+    post(&daemon, "stop");
+    wait_until_run(&daemon, "stopped");
+    post(&daemon, "start");
+    wait_for_a_sign(&bench);
+    assert_eq!(stage(&daemon, "store-writer").unwrap()["stuck"], true, "the stall was too short");
+    wait_until_run(&daemon, "running");
+    daemon.wait_for_log("the stage that was stuck goes on");
+    let second = daemon.json("/api/v1/status")["session"].clone();
+    assert_ne!(first, second);
+    let before = counter(&daemon, "saved");
+    wait_for("frames to be saved again", || (counter(&daemon, "saved") > before).then_some(()));
+    let sessions = daemon.json("/api/v1/sessions")["sessions"].clone();
+    let sessions = sessions.as_array().unwrap().clone();
+    assert!(sessions.iter().any(|session| session["id"] == second), "{sessions:?}");
+    let ended = sessions.iter().find(|session| session["id"] == first).unwrap();
+    assert!(ended["ended"].is_string(), "{ended}");
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
+#[test]
+fn a_daemon_whose_disk_hangs_ends_when_it_is_asked_to_and_says_without_whom() {
+    let bench = Bench::new();
+    let daemon = bench.start("writer-stall:40:600,stuck-after:2");
+    wait_until_stuck(&daemon, "store-writer");
+    let promised = saved(&daemon);
+    let asked = now();
+    let log = daemon.log_to_read();
+    let ended = daemon.stop();
+    eprintln!("a writer that hangs: ended {:?} after it was asked", asked.elapsed());
+    assert!(!ended.success(), "it did not close the store");
+    let said = wait_for("what it says at its end", || {
+        log().lines().find(|line| line.contains("ended without")).map(str::to_owned)
+    });
+    assert!(said.contains("store-writer") && !said.contains("web"), "{said}");
+    bench.fsck();
+    let daemon = bench.start("");
+    assert!(promised.is_subset(&saved(&daemon)));
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn an_order_of_the_command_line_is_carried_out_once_however_long_that_takes() {
+    let bench = Bench::new();
+    let daemon = bench.start("writer-stall:40:600,stuck-after:2");
+    wait_until_stuck(&daemon, "store-writer");
+    let wish = bench.data().join("wish.again");
+    std::fs::File::create(&wish).unwrap();
+    wait_for("the order to be taken", || (!wish.exists()).then_some(()));
+    wait_for_a_sign(&bench);
+    daemon.kill();
+    assert!(!wish.exists(), "the next process would be stuck with it again");
+    let daemon = bench.start("");
+    wait_for("frames to be saved", || (counter(&daemon, "saved") > 0).then_some(()));
+    assert!(!daemon.log().contains("asked by the command line"), "{}", daemon.log());
+    assert!(daemon.stop().success());
+    bench.fsck();
+}
+
 #[test]
 fn a_drill_that_is_none_is_refused_at_the_start() {
     let bench = Bench::new();
@@ -241,7 +488,7 @@ fn a_drill_that_is_none_is_refused_at_the_start() {
     let output = run_once(&config, &bench.data());
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("`camera-hang:1:2` is no drill; write segment-panic:FRAME"), "{said}");
+    assert!(said.contains("`camera-hang:1:2` is no drill; write THREAD-panic:NUMBER"), "{said}");
 }
 
 fn run_once(config: &Path, data: &Path) -> std::process::Output {

@@ -62,7 +62,9 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         // After power-on it takes a while to find a time server.
         AlarmKind::ClockUntrusted => 120,
         AlarmKind::StageStuck
+        | AlarmKind::ThreadDied
         | AlarmKind::SavingFails
+        | AlarmKind::StoreUnlinked
         | AlarmKind::NoRoom
         | AlarmKind::DiskLow
         | AlarmKind::Quarantined
@@ -70,6 +72,7 @@ pub(super) fn patience(kind: AlarmKind) -> Duration {
         | AlarmKind::NameTaken
         | AlarmKind::OpenNetwork
         | AlarmKind::ArchiveAhead
+        | AlarmKind::ImageQuarantined
         | AlarmKind::ModelDiffers => 0,
     })
 }
@@ -105,6 +108,17 @@ pub(super) fn holding(status: &Status, limits: Limits) -> Vec<Seen> {
         format!("{} works at one thing for {:.0} s", stage.name, stage.busy_s.unwrap_or(0.0))
     });
     push_joined(&mut seen, AlarmKind::StageStuck, stuck);
+    let died = status.health.threads.iter().filter(|thread| thread.lately).map(|thread| {
+        let does = match thread.state.as_str() {
+            "works" => "it works again",
+            "pauses" => "it begins again soon",
+            _ => "the process ends",
+        };
+        let (name, deaths) = (&thread.name, thread.deaths);
+        let why = thread.reason.as_deref().unwrap_or("no words");
+        format!("{name} died ({deaths} times so far), {does}: {why}")
+    });
+    push_joined(&mut seen, AlarmKind::ThreadDied, died);
     // Not measured yet is not bad.
     if !status.health.at.is_empty() {
         let is_on = |kind| status.alarms.iter().any(|alarm| alarm.kind == kind);
@@ -178,6 +192,13 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
+    /// What is known of one kind from elsewhere than the status: it holds until it is said
+    /// otherwise.
+    pub(super) fn stands_now(&mut self, kind: AlarmKind, reason: Option<String>) {
+        self.standing.retain(|(other, _)| *other != kind);
+        self.standing.extend(reason.map(|reason| (kind, reason)));
+    }
+
     /// Something that holds until the daemon is started again.
     pub(super) fn stands(&mut self, kind: AlarmKind, reason: String) {
         self.standing.push((kind, reason));
@@ -251,7 +272,8 @@ pub(super) fn log(changes: &[What]) {
 mod tests {
     use super::*;
     use crate::base::clock::Clock;
-    use crate::domain::health::StageHealth;
+    use crate::domain::health::{StageHealth, ThreadHealth};
+    use crate::domain::status::SyncState;
 
     const LIMITS: Limits = Limits { min_free_bytes: 1_000_000_000 };
 
@@ -305,6 +327,16 @@ mod tests {
         status.sync[2].conflict = Some("it was given 330 deliveries".to_owned());
         let stuck = |name: &str| StageHealth { name: name.into(), busy_s: Some(9.0), stuck: true };
         status.health.stages = vec![stuck("capture"), stuck("segment")];
+        let died = |name: &str, lately| ThreadHealth {
+            name: name.into(),
+            policy: "restart".into(),
+            state: "works".into(),
+            deaths: 1,
+            died: None,
+            reason: None,
+            lately,
+        };
+        status.health.threads = vec![died("sync", true), died("web", false)];
         status.health.storage_free_bytes = 1;
         status.health.memory_available_bytes = 1;
         status.health.temperature_c = Some(99.0);
@@ -313,7 +345,13 @@ mod tests {
         let mut found = kinds(&status);
         found.sort_unstable();
         // These are not in the status: they are said by whoever knows.
-        let said = [AlarmKind::ModelDiffers, AlarmKind::NameTaken, AlarmKind::OpenNetwork];
+        let said = [
+            AlarmKind::ModelDiffers,
+            AlarmKind::ImageQuarantined,
+            AlarmKind::NameTaken,
+            AlarmKind::OpenNetwork,
+            AlarmKind::StoreUnlinked,
+        ];
         let all = AlarmKind::ALL.into_iter().filter(|kind| !said.contains(kind));
         let mut all: Vec<AlarmKind> = all.collect();
         all.sort_unstable();

@@ -11,9 +11,19 @@
 //! A session is recorded with its first frame or gap ([`CurrentSession::begin`]). One that ends
 //! before leaves no row and no event: rows are never deleted, and Start and Stop pressed three
 //! hundred times would be three hundred sessions of nothing for ever.
+//!
+//! # It never waits for the store
+//!
+//! This loop feeds the watchdog, so it must go on while the disk hangs. What it has for the
+//! store is *owed*: offered at each tick, in its order, until the store's queue takes it. A stop
+//! takes effect at once and owes the session's end. A start needs nothing of the store: the thread
+//! of the source hands it the session before the first frame.
+//! An order of the command line ([`Wish`]) is taken before it is carried out, so that it is
+//! carried out once, however long that takes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +33,7 @@ use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::{FrameId, SessionId};
 use crate::base::queue::{Received, Receiver, Sender};
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::{Roster, Thread, Watched};
 use crate::capture;
 use crate::capture::run::Gate;
 use crate::config::Settings;
@@ -30,11 +41,15 @@ use crate::domain::event::What;
 use crate::domain::frame::Frame;
 use crate::domain::session::Session;
 use crate::domain::status::{Command, RunState};
-use crate::store::{Gap, GapReason, Job, Wish};
+use crate::store::{Answer, Ask, Gap, GapReason, Job, StoreError, Wish};
 use crate::sync;
 
 /// How often signals and rates are looked at.
-const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// How long the daemon goes on after it was found that it must end: until its alarm is on the
+/// page and with the broker.
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Ticks between two looks at whether the clock can be trusted.
 const CLOCK_TICKS: u32 = 20;
@@ -158,6 +173,42 @@ impl Owners {
     }
 }
 
+/// Turns true when a signal asks the daemon to stop. To be called before anybody can see that the
+/// daemon is there: until then a signal kills.
+pub(super) fn signals() -> Arc<AtomicBool> {
+    let signalled = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // The first signal asks, a second one kills.
+        let registered = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            128 + signal,
+            Arc::clone(&signalled),
+        )
+        .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)));
+        if let Err(error) = registered {
+            tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
+        }
+    }
+    signalled
+}
+
+/// Why the loop ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// Somebody asked.
+    Asked,
+    /// A thread died without which nothing goes on.
+    Died(Thread),
+    /// The names of the store lead elsewhere; the reason, with what to do.
+    Unlinked(String),
+}
+
+/// An order of the command line that the store has, or is owed.
+struct Granting {
+    wish: Wish,
+    answers: mpsc::Receiver<Result<Answer, StoreError>>,
+}
+
 /// The one owner of the run state.
 pub(super) struct Control<'a> {
     settings: &'a Settings,
@@ -170,6 +221,9 @@ pub(super) struct Control<'a> {
     state: RunState,
     /// Whether wall time could be trusted when this was last looked at.
     trusted: bool,
+    /// What the store's queue had no room for, oldest first.
+    owed: VecDeque<Job>,
+    grantings: Vec<Granting>,
 }
 
 impl<'a> Control<'a> {
@@ -182,50 +236,56 @@ impl<'a> Control<'a> {
         monitor: Monitor,
         sync: sync::Handle,
     ) -> Self {
-        let state = RunState::Stopped;
-        let trusted = clock.is_trusted();
-        Self { settings, clock, gate, session, to_store, monitor, sync, state, trusted }
+        for wish in Wish::ALL {
+            wish.forget(&settings.store.folder);
+        }
+        Self {
+            settings,
+            clock,
+            gate,
+            session,
+            to_store,
+            monitor,
+            sync,
+            state: RunState::Stopped,
+            trusted: clock.is_trusted(),
+            owed: VecDeque::new(),
+            grantings: Vec::new(),
+        }
     }
 
-    /// Starts the first session, then obeys until shutdown is requested, a signal comes, or a
-    /// stage is `dead`, whose name it returns.
+    /// Starts the first session, then obeys until shutdown is requested, a signal comes, or
+    /// something is found after which nothing goes on.
     pub(super) fn run(
-        mut self,
+        &mut self,
         commands: &Receiver<Command>,
         shutdown: &Shutdown,
+        signalled: &AtomicBool,
         watchdog: &mut Watchdog,
-        dead: impl Fn() -> Option<&'static str>,
-    ) -> Option<&'static str> {
-        let signalled = Arc::new(AtomicBool::new(false));
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-            // The first signal asks, a second one kills.
-            let registered = signal_hook::flag::register_conditional_shutdown(
-                signal,
-                128 + signal,
-                Arc::clone(&signalled),
-            )
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)));
-            if let Err(error) = registered {
-                tracing::warn!(signal, %error, "cannot listen for a signal; it will kill at once");
-            }
-        }
-        self.to_store.send(Job::Clock { now: self.clock.now(), trusted: self.trusted });
+        (roster, watched): (&Roster, &Watched),
+    ) -> End {
+        self.give(Job::Clock { now: self.clock.now(), trusted: self.trusted });
         self.obey(Command::Start);
         let mut ticks = 0_u32;
+        let mut end: Option<(End, Stamp)> = None;
         while !shutdown.is_requested() {
             match commands.recv_timeout(TICK) {
                 Received::Item(command) => self.obey(command),
                 Received::Timeout => {}
                 Received::Closed => break,
             }
+            watched.pass();
             if signalled.load(Ordering::SeqCst) {
                 tracing::info!("asked to stop");
                 break;
             }
-            if let Some(name) = dead() {
-                tracing::error!(name, "a thread of the daemon died; stopping");
-                shutdown.request();
-                return Some(name);
+            if end.is_none() {
+                end = self.must_end(roster).map(|end| (end, self.clock.now()));
+            }
+            if let Some((_, found)) = &end
+                && self.clock.now().since(found) >= LAST_WORDS
+            {
+                break;
             }
             if self.monitor.take_source_ended() {
                 self.obey(Command::Stop);
@@ -236,16 +296,23 @@ impl<'a> Control<'a> {
             }
             self.grant_wishes();
             self.monitor.tick();
-            self.write_events();
+            self.hand_over();
             watchdog.tick();
         }
         shutdown.request();
+        end.map_or(End::Asked, |(end, _)| end)
+    }
+
+    /// What was found after which nothing goes on.
+    fn must_end(&self, roster: &Roster) -> Option<End> {
+        // It knows better than a thread that ended of it.
+        self.monitor.unlinked().map(End::Unlinked).or_else(|| roster.dead().map(End::Died))
+    }
+
+    /// The session ends with the daemon. What of it the store does not take is owed.
+    pub(super) fn finish(&mut self) {
         self.monitor.happened(What::Stopping {});
         self.obey(Command::Stop);
-        while let Some(event) = self.monitor.next_event() {
-            self.to_store.send(Job::Event(event));
-        }
-        None
     }
 
     fn obey(&mut self, command: Command) {
@@ -258,36 +325,75 @@ impl<'a> Control<'a> {
         }
     }
 
-    /// What happened goes into the store, from where it is told to the lab. While the store is
-    /// stuck it waits with the monitor: this thread must go on saying that it is.
-    fn write_events(&self) {
+    /// Gives the store what there is for it, and says whether that was all. While the store is
+    /// stuck the rest waits: this thread must go on saying that it is.
+    pub(super) fn hand_over(&mut self) -> bool {
+        while let Some(job) = self.owed.pop_front() {
+            if let Err(job) = self.to_store.offer(job) {
+                self.owed.push_front(job);
+                return false;
+            }
+        }
+        // What happened goes into the store, from where it is told to the lab.
         while let Some(event) = self.monitor.next_event() {
             if let Err(Job::Event(event)) = self.to_store.offer(Job::Event(event)) {
                 self.monitor.put_back(event);
-                break;
+                return false;
             }
         }
+        true
+    }
+
+    fn give(&mut self, job: Job) {
+        self.owed.push_back(job);
+        self.hand_over();
     }
 
     /// What somebody asked by the command line.
-    fn grant_wishes(&self) {
+    fn grant_wishes(&mut self) {
         let folder = &self.settings.store.folder;
-        for wish in Wish::ALL.into_iter().filter(|wish| wish.is_asked(folder)) {
-            tracing::info!(?wish, "asked by the command line");
-            match wish {
-                Wish::Retry => self.sync.retry(),
-                Wish::Again => self.sync.again(),
-                Wish::Deliver => self.sync.deliver_all(),
+        for wish in Wish::ALL {
+            // One of a kind at a time: the next can wait in the folder.
+            if self.grantings.iter().any(|granting| granting.wish == wish) || !wish.take(folder) {
+                continue;
             }
-            wish.granted(folder);
+            tracing::info!(?wish, "asked by the command line");
+            let asks: &[Ask] = match wish {
+                Wish::Retry => &[Ask::Retry, Ask::Hurry],
+                Wish::Again => &[Ask::Again, Ask::Hurry],
+                Wish::Deliver => &[Ask::Hurry],
+                // The thread that reads the folder grants it.
+                Wish::Images => continue,
+            };
+            let (reply, answers) = sync_channel(asks.len());
+            let jobs = asks.iter().map(|ask| Job::Ask { ask: ask.clone(), reply: reply.clone() });
+            self.owed.extend(jobs);
+            self.grantings.push(Granting { wish, answers });
         }
+        let sync = &self.sync;
+        self.grantings.retain(|Granting { wish, answers }| {
+            loop {
+                match answers.try_recv() {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        tracing::warn!(?wish, %error, "the store could not do it; ask again");
+                    }
+                    Err(TryRecvError::Empty) => break true,
+                    Err(TryRecvError::Disconnected) => {
+                        wish.forget(folder);
+                        sync.wake();
+                        break false;
+                    }
+                }
+            }
+        });
     }
 
     /// A wrong clock that has become right dates again what was recorded with it.
     fn look_at_the_clock(&mut self) {
         if !self.trusted && self.clock.is_trusted() {
             self.trusted = true;
-            self.to_store.send(Job::Clock { now: self.clock.now(), trusted: true });
+            self.give(Job::Clock { now: self.clock.now(), trusted: true });
         }
     }
 
@@ -326,7 +432,7 @@ impl<'a> Control<'a> {
         let name = self.monitor.session_name();
         if let Some(session) = self.session.close(at) {
             tracing::info!(%session, "session closed");
-            self.to_store.send(Job::Close { session, at });
+            self.give(Job::Close { session, at });
             self.monitor.session_ended(session, name.unwrap_or_default());
         }
         self.monitor.session(None);

@@ -1,10 +1,10 @@
 //! Segmentation that survives one bad frame: a panic in it costs that frame and no more.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use crate::base::progress::Progress;
+use crate::base::supervise::words;
 use crate::domain::frame::Frame;
 use crate::domain::segmentation::Segmentation;
 use crate::segment::{Segmenter, SetUpError};
@@ -69,13 +69,4 @@ impl Guarded {
             }
         }
     }
-}
-
-/// What a panic says.
-fn words(panic: &(dyn Any + Send)) -> &str {
-    panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no words")
 }

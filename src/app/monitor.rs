@@ -82,6 +82,8 @@ struct Inner {
     /// Time, frames captured, frames segmented.
     rates: VecDeque<(Stamp, u64, u64)>,
     source_ended: bool,
+    /// The names of the store lead elsewhere.
+    unlinked: Option<String>,
     /// How far the broker is, where there is one.
     broker: Option<PublishBoard>,
     /// What happened, on its way into the store.
@@ -136,6 +138,23 @@ impl Monitor {
     pub(super) fn open_network(&self, reason: String) {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         watch.keeper.stands(AlarmKind::OpenNetwork, reason);
+    }
+
+    /// Images of the watched folder that are left alone now, by name.
+    pub(super) fn images_in_quarantine(&self, names: &[String]) {
+        let reason = match names {
+            [] => None,
+            [one] => Some(format!(
+                "{one} was being read when the daemon ended, twice; see `reticle intake list`"
+            )),
+            [first, rest @ ..] => Some(format!(
+                "{first} and {} more were being read when the daemon ended, twice each; see \
+                 `reticle intake list`",
+                rest.len()
+            )),
+        };
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        watch.keeper.stands_now(AlarmKind::ImageQuarantined, reason);
     }
 
     pub(super) fn run_state(&self, state: RunState) {
@@ -368,7 +387,10 @@ impl Monitor {
                 }
                 self.board.update(|status| {
                     status.counters.not_kept += 1;
-                    status.keep_fails = Some(error.to_string());
+                    // Without room it is not one file that fails; what is held says why.
+                    if status.hold.is_none() {
+                        status.keep_fails = Some(error.to_string());
+                    }
                 });
             }
             Outcome::NotKept { frame, reason } => {
@@ -423,10 +445,24 @@ impl Monitor {
                 self.board.update(|status| status.counters.evicted += frames);
             }
             Outcome::Held { reason } => {
-                self.board.update(|status| status.hold = Some(reason.clone()));
+                self.board.update(|status| {
+                    status.hold = Some(reason.clone());
+                    status.keep_fails = None;
+                });
             }
             Outcome::Resumed => self.board.update(|status| status.hold = None),
+            Outcome::Unlinked { reason } => {
+                let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+                watch.keeper.stands(AlarmKind::StoreUnlinked, reason.clone());
+                drop(watch);
+                self.with(|inner| inner.unlinked = Some(reason.clone()));
+            }
         }
+    }
+
+    /// Why nothing is saved any more in this process, once that is so.
+    pub(super) fn unlinked(&self) -> Option<String> {
+        self.with(|inner| inner.unlinked.clone())
     }
 
     /// Called four times a second: rates, the box itself, alarms.
@@ -464,8 +500,8 @@ impl Monitor {
             watch.measured = Some(now);
             let measured = watch.host.measure();
             self.board.update(|status| {
-                let stages = std::mem::take(&mut status.health.stages);
-                status.health = Health { stages, ..measured };
+                let Health { stages, threads, .. } = std::mem::take(&mut status.health);
+                status.health = Health { stages, threads, ..measured };
             });
         }
         let mut seen = alarms::holding(&self.board.read(), watch.limits);
@@ -490,5 +526,36 @@ fn sync_state(delivery: &Delivery) -> SyncState {
         oldest: delivery.oldest.clone(),
         reason: delivery.reason.clone(),
         conflict: delivery.conflict.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::record::Record;
+    use crate::store::StoreError;
+
+    #[test]
+    fn frames_without_pixels_and_results_that_are_lost_are_counted_apart() {
+        let (board, clock) = (StatusBoard::new(), Clock::manual(0));
+        let options = store::Options::default();
+        let monitor = Monitor::new(board.clone(), clock, Metrics::new(), &options);
+        let (frame, session) = (FrameId::new(), SessionId::new());
+        let error = StoreError::UnknownSession { session };
+        for sequence in 0..180 {
+            monitor.outcome(&Outcome::KeepFailed { frame, error: error.clone() });
+            monitor.outcome(&Outcome::Saved(Record::committed(frame, session, sequence, 3)));
+        }
+        let status = board.read();
+        let counters = status.counters;
+        assert_eq!((counters.not_saved, counters.not_kept, counters.saved), (0, 180, 180));
+        assert_eq!(status.save, SaveState::Saved, "results are saved, and that is what it says");
+        let seen = alarms::holding(&status, Limits { min_free_bytes: 0 });
+        assert!(matches!(&seen[..], [(AlarmKind::SavingFails, why)] if why.contains("pixels")));
+
+        monitor.outcome(&Outcome::Kept { frame });
+        assert_eq!(board.read().keep_fails, None);
+        monitor.outcome(&Outcome::Failed { frame: Some(frame), error });
+        assert_eq!(board.read().counters.not_saved, 1);
     }
 }

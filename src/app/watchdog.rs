@@ -1,4 +1,5 @@
-//! Sees to it that every stage gets on with its work, and tells the service manager so. It is
+//! Sees to it that every stage gets on with its work and every thread lives, and tells the service
+//! manager so. It is
 //! silent towards the manager while one does not: then the manager's own clock runs out, and it
 //! starts a fresh process. Everything acknowledged is on the disk, and a driver or a disk that
 //! hangs a thread cannot be helped from inside.
@@ -11,7 +12,8 @@ use super::service::Service;
 use crate::base::clock::{Clock, Stamp};
 use crate::base::drill::Drills;
 use crate::base::progress::Progress;
-use crate::domain::health::StageHealth;
+use crate::base::supervise::{Look, Roster, Thread};
+use crate::domain::health::{StageHealth, ThreadHealth};
 use crate::domain::status::{RunState, Status, StatusBoard};
 
 /// Opening a USB camera sets a handful of controls, and the kernel gives each up to 5 s. Waiting
@@ -23,7 +25,7 @@ const SEGMENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A batch holds 64 MiB, a second or two of a slow card; a card that tidies up, and dating a
 /// long record again, take many times that.
-const WRITER_LIMIT: Duration = Duration::from_secs(120);
+pub const WRITER_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often the manager hears of us: many times in the shortest time it may be told to wait.
 const FEED: Duration = Duration::from_secs(1);
@@ -37,15 +39,16 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    pub(super) fn new(drills: Drills, clock: &Clock) -> Self {
-        let Drills { capture, segment, writer, stuck_after } = drills;
-        let stage = |name, limit, drills| {
-            Progress::with_drills(name, stuck_after.unwrap_or(limit), clock.clone(), drills)
+    /// With their part of the drills.
+    pub(super) fn new(drills: &mut Drills, clock: &Clock) -> Self {
+        let mut stage = |thread: Thread, limit| {
+            let limit = drills.stuck_after.unwrap_or(limit);
+            Progress::with_drills(thread.name(), limit, clock.clone(), drills.take(thread))
         };
         Self {
-            capture: stage("capture", CAPTURE_LIMIT, capture),
-            segment: stage("segment", SEGMENT_LIMIT, segment),
-            writer: stage("store-writer", WRITER_LIMIT, writer),
+            capture: stage(Thread::Capture, CAPTURE_LIMIT),
+            segment: stage(Thread::Segment, SEGMENT_LIMIT),
+            writer: stage(Thread::StoreWriter, WRITER_LIMIT),
         }
     }
 }
@@ -53,6 +56,7 @@ impl Stages {
 /// Watches the stages.
 pub(super) struct Watchdog {
     stages: [Watched; 3],
+    roster: Roster,
     service: Service,
     board: StatusBoard,
     clock: Clock,
@@ -66,10 +70,16 @@ struct Watched {
 }
 
 impl Watchdog {
-    pub(super) fn new(stages: Stages, service: Service, board: StatusBoard, clock: Clock) -> Self {
+    pub(super) fn new(
+        stages: Stages,
+        roster: Roster,
+        service: Service,
+        board: StatusBoard,
+        clock: Clock,
+    ) -> Self {
         let stages = [stages.capture, stages.segment, stages.writer]
             .map(|progress| Watched { progress, stuck_since: None });
-        Self { stages, service, board, clock, fed: None }
+        Self { stages, roster, service, board, clock, fed: None }
     }
 
     /// The daemon listens and takes frames.
@@ -82,13 +92,23 @@ impl Watchdog {
         self.service.stopping();
     }
 
+    /// A stage that is stuck.
+    pub(super) fn stuck(&self) -> Option<&'static str> {
+        let stuck = self.stages.iter().find(|stage| stage.progress.is_stuck());
+        stuck.map(|stage| stage.progress.name())
+    }
+
     /// Called four times a second.
     pub(super) fn tick(&mut self) {
         let now = self.clock.now();
         let health: Vec<StageHealth> =
             self.stages.iter_mut().map(|stage| stage.look(&now)).collect();
         let stuck = health.iter().find(|stage| stage.stuck).map(|stage| stage.name.clone());
-        self.board.update(|status| status.health.stages = health);
+        let threads = self.roster.look().into_iter().map(thread_health).collect();
+        self.board.update(|status| {
+            status.health.stages = health;
+            status.health.threads = threads;
+        });
         if self.fed.is_some_and(|fed| now.since(&fed) < FEED) {
             return;
         }
@@ -132,6 +152,19 @@ impl Watched {
     }
 }
 
+fn thread_health(look: Look) -> ThreadHealth {
+    let (died, reason) = look.last.map(|(at, why)| (at.rfc3339(), why)).unzip();
+    ThreadHealth {
+        name: look.thread.name().to_owned(),
+        policy: look.thread.policy().word().to_owned(),
+        state: look.life.word().to_owned(),
+        deaths: look.deaths,
+        died,
+        reason,
+        lately: look.lately,
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -161,9 +194,12 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_nonblocking(true).unwrap();
         let (clock, board) = (Clock::manual(0), StatusBoard::new());
-        let stages = Stages::new("stuck-after:5".parse().unwrap(), &clock);
+        let mut drills: Drills = "stuck-after:5".parse().unwrap();
+        let stages = Stages::new(&mut drills, &clock);
+        let roster = Roster::new(drills, clock.clone());
         let service = Service::at(path.as_os_str());
-        let watchdog = Watchdog::new(stages.clone(), service, board.clone(), clock.clone());
+        let (all, now) = (stages.clone(), clock.clone());
+        let watchdog = Watchdog::new(all, roster, service, board.clone(), now);
         (manager, watchdog, stages, board, clock, folder)
     }
 

@@ -6,19 +6,34 @@
 //!
 //! | drill                 | what happens                                                     |
 //! |-----------------------|------------------------------------------------------------------|
-//! | `segment-panic:N`     | the segmentation of the N-th frame panics                        |
-//! | `segment-panic:N:T`   | the same for T frames in a row                                   |
+//! | `NAME-panic:N`        | the thread NAME panics at its N-th piece of work                 |
+//! | `NAME-panic:N:T`      | the same for T pieces of work in a row                           |
 //! | `segment-stall:N:S`   | the segmentation of the N-th frame takes S seconds longer        |
 //! | `writer-stall:N:S`    | the store's N-th batch takes S seconds longer                    |
 //! | `capture-hang:N:S`    | the source hangs for S seconds after its N-th frame              |
 //! | `stuck-after:S`       | no fault: every stage counts as stuck after S seconds of one work |
 //!
+//! NAME is a [`Thread`]; the thread `store-writer` is `writer` here. A piece of work is
+//!
+//! | NAME | piece of work |
+//! |------|---------------|
+//! | `control`, `publish` | a look at what there is to do, four a second |
+//! | `capture`, `segment` | a frame (the panics of single frames are caught: `segment` dies of three in a row) |
+//! | `writer` | a batch |
+//! | `sync` | a look at how far the destinations are, one in two seconds |
+//! | `sync-archive`, `sync-central` | a look for something to deliver, one a second while there is nothing |
+//! | `web` | a second |
+//! | `otlp` | numbers that are sent |
+//!
 //! Off unless set; then a stage has no drills and pays nothing. A stall does not end when the
 //! daemon is asked to stop, as a driver that hangs does not.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use super::supervise::Thread;
 
 /// Environment variable that orders drills.
 pub const VARIABLE: &str = "RETICLE_DRILL";
@@ -65,15 +80,10 @@ impl Drill {
     }
 }
 
-/// Everything that was ordered, by stage.
+/// Everything that was ordered, by thread.
 #[derive(Debug, Default)]
 pub struct Drills {
-    /// In the thread `capture`.
-    pub capture: Vec<Drill>,
-    /// In the thread `segment`.
-    pub segment: Vec<Drill>,
-    /// In the thread `store-writer`.
-    pub writer: Vec<Drill>,
+    by_thread: BTreeMap<Thread, Vec<Drill>>,
     /// Limit of every stage instead of its own.
     pub stuck_after: Option<Duration>,
 }
@@ -81,7 +91,8 @@ pub struct Drills {
 /// A text that orders no drill.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{VARIABLE}: `{item}` is no drill; write segment-panic:FRAME[:TIMES], \
+    "{VARIABLE}: `{item}` is no drill; write THREAD-panic:NUMBER[:TIMES] (of control, capture, \
+     segment, writer, sync, sync-archive, sync-central, publish, web or otlp), \
      segment-stall:FRAME:SECONDS, writer-stall:BATCH:SECONDS, capture-hang:FRAME:SECONDS or \
      stuck-after:SECONDS (numbers from 1, seconds at most {LONGEST_STALL_S}), with commas between; \
      or unset it to work without drills"
@@ -122,7 +133,24 @@ impl FromStr for Drills {
     }
 }
 
+/// What a thread is called in a drill.
+fn word(thread: Thread) -> &'static str {
+    match thread {
+        Thread::StoreWriter => "writer",
+        other => other.name(),
+    }
+}
+
 impl Drills {
+    /// Those of one thread, which are its own from now on.
+    pub fn take(&mut self, thread: Thread) -> Vec<Drill> {
+        self.by_thread.remove(&thread).unwrap_or_default()
+    }
+
+    fn order(&mut self, thread: Thread, fault: Fault, nth: u64) {
+        self.by_thread.entry(thread).or_default().push(Drill::new(fault, nth));
+    }
+
     fn add(&mut self, item: &str) -> Option<()> {
         let mut words = item.split(':');
         let name = words.next()?;
@@ -132,21 +160,25 @@ impl Drills {
         let stall = |seconds: u64| {
             (seconds <= LONGEST_STALL_S).then(|| Fault::Stall(Duration::from_secs(seconds)))
         };
+        if let Some(name) = name.strip_suffix("-panic") {
+            let thread = Thread::ALL.into_iter().find(|thread| word(*thread) == name)?;
+            let (nth, times) = match *numbers.as_slice() {
+                [nth] => (nth, 1),
+                [nth, times] => (nth, times),
+                _ => return None,
+            };
+            self.order(thread, Fault::Panic { times }, nth);
+            return Some(());
+        }
         match (name, numbers.as_slice()) {
-            ("segment-panic", &[nth]) => {
-                self.segment.push(Drill::new(Fault::Panic { times: 1 }, nth));
-            }
-            ("segment-panic", &[nth, times]) => {
-                self.segment.push(Drill::new(Fault::Panic { times }, nth));
-            }
             ("segment-stall", &[nth, seconds]) => {
-                self.segment.push(Drill::new(stall(seconds)?, nth));
+                self.order(Thread::Segment, stall(seconds)?, nth);
             }
             ("writer-stall", &[nth, seconds]) => {
-                self.writer.push(Drill::new(stall(seconds)?, nth));
+                self.order(Thread::StoreWriter, stall(seconds)?, nth);
             }
             ("capture-hang", &[nth, seconds]) => {
-                self.capture.push(Drill::new(stall(seconds)?, nth));
+                self.order(Thread::Capture, stall(seconds)?, nth);
             }
             ("stuck-after", &[seconds]) if seconds <= LONGEST_STALL_S => {
                 self.stuck_after = Some(Duration::from_secs(seconds));
@@ -164,15 +196,25 @@ mod tests {
     #[test]
     fn drills_are_read_by_stage() {
         let text = "segment-panic:20, writer-stall:30:45,capture-hang:10:60,stuck-after:5";
-        let drills: Drills = text.parse().unwrap();
-        let read = |drills: &[Drill]| {
+        let mut drills: Drills = text.parse().unwrap();
+        let mut read = |thread| {
+            let drills = drills.take(thread);
             drills.iter().map(|drill| (drill.nth, drill.fault)).collect::<Vec<_>>()
         };
         let stall = |seconds| Fault::Stall(Duration::from_secs(seconds));
-        assert_eq!(read(&drills.segment), [(20, Fault::Panic { times: 1 })]);
-        assert_eq!(read(&drills.writer), [(30, stall(45))]);
-        assert_eq!(read(&drills.capture), [(10, stall(60))]);
+        assert_eq!(read(Thread::Segment), [(20, Fault::Panic { times: 1 })]);
+        assert_eq!(read(Thread::StoreWriter), [(30, stall(45))]);
+        assert_eq!(read(Thread::Capture), [(10, stall(60))]);
         assert_eq!(drills.stuck_after, Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_thread_of_any_name_can_be_let_die() {
+        for thread in Thread::ALL {
+            let mut drills: Drills = format!("{}-panic:3:2", word(thread)).parse().unwrap();
+            let drills = drills.take(thread);
+            assert_eq!((drills[0].nth, drills[0].fault), (3, Fault::Panic { times: 2 }));
+        }
     }
 
     #[test]
@@ -185,18 +227,20 @@ mod tests {
             "writer-stall:3:99999",
             "capture-hang:a:1",
             "disk-full:1",
+            "nobody-panic:1",
+            "web-panic:0",
             "segment-panic:1,,",
         ] {
             let error = bad.parse::<Drills>().expect_err(bad).to_string();
             assert!(error.starts_with("RETICLE_DRILL: `"), "{error}");
-            assert!(error.contains("write segment-panic:FRAME"), "{error}");
+            assert!(error.contains("write THREAD-panic:NUMBER"), "{error}");
         }
     }
 
     #[test]
     fn a_panic_strikes_as_often_as_ordered_and_not_before() {
-        let drills: Drills = "segment-panic:2:2".parse().unwrap();
-        let drill = &drills.segment[0];
+        let mut drills: Drills = "segment-panic:2:2".parse().unwrap();
+        let drill = drills.take(Thread::Segment).remove(0);
         let struck: Vec<bool> = (0..4)
             .map(|_| {
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drill.pass("segment")))

@@ -144,6 +144,8 @@ fn create_dirs(folder: &Path, root: &Path, access: Access) -> io::Result<()> {
     let access = if folder.starts_with(root) { access } else { Access::Umask };
     match DirBuilder::new().mode(access.folder_mode()).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        // Somebody else was quicker, or a file is in the way.
+        Err(_) if !folder.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
         _ => sync_parent(folder),
     }
 }

@@ -55,6 +55,19 @@ id!(
     /// Names one frame, on every box, for ever.
     FrameId
 );
+impl FrameId {
+    /// The id that is greater by `steps`: of the same time, for frames that one event brought, as
+    /// the pages of a file. Made again of the same id, it is the same again.
+    #[must_use]
+    pub fn later_by(self, steps: u64) -> Self {
+        // Version and variant stand above the lowest 62 bits, which are random: no carry leaves
+        // them except by an accident of one in 2^30 and more.
+        const FREE: u128 = (1 << 62) - 1;
+        let value = self.0.as_u128();
+        let low = (value & FREE).wrapping_add(u128::from(steps)) & FREE;
+        Self(Uuid::from_u128(value & !FREE | low))
+    }
+}
 id!(
     /// Names one acquisition: a plate or slide imaged in one go.
     SessionId

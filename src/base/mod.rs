@@ -1,6 +1,6 @@
-//! What every other module stands on: time, ids, shutdown, queues, rates, progress, drills,
-//! percentiles, durable files, descriptors, files and texts of others, addresses without their
-//! secrets.
+//! What every other module stands on: time, ids, shutdown, queues, rates, progress, supervision,
+//! drills, percentiles, durable files, descriptors, files and texts of others, addresses without
+//! their secrets.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
@@ -19,3 +19,4 @@ pub mod quantile;
 pub mod queue;
 pub mod rate;
 pub mod shutdown;
+pub mod supervise;

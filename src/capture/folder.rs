@@ -17,22 +17,32 @@
 //! [`SourceError::Lost`]: it may be a network drive that is not mounted yet, and opening it
 //! again later finds it. What was given before is then not given again: see [`memory`]. Only
 //! what waiting cannot mend is [`SourceError::Unusable`].
+//!
+//! Where there is a [`ledger`], a watched folder asks it before it opens a file, and what was taken
+//! is not taken again by the next process either. A replay never asks it: as a camera, it gives its
+//! images whenever it is started.
 
+pub mod ledger;
 mod memory;
 mod place;
+mod taking;
 mod watch;
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
+use crate::base::ids::FrameId;
 use crate::domain::frame::{Frame, Shot};
 use crate::imagefile::{self, Limits, Page, Pages, Problem};
+use ledger::Ledger;
 pub use memory::Memory;
+use taking::{Asked, Asking, Entry};
 use watch::{Arrival, Watch};
 
 /// A replay that is later than this (after a pause) sets its schedule anew instead of racing
@@ -47,6 +57,10 @@ pub struct Folder {
     limits: Limits,
     pixel_size_um: Option<f64>,
     mode: Mode,
+    /// Where there is one, a watched folder asks it before it opens a file.
+    ledger: Option<Arc<dyn Ledger>>,
+    /// The file for which the ledger is being asked.
+    asked: Option<Asked>,
     /// The file whose pages are being read.
     reading: Option<Reading>,
     sequence: u64,
@@ -71,6 +85,7 @@ struct Replay {
 struct Reading {
     arrival: Arrival,
     pages: Pages,
+    entry: Option<Entry>,
 }
 
 /// Which folder it is, so that one that was taken away and made anew is noticed.
@@ -105,15 +120,18 @@ impl Identity {
 
 /// What reading on gave.
 enum Step {
-    Shot(Box<Shot>),
+    /// A shot, and the id that it is to get, where that is written down.
+    Shot(Box<Shot>, Option<FrameId>),
     Refused(Event),
+    /// The next page is so large that it is read alone; go on with it next time.
+    Later,
     /// The file has no more pages, or is read later; go on with the next file.
     FileDone,
 }
 
 impl Folder {
     /// Opens the folder and, when watching, begins to watch it before it is listed. What
-    /// `memory` knows is passed over then, and what is given is noted there.
+    /// `memory` and the ledger know is passed over then, and what is given is noted there.
     ///
     /// # Errors
     /// [`SourceError::Lost`] when the folder is not there or cannot be listed,
@@ -122,7 +140,7 @@ impl Folder {
         path: &Path,
         options: &Options,
         limits: Limits,
-        memory: Memory,
+        (memory, ledger): (Memory, Option<Arc<dyn Ledger>>),
         clock: Clock,
     ) -> Result<Self, SourceError> {
         let identity = Identity::of(path)?;
@@ -137,7 +155,8 @@ impl Folder {
                 given_this_round: false,
             }))
         } else {
-            Mode::Watching(Box::new(Watch::begin(path, identity, memory, clock.clone())?))
+            let known = (memory, ledger.clone());
+            Mode::Watching(Box::new(Watch::begin(path, identity, known, clock.clone())?))
         };
         Ok(Self {
             path: path.to_owned(),
@@ -146,6 +165,8 @@ impl Folder {
             limits,
             pixel_size_um: options.pixel_size_um,
             mode,
+            ledger,
+            asked: None,
             reading: None,
             sequence: 0,
         })
@@ -156,27 +177,30 @@ impl Folder {
     }
 
     /// Begins to read a file. `None` where it is gone again or changes right now.
-    fn begin(&mut self, arrival: Arrival) -> Result<Option<Event>, SourceError> {
+    fn begin(
+        &mut self,
+        arrival: Arrival,
+        mut entry: Option<Entry>,
+    ) -> Result<Option<Event>, SourceError> {
         let path = self.path.join(&arrival.name);
-        if let Mode::Watching(watch) = &mut self.mode
-            && !watch.is_unchanged(&arrival)
-        {
-            watch.wait_for(arrival);
-            return Ok(None);
-        }
         match imagefile::open(&path, self.limits) {
             Ok(mut pages) => {
                 // As many pages as before or fewer: it did not grow by pages, it is another.
                 if arrival.skip_pages < pages.total() {
                     pages.skip_to(arrival.skip_pages);
                 }
-                self.reading = Some(Reading { arrival, pages });
+                pages.skip_to(entry.as_ref().map_or(0, |entry| entry.begun.done_pages));
+                self.reading = Some(Reading { arrival, pages, entry });
                 Ok(None)
             }
             Err(error) => {
                 let refused = self.refuse(arrival.clone(), None, error.problem())?;
                 if refused.is_some() && is_for_good(error.problem()) {
                     self.was_read(&arrival);
+                    if let Some(mut entry) = entry.take() {
+                        entry.refused(error.problem());
+                        entry.ends();
+                    }
                 }
                 Ok(refused)
             }
@@ -184,12 +208,22 @@ impl Folder {
     }
 
     /// Reads the next page of the file at hand.
-    fn step(&mut self) -> Result<Step, SourceError> {
+    fn step(&mut self, patience: Duration) -> Result<Step, SourceError> {
         let Some(mut reading) = self.reading.take() else { return Ok(Step::FileDone) };
+        if let Some(ledger) = &self.ledger
+            && reading.pages.next_is_heavy()
+            && !ledger.is_idle(patience)
+        {
+            self.reading = Some(reading);
+            return Ok(Step::Later);
+        }
         let several = reading.pages.total() > 1;
         match reading.pages.next() {
             None => {
                 self.was_read(&reading.arrival);
+                if let Some(entry) = reading.entry {
+                    entry.ends();
+                }
                 Ok(Step::FileDone)
             }
             Some(Ok(page)) => {
@@ -199,14 +233,18 @@ impl Folder {
                 } else if let Mode::Watching(watch) = &self.mode {
                     watch.was_begun(&reading.arrival);
                 }
+                let id = reading.entry.as_mut().map(|entry| entry.gives(page.index));
                 let shot = self.shot(&reading.arrival.name, page, several);
                 self.reading = Some(reading);
-                Ok(Step::Shot(Box::new(shot)))
+                Ok(Step::Shot(Box::new(shot), id))
             }
             Some(Err(error)) => {
                 let page = error.page();
                 let refused = self.refuse(reading.arrival.clone(), page, error.problem())?;
                 if refused.is_some() && is_for_good(error.problem()) {
+                    if let Some(entry) = &mut reading.entry {
+                        entry.refused(error.problem());
+                    }
                     self.reading = Some(reading);
                 }
                 Ok(refused.map_or(Step::FileDone, Step::Refused))
@@ -257,38 +295,52 @@ impl Folder {
         }
     }
 
-    /// Numbers a shot and gives it its time.
-    fn frame(&mut self, mut shot: Shot) -> Result<Event, SourceError> {
+    /// Numbers a shot and gives it its time, and its id where that is written down.
+    fn frame(&mut self, mut shot: Shot, id: Option<FrameId>) -> Result<Event, SourceError> {
         shot.sequence = self.sequence;
         shot.captured = self.clock.now();
         self.sequence += 1;
-        let frame: Frame =
+        let mut frame: Frame =
             shot.into_frame().map_err(|error| SourceError::Unusable(error.to_string()))?;
+        frame.id = id.unwrap_or(frame.id);
         Ok(Event::Frame(Box::new(frame)))
     }
 
     fn next_watched(&mut self, patience: Duration) -> Result<Event, SourceError> {
         let until = after(self.clock.now(), patience);
+        self.take_again();
         loop {
-            while self.reading.is_some() {
-                match self.step()? {
-                    Step::Shot(shot) => return self.frame(*shot),
+            let left = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
+            if self.reading.is_some() {
+                match self.step(left)? {
+                    Step::Shot(shot, id) => return self.frame(*shot, id),
                     Step::Refused(event) => return Ok(event),
-                    Step::FileDone => {}
+                    Step::Later => return Ok(Event::Nothing),
+                    Step::FileDone => continue,
                 }
             }
-            let left = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
-            let Mode::Watching(watch) = &mut self.mode else { return Ok(Event::End) };
-            match watch.next(left)? {
-                Some(arrival) => {
-                    if let Some(event) = self.begin(arrival)? {
+            let asking = if self.asked.is_some() {
+                self.ask_on(until)?
+            } else {
+                let Mode::Watching(watch) = &mut self.mode else { return Ok(Event::End) };
+                match watch.next(left)? {
+                    Some(arrival) => self.ask_for(arrival)?,
+                    None => {
+                        self.check_folder()?;
+                        return Ok(Event::Nothing);
+                    }
+                }
+            };
+            match asking {
+                Asking::Read(arrival, begun) => {
+                    let entry = self.entry(begun);
+                    if let Some(event) = self.begin(arrival, entry)? {
                         return Ok(event);
                     }
                 }
-                None => {
-                    self.check_folder()?;
-                    return Ok(Event::Nothing);
-                }
+                Asking::Said(event) => return Ok(event),
+                Asking::NotYet if self.clock.now().mono_ns >= until => return Ok(Event::Nothing),
+                Asking::NotYet | Asking::Passed => {}
             }
         }
     }
@@ -302,19 +354,20 @@ impl Folder {
                 }
                 if let Some(shot) = replay.ready.take() {
                     replay.given_this_round = true;
-                    return self.frame(shot);
+                    return self.frame(shot, None);
                 }
             }
             if self.reading.is_some() {
-                match self.step()? {
-                    Step::Shot(shot) => self.make_ready(*shot),
+                match self.step(patience)? {
+                    Step::Shot(shot, _) => self.make_ready(*shot),
                     Step::Refused(event) => return Ok(event),
+                    Step::Later => return Ok(Event::Nothing),
                     Step::FileDone => {}
                 }
                 continue;
             }
             if let Some(name) = replay.files.pop_front() {
-                if let Some(event) = self.begin(Arrival::whole(name))? {
+                if let Some(event) = self.begin(Arrival::whole(name), None)? {
                     return Ok(event);
                 }
                 continue;

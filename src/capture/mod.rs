@@ -6,19 +6,20 @@
 //!
 //! | specification     | source            | file               |
 //! |-------------------|-------------------|--------------------|
-//! | `virtual`         | virtual microscope| `virtual_scope.rs` |
+//! | `virtual`         | virtual microscope| `virtual_scope/`   |
 //! | `folder:PATH`     | images in a folder| `folder.rs`        |
 //! | `v4l:/dev/videoN` | a camera          | `v4l.rs`           |
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::progress::Progress;
 use crate::domain::frame::Frame;
-use crate::imagefile::Limits;
+use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ};
 
 pub mod cameras;
 mod exposure;
@@ -67,6 +68,15 @@ pub struct Options {
     pub pixel_size_um: Option<f64>,
     /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
+    /// Folder: a file of more pages is refused.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_pages: u32,
+    /// Folder: a larger file is refused, in bytes.
+    #[schemars(range(min = 1))]
+    pub max_file_bytes: u64,
+    /// Folder: a page that takes longer to be read is refused, in seconds.
+    #[schemars(range(min = 1, max = 3600))]
+    pub max_read_s: u32,
     /// Virtual microscope: the same seed gives the same cells.
     pub seed: u64,
 }
@@ -83,6 +93,9 @@ impl Default for Options {
             gain: None,
             pixel_size_um: None,
             replay: false,
+            max_pages: MAX_PAGES as u32,
+            max_file_bytes: MAX_FILE_BYTES,
+            max_read_s: MAX_READ.as_secs() as u32,
             seed: 1,
         }
     }
@@ -100,6 +113,18 @@ impl Options {
         }
         if self.width == Some(0) || self.height == Some(0) {
             return wrong("width and height: must not be 0".to_owned());
+        }
+        if !(1..=1_000_000).contains(&self.max_pages) {
+            return wrong(format!(
+                "max_pages = {}: must lie between 1 and 1000000",
+                self.max_pages
+            ));
+        }
+        if self.max_file_bytes == 0 {
+            return wrong("max_file_bytes: must not be 0".to_owned());
+        }
+        if !(1..=3600).contains(&self.max_read_s) {
+            return wrong(format!("max_read_s = {}: must lie between 1 and 3600", self.max_read_s));
         }
         if let Some(size) = self.pixel_size_um.filter(|size| !(size.is_finite() && *size > 0.0)) {
             return wrong(format!("pixel_size_um = {size}: must be a positive number"));
@@ -236,6 +261,8 @@ pub struct Opener {
     /// What a watched folder gave, whenever it was opened.
     memory: folder::Memory,
     clock: Clock,
+    /// What was taken from a watched folder, for longer than this process lives.
+    ledger: Option<Arc<dyn folder::ledger::Ledger>>,
     /// Each call of the source is a piece of work.
     progress: Progress,
 }
@@ -244,7 +271,21 @@ impl Opener {
     /// For the source that `options` name; of an image file no more is read than `limits` allow.
     pub fn new(options: Options, limits: Limits, clock: Clock) -> Self {
         let progress = Progress::unwatched();
-        Self { options, limits, memory: folder::Memory::default(), clock, progress }
+        let limits = Limits {
+            max_pages: options.max_pages as usize,
+            max_bytes: options.max_file_bytes,
+            max_read: Duration::from_secs(options.max_read_s.into()),
+            ..limits
+        };
+        let memory = folder::Memory::default();
+        Self { options, limits, memory, clock, ledger: None, progress }
+    }
+
+    /// A watched folder asks this ledger before it opens a file.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<dyn folder::ledger::Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
     }
 
     /// Tells the progress of the source there from now on.
@@ -270,8 +311,8 @@ impl Opener {
         Ok(match &options.spec {
             SourceSpec::V4l(path) => Box::new(v4l::Camera::open(path, options, clock)?),
             SourceSpec::Folder(path) => {
-                let memory = self.memory.clone();
-                Box::new(folder::Folder::open(path, options, self.limits, memory, clock)?)
+                let known = (self.memory.clone(), self.ledger.clone());
+                Box::new(folder::Folder::open(path, options, self.limits, known, clock)?)
             }
             SourceSpec::Virtual => Box::new(VirtualScope::new(options, clock)?),
         })

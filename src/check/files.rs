@@ -9,11 +9,12 @@ use rustix::fs::Access;
 
 use super::{Finding, Scene};
 use crate::base::durable;
+use crate::base::ids::SessionId;
 use crate::capture::SourceSpec;
 use crate::store::{self, Reader};
 
 /// Beginning of the name of the file that is written into the data folder and removed at once. The
-/// rest cannot be foreseen, so that nobody can put something in its place.
+/// rest is a new id, so that nobody can put something in its place beforehand.
 const TRIAL: &str = "check-trial-";
 
 /// From here on a durable write of a few bytes is slow. SD cards were seen to take 20 to 80 ms; a
@@ -38,7 +39,7 @@ pub(super) fn data(scene: &Scene) -> Finding {
         );
     }
     let began = scene.clock.now();
-    let trial = folder.join(format!("{TRIAL}{}", uuid::Uuid::now_v7().simple()));
+    let trial = folder.join(format!("{TRIAL}{}", SessionId::new()));
     let written = durable::write_private(&trial, b"Reticle wrote this to see whether it may.\n")
         .and_then(|()| durable::remove(&trial));
     if let Err(error) = written {

@@ -16,6 +16,7 @@ pub mod eval;
 pub mod export;
 pub mod fsck;
 pub mod import;
+pub mod intake;
 mod out;
 pub mod outbox;
 pub mod restore;
@@ -71,6 +72,8 @@ enum Verb {
     Sync(sync::Args),
     /// See what waits to be delivered, and what was never taken
     Outbox(outbox::Args),
+    /// See what became of the images of a watched folder
+    Intake(intake::Args),
     /// Write a session's frames, label images and tables for other programs
     Export(export::Args),
     /// Save label images of other programs as results of a session
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
         Verb::Restore(args) => restore::run(args),
         Verb::Sync(args) => sync::run(args),
         Verb::Outbox(args) => outbox::run(args),
+        Verb::Intake(args) => intake::run(args),
         Verb::Export(args) => export::run(args),
         Verb::Import(args) => import::run(args),
         Verb::Version(args) => version::run(args),

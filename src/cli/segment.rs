@@ -121,7 +121,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
                 images: &images,
                 next: &next,
                 labels_folder: &labels_folder,
-                limits: Limits { to_raise: Some("--max-megapixels"), ..options.limits() },
+                limits: limits(&options, jobs),
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));
@@ -135,6 +135,13 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     csv.finish()?;
     parquet.finish()?;
     collected.report(&args, package.manifest().name.as_str())
+}
+
+/// Limits of one worker: each of them may have an image as large as this one.
+fn limits(options: &Options, jobs: usize) -> Limits {
+    let limits = options.limits();
+    let bytes_a_pixel = limits.bytes_a_pixel.saturating_mul(jobs as u64);
+    Limits { to_raise: Some("--max-megapixels"), bytes_a_pixel, ..limits }
 }
 
 struct Work<'a> {

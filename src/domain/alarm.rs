@@ -21,8 +21,12 @@ pub enum AlarmKind {
     SourceLost,
     /// A stage of the daemon makes no progress.
     StageStuck,
+    /// A thread of the daemon died.
+    ThreadDied,
     /// Results do not reach the disk.
     SavingFails,
+    /// The files that are open are not those that the names of the store lead to.
+    StoreUnlinked,
     /// Frames are shown and not recorded: there is no room.
     NoRoom,
     /// Little is left free on the disk of the store.
@@ -35,6 +39,8 @@ pub enum AlarmKind {
     NameTaken,
     /// A destination knows more than this box, or another box delivers in its name.
     ArchiveAhead,
+    /// An image of the watched folder is left alone: it ended the daemon twice.
+    ImageQuarantined,
     /// The golden frame of the model is segmented differently here.
     ModelDiffers,
     /// Nobody keeps the clock in step.
@@ -51,16 +57,19 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::SourceLost,
         Self::StageStuck,
+        Self::ThreadDied,
         Self::SavingFails,
+        Self::StoreUnlinked,
         Self::NoRoom,
         Self::DiskLow,
         Self::DeliveryFails,
         Self::Quarantined,
         Self::NameTaken,
         Self::ArchiveAhead,
+        Self::ImageQuarantined,
         Self::ModelDiffers,
         Self::ClockUntrusted,
         Self::TooHot,
@@ -74,13 +83,16 @@ impl AlarmKind {
         match self {
             Self::SourceLost => "source_lost",
             Self::StageStuck => "stage_stuck",
+            Self::ThreadDied => "thread_died",
             Self::SavingFails => "saving_fails",
+            Self::StoreUnlinked => "store_unlinked",
             Self::NoRoom => "no_room",
             Self::DiskLow => "disk_low",
             Self::DeliveryFails => "delivery_fails",
             Self::Quarantined => "quarantined",
             Self::NameTaken => "name_taken",
             Self::ArchiveAhead => "archive_ahead",
+            Self::ImageQuarantined => "image_quarantined",
             Self::ModelDiffers => "model_differs",
             Self::ClockUntrusted => "clock_untrusted",
             Self::TooHot => "too_hot",
@@ -97,6 +109,7 @@ impl AlarmKind {
             Self::SourceLost
                 | Self::StageStuck
                 | Self::SavingFails
+                | Self::StoreUnlinked
                 | Self::NoRoom
                 | Self::ArchiveAhead
                 | Self::ModelDiffers

@@ -38,6 +38,9 @@ pub struct Health {
     pub clock_trusted: bool,
     /// The stages of the daemon.
     pub stages: Vec<StageHealth>,
+    /// Its threads.
+    #[serde(default)]
+    pub threads: Vec<ThreadHealth>,
 }
 
 /// One stage of the daemon.
@@ -57,4 +60,32 @@ pub struct StageHealth {
     pub busy_s: Option<f32>,
     /// Whether that is longer than it may be.
     pub stuck: bool,
+}
+
+/// One thread of the daemon.
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    utoipa::ToSchema,
+    schemars::JsonSchema,
+)]
+pub struct ThreadHealth {
+    /// As `store-writer`.
+    pub name: String,
+    /// What happens when it dies: `restart` or `end_the_process`.
+    pub policy: String,
+    /// `works`, `pauses` (it died and begins again), `dead` (the process ends) or `ended`.
+    pub state: String,
+    /// How often it died since the daemon started.
+    pub deaths: u64,
+    /// When it died last, RFC 3339 UTC.
+    pub died: Option<String>,
+    /// What it said then.
+    pub reason: Option<String>,
+    /// Whether it is dead, or died within the last minutes.
+    pub lately: bool,
 }

@@ -344,7 +344,8 @@ mod tests {
     fn work_without_end_is_refused() {
         let all = vec![vec![(0.0, 0.0), (2000.0, 0.0), (2000.0, 2000.0), (0.0, 2000.0)]];
         let mut canvas = Canvas::new((2000, 2000));
-        let drawn = (1..1000).try_for_each(|label| fill(&[all.clone()], label, &mut canvas));
+        let all = [all];
+        let drawn = (1..1000).try_for_each(|label| fill(&all, label, &mut canvas));
         assert!(drawn.unwrap_err().contains("cover the frame more than 16 times"));
         // One that goes up and down a million times.
         let edges = (0..1_000_000).map(|at| (1000.0, if at % 2 == 0 { 0.0 } else { 2000.0 }));

@@ -74,6 +74,63 @@ pub enum Problem {
         /// What raises the limit, where something does.
         to_raise: Option<&'static str>,
     },
+    /// More memory than there is.
+    #[error(
+        "has {width}×{height} pixels, which take {} MB of memory with all that is made of them; {} \
+         MB can be had within {within}; crop it or export it in tiles, or give Reticle more memory",
+        .need.div_ceil(1_000_000), .room / 1_000_000
+    )]
+    NoMemory {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes that are needed.
+        need: u64,
+        /// Bytes that this process may have in all.
+        room: u64,
+        /// What sets that limit.
+        within: &'static str,
+    },
+    /// More pages than the caller allowed.
+    #[error(
+        "has more than {limit} pages; export it as several files, or raise `max_pages` in [source]"
+    )]
+    TooManyPages {
+        /// Pages allowed.
+        limit: usize,
+    },
+    /// A larger file than the caller allowed.
+    #[error(
+        "has {bytes} bytes, above the limit of {limit}; export it as several files, or raise \
+         `max_file_bytes` in [source]"
+    )]
+    TooManyBytes {
+        /// Its size.
+        bytes: u64,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// Reading took longer than the caller allowed.
+    #[error(
+        "was not read within {seconds} s; see whether its drive is slow, export it uncompressed, or \
+         raise `max_read_s` in [source]"
+    )]
+    TooSlow {
+        /// Seconds allowed.
+        seconds: u64,
+    },
+    /// Pages whose pixels are the same bytes of the file: a small file without end.
+    #[error(
+        "says it has {claimed} bytes of pixels in {bytes} bytes, because its pages share them, which \
+         no microscope writes; export it again, each page with pixels of its own"
+    )]
+    SharedPixels {
+        /// Bytes of all pages together.
+        claimed: u64,
+        /// Bytes of the file.
+        bytes: u64,
+    },
     /// Writing failed.
     #[error("cannot be written ({0}); check the folder, its permissions and the free space")]
     Unwritable(io::Error),
@@ -82,7 +139,22 @@ pub enum Problem {
 impl Problem {
     /// Whether later pages of the same file are in doubt, too.
     pub(super) fn ends_the_file(&self) -> bool {
-        !matches!(self, Self::Colour | Self::Unsupported(_) | Self::TooLarge { .. })
+        !matches!(
+            self,
+            Self::Colour | Self::Unsupported(_) | Self::TooLarge { .. } | Self::NoMemory { .. }
+        )
+    }
+
+    /// Whether it is above a limit that a person may raise: another time it may be read.
+    pub fn is_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge { .. }
+                | Self::NoMemory { .. }
+                | Self::TooManyPages { .. }
+                | Self::TooManyBytes { .. }
+                | Self::TooSlow { .. }
+        )
     }
 
     /// A well-formed image of a kind that is not read here.

@@ -13,7 +13,7 @@ use tiff::encoder::{Rational, TiffEncoder, TiffValue};
 use tiff::tags::{ResolutionUnit, Tag};
 
 use super::error::ImageFileError;
-use super::{Limits, Page, guarded, tiff as tiff_file};
+use super::{Limits, Page, Timer, guarded, tiff as tiff_file};
 use crate::domain::frame::{Frame, Pixels};
 
 /// The frame as the bytes of an OME-TIFF file.
@@ -45,8 +45,10 @@ pub struct NoPixels;
 /// When the bytes are not such a file any more.
 pub fn decode_frame_tiff(bytes: &[u8]) -> Result<Page, ImageFileError> {
     // What was captured is read back, whatever its size.
-    let limits = Limits { max_pixels: bytes.len() as u64, to_raise: None };
-    guarded(|| tiff_file::Stack::open(Cursor::new(bytes), limits)?.read(0))
+    let size = bytes.len() as u64;
+    let limits = Limits { max_pixels: size, bytes_a_pixel: 0, ..Limits::default() };
+    let timer = Timer::new(limits.max_read);
+    guarded(&timer, || tiff_file::Stack::open(Cursor::new(bytes), size, limits)?.read(0))
         .map_err(|problem| ImageFileError::new(Path::new("the stored frame"), None, problem))
 }
 

@@ -40,6 +40,11 @@ impl<R: BufRead + Seek> Image<R> {
         Ok(Self { reader, width, height })
     }
 
+    /// Width and height in pixels.
+    pub(super) fn size(&self) -> (u32, u32) {
+        (u32::from(self.width), u32::from(self.height))
+    }
+
     /// Reads the image.
     pub(super) fn read(self) -> Result<Page, Problem> {
         let (width, height) = (u32::from(self.width), u32::from(self.height));

@@ -8,7 +8,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder, colortype};
 
 use super::error::{ImageFileError, Problem};
-use super::{Format, Limits, guarded, open_file, png, sniff, tiff as tiff_file};
+use super::{Format, Limits, Timer, guarded, open_file, png, sniff, tiff as tiff_file};
 use crate::base::durable;
 use crate::domain::frame::Pixels;
 use crate::domain::label_image::LabelImage;
@@ -22,9 +22,11 @@ use crate::domain::label_image::LabelImage;
 /// When the file cannot be read, is no such image, or has more than one channel.
 pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
     let named = |problem| ImageFileError::new(path, None, problem);
-    let mut file = open_file(path).map_err(named)?;
     let limits = Limits::default();
-    guarded(|| match sniff(&mut file)? {
+    let timer = Timer::new(limits.max_read);
+    let (mut file, bytes) = open_file(path, &timer).map_err(named)?;
+    limits.check_bytes(bytes).map_err(named)?;
+    guarded(&timer, || match sniff(&mut file)? {
         Format::Png => {
             let image = png::Image::open(file, limits)?;
             if image.has_palette() {
@@ -39,7 +41,7 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
             label_image(page.width, page.height, labels)
         }
         Format::Tiff => {
-            let raw = tiff_file::Stack::open(file, limits)?.read_raw(0)?;
+            let raw = tiff_file::Stack::open(file, bytes, limits)?.read_raw(0)?;
             let labels = match raw.values {
                 tiff_file::Values::U8(values) => values.into_iter().map(u32::from).collect(),
                 tiff_file::Values::U16(values) => values.into_iter().map(u32::from).collect(),

@@ -4,7 +4,10 @@
 //!   apart by their content, never by their name. One page is in memory at a time.
 //! - Only one channel comes out: grey of 8 or 16 bits. Grey that was saved as RGB is grey;
 //!   real colour is refused, because which channel to segment is the user's choice.
-//! - The size is read from the header and checked before anything of that size is allocated.
+//! - The size is read from the header and checked before anything of that size is allocated:
+//!   against a limit, and against the memory that can be had ([`Limits`]).
+//! - A small file does not become a large one: pages are counted, their pixels are bytes of their
+//!   own, and reading one ends in time.
 //! - Files are foreign: whatever they hold, the answer is a [`Page`] or an [`ImageFileError`]
 //!   that names the file, the page and the remedy; never a panic, never a half-read image.
 //! - [`write_labels`] and [`encode_frame_tiff`] write what [`read_labels`] and
@@ -21,18 +24,22 @@ mod list;
 mod meta;
 mod png;
 mod tiff;
+mod timed;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use error::{ImageFileError, Problem};
 pub use frame_tiff::{NoPixels, decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
 pub use list::{is_image_name, list_images, natural_order};
+use timed::{Timed, Timer};
 
 use crate::base::clock::Stamp;
+use crate::base::memory;
 use crate::domain::frame::{Pixels, Place, Shot};
 
 /// Pixels above which an image is refused unless the caller allows more: 8192².
@@ -41,7 +48,31 @@ use crate::domain::frame::{Pixels, Place, Shot};
 /// maps of 4 bytes a pixel, and what instances need); beyond it a box of 4 GB is in danger.
 pub const MAX_PIXELS: u64 = 8192 * 8192;
 
-/// How much of a file is believed.
+/// Pages above which a file is refused unless the caller allows more: an hour at almost three a
+/// second, and 1.3 MB of ids while they are on their way.
+pub const MAX_PAGES: usize = 10_000;
+
+/// Bytes above which a file is refused unless the caller allows more: 16 GiB, [`MAX_PAGES`] of
+/// 1024×800 pixels of 16 bits.
+pub const MAX_FILE_BYTES: u64 = 16 << 30;
+
+/// How long reading the headers, or one page, may take: 2 MB a second for the largest page.
+pub const MAX_READ: Duration = Duration::from_secs(60);
+
+/// Memory that a pixel takes while it is only decoded: grey saved as colour of 16 bits, as read and
+/// as kept.
+const DECODED_BYTES_A_PIXEL: u64 = 10;
+
+/// Images that need less are read without asking how much memory there is.
+const LITTLE_BYTES: u64 = 64 << 20;
+
+/// What a process needs besides its images: with the daemon and frames of 256², 69 MB were measured.
+const BASE_BYTES: u64 = 96 << 20;
+
+/// An image that needs more than this part of the memory is read alone.
+const HEAVY_PART: u64 = 8;
+
+/// How much of a file is believed, and what it may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Pixels of one page above which the page is refused, unread.
@@ -49,19 +80,65 @@ pub struct Limits {
     /// What a person raises to have larger pages read, as it is to be named to them; `None`
     /// where nothing does.
     pub to_raise: Option<&'static str>,
+    /// Memory that a pixel of a page takes, with all that is made of the page, in bytes. A page
+    /// that needs more than can be had is refused, unread.
+    pub bytes_a_pixel: u64,
+    /// Pages above which a file is refused.
+    pub max_pages: usize,
+    /// Bytes above which a file is refused, unread.
+    pub max_bytes: u64,
+    /// How long reading the headers, or one page, may take.
+    pub max_read: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_pixels: MAX_PIXELS, to_raise: None }
+        Self {
+            max_pixels: MAX_PIXELS,
+            to_raise: None,
+            bytes_a_pixel: DECODED_BYTES_A_PIXEL,
+            max_pages: MAX_PAGES,
+            max_bytes: MAX_FILE_BYTES,
+            max_read: MAX_READ,
+        }
     }
 }
 
 impl Limits {
     fn check(self, width: u32, height: u32) -> Result<(), Problem> {
         if u64::from(width) * u64::from(height) > self.max_pixels {
-            let Self { max_pixels: limit, to_raise } = self;
+            let Self { max_pixels: limit, to_raise, .. } = self;
             return Err(Problem::TooLarge { width, height, limit, to_raise });
+        }
+        let need = self.need(width, height);
+        if need > LITTLE_BYTES
+            && let Some(memory::Room { bytes: room, within }) = memory::room()
+            && need.saturating_add(BASE_BYTES) > room
+        {
+            return Err(Problem::NoMemory { width, height, need, room, within });
+        }
+        Ok(())
+    }
+
+    /// Bytes of memory that a page takes, with all that is made of it.
+    fn need(self, width: u32, height: u32) -> u64 {
+        let pixels = u64::from(width) * u64::from(height);
+        pixels.saturating_mul(self.bytes_a_pixel)
+    }
+
+    /// Whether two pages of this size may be more than there is memory for.
+    fn is_heavy(self, width: u32, height: u32) -> bool {
+        let need = self.need(width, height);
+        need > LITTLE_BYTES && memory::room().is_some_and(|room| need > room.bytes / HEAVY_PART)
+    }
+
+    /// Refuses a file by its size alone.
+    ///
+    /// # Errors
+    /// [`Problem::TooManyBytes`].
+    pub fn check_bytes(self, bytes: u64) -> Result<(), Problem> {
+        if bytes > self.max_bytes {
+            return Err(Problem::TooManyBytes { bytes, limit: self.max_bytes });
         }
         Ok(())
     }
@@ -113,6 +190,8 @@ pub struct Pages {
     pages: usize,
     next: usize,
     reader: Reader,
+    timer: Timer,
+    limits: Limits,
 }
 
 #[derive(Debug)]
@@ -121,9 +200,9 @@ pub struct Pages {
     reason = "one for each open file, never in a collection; a box would only add a pointer"
 )]
 enum Reader {
-    Tiff(tiff::Stack<BufReader<File>>),
-    Png(Option<png::Image<BufReader<File>>>),
-    Jpeg(Option<jpeg::Image<BufReader<File>>>),
+    Tiff(tiff::Stack<BufReader<Timed>>),
+    Png(Option<png::Image<BufReader<Timed>>>),
+    Jpeg(Option<jpeg::Image<BufReader<Timed>>>),
 }
 
 /// What a file is by its first bytes.
@@ -142,9 +221,11 @@ enum Format {
 /// are read.
 pub fn open(path: &Path, limits: Limits) -> Result<Pages, ImageFileError> {
     let named = |problem| ImageFileError::new(path, None, problem);
-    let mut file = open_file(path).map_err(named)?;
-    let reader = guarded(|| match sniff(&mut file)? {
-        Format::Tiff => tiff::Stack::open(file, limits).map(Reader::Tiff),
+    let timer = Timer::new(limits.max_read);
+    let (mut file, bytes) = open_file(path, &timer).map_err(named)?;
+    limits.check_bytes(bytes).map_err(named)?;
+    let reader = guarded(&timer, || match sniff(&mut file)? {
+        Format::Tiff => tiff::Stack::open(file, bytes, limits).map(Reader::Tiff),
         Format::Png => png::Image::open(file, limits).map(Some).map(Reader::Png),
         Format::Jpeg => jpeg::Image::open(file, limits).map(Some).map(Reader::Jpeg),
     })
@@ -153,7 +234,7 @@ pub fn open(path: &Path, limits: Limits) -> Result<Pages, ImageFileError> {
         Reader::Tiff(stack) => stack.len(),
         Reader::Png(_) | Reader::Jpeg(_) => 1,
     };
-    Ok(Pages { path: path.to_owned(), pages, next: 0, reader })
+    Ok(Pages { path: path.to_owned(), pages, next: 0, reader, timer, limits })
 }
 
 impl Pages {
@@ -165,6 +246,18 @@ impl Pages {
     /// Goes on with page `index`; those before it are not read.
     pub fn skip_to(&mut self, index: usize) {
         self.next = self.next.max(index).min(self.pages);
+    }
+
+    /// Whether the next page is so large that it is better read when nothing else needs memory.
+    pub fn next_is_heavy(&mut self) -> bool {
+        let next = self.next;
+        let size = guarded(&self.timer, || match &mut self.reader {
+            Reader::Tiff(stack) => stack.size(next),
+            Reader::Png(image) => Ok(image.as_ref().map(png::Image::size)),
+            Reader::Jpeg(image) => Ok(image.as_ref().map(jpeg::Image::size)),
+        });
+        // What cannot be told is refused when it is read.
+        matches!(size, Ok(Some((width, height))) if self.limits.is_heavy(width, height))
     }
 
     /// How many pages the file has, read or not.
@@ -182,7 +275,7 @@ impl Iterator for Pages {
         }
         let index = self.next;
         self.next += 1;
-        let page = guarded(|| match &mut self.reader {
+        let page = guarded(&self.timer, || match &mut self.reader {
             Reader::Tiff(stack) => stack.read(index),
             Reader::Png(image) => image.take().map_or(Err(Problem::Empty), png::Image::read),
             Reader::Jpeg(image) => image.take().map_or(Err(Problem::Empty), jpeg::Image::read),
@@ -203,13 +296,15 @@ impl Iterator for Pages {
 
 impl ExactSizeIterator for Pages {}
 
-/// Opens a file for reading; folders and devices are refused.
-fn open_file(path: &Path) -> Result<BufReader<File>, Problem> {
+/// Opens a file for reading, and gives its size; folders and devices are refused.
+fn open_file(path: &Path, timer: &Timer) -> Result<(BufReader<Timed>, u64), Problem> {
     // Asked before it is opened: to open a pipe is to wait for its writer.
-    if !fs::metadata(path)?.is_file() {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
         return Err(Problem::NotAFile);
     }
-    Ok(BufReader::with_capacity(64 * 1024, File::open(path)?))
+    let file = Timed::new(File::open(path)?, timer);
+    Ok((BufReader::with_capacity(64 * 1024, file), metadata.len()))
 }
 
 /// Tells the format and leaves the reader at the start.
@@ -231,10 +326,13 @@ fn sniff(reader: &mut (impl BufRead + Seek)) -> Result<Format, Problem> {
 /// The `tiff` crate asserts its assumptions about a file (`decoder/image.rs`), and a panic in
 /// the capture thread would end the acquisition for one bad file. All that the decoder
 /// borrowed is dropped or never used again after an error, so no broken state survives: a
-/// panic is damage ([`Problem::ends_the_file`]).
-fn guarded<T>(decode: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
-    catch_unwind(AssertUnwindSafe(decode))
-        .unwrap_or_else(|_| Err(Problem::Damaged("the decoder gave up".to_owned())))
+/// panic is damage ([`Problem::ends_the_file`]). It ends, too, when its time is over.
+fn guarded<T>(timer: &Timer, decode: impl FnOnce() -> Result<T, Problem>) -> Result<T, Problem> {
+    timer.start();
+    let decoded = catch_unwind(AssertUnwindSafe(decode))
+        .unwrap_or_else(|_| Err(Problem::Damaged("the decoder gave up".to_owned())));
+    // Decoders pass errors on in words of their own.
+    decoded.map_err(|problem| timer.problem().unwrap_or(problem))
 }
 
 #[cfg(test)]

@@ -48,6 +48,11 @@ impl<R: BufRead + Seek> Image<R> {
         Ok(Self { decoder, sample_bits, palette: colour_type == 3 })
     }
 
+    /// Width and height in pixels.
+    pub(super) fn size(&self) -> (u32, u32) {
+        self.decoder.dimensions()
+    }
+
     /// Whether its pixels are numbers of colours in a table.
     pub(super) fn has_palette(&self) -> bool {
         self.palette

@@ -221,7 +221,7 @@ fn an_image_above_the_limit_is_refused_by_its_header_alone() {
         text.contains("huge.png has 20000×20000 pixels, above the limit of 67108864"),
         "{text}"
     );
-    let small = Limits { max_pixels: u64::from(WIDTH * HEIGHT) - 1, to_raise: None };
+    let small = Limits { max_pixels: u64::from(WIDTH * HEIGHT) - 1, ..Limits::default() };
     for name in ["grey16.png", "grey.jpg"] {
         assert!(matches!(
             open(&golden(name), small).unwrap_err().problem(),
@@ -230,8 +230,102 @@ fn an_image_above_the_limit_is_refused_by_its_header_alone() {
     }
     let page = open(&golden("lzw16.tif"), small).unwrap().next().unwrap();
     assert!(matches!(page.unwrap_err().problem(), Problem::TooLarge { .. }));
-    let just = Limits { max_pixels: u64::from(WIDTH * HEIGHT), to_raise: None };
+    let just = Limits { max_pixels: u64::from(WIDTH * HEIGHT), ..Limits::default() };
     assert!(open(&golden("lzw16.tif"), just).unwrap().all(|page| page.is_ok()));
+}
+
+/// A TIFF whose pages, of 64 × 64 black pixels, have their strips at `strips` and name `next` of the
+/// page at a place as the one after it. Places count directories, strips count whole strips.
+fn pages(strips: &[u32], next: impl Fn(usize) -> Option<usize>) -> Vec<u8> {
+    const EDGE: u32 = 64;
+    const DIRECTORY: u32 = 2 + 9 * 12 + 4;
+    let stored = strips.iter().max().map_or(0, |most| most + 1);
+    let first = 8 + stored * EDGE * EDGE;
+    let at = |page: usize| first + page as u32 * DIRECTORY;
+    let mut bytes = b"II*\0".to_vec();
+    bytes.extend(at(0).to_le_bytes());
+    bytes.resize(first as usize, 0);
+    for (page, strip) in strips.iter().enumerate() {
+        let tags: [(u16, u16, u32); 9] = [
+            (256, 4, EDGE),
+            (257, 4, EDGE),
+            (258, 3, 8),
+            (259, 3, 1),
+            (262, 3, 1),
+            (273, 4, 8 + strip * EDGE * EDGE),
+            (277, 3, 1),
+            (278, 4, EDGE),
+            (279, 4, EDGE * EDGE),
+        ];
+        bytes.extend(9_u16.to_le_bytes());
+        for (tag, kind, value) in tags {
+            bytes.extend(tag.to_le_bytes());
+            bytes.extend(kind.to_le_bytes());
+            bytes.extend(1_u32.to_le_bytes());
+            bytes.extend(value.to_le_bytes());
+        }
+        bytes.extend(next(page).map_or(0, at).to_le_bytes());
+    }
+    bytes
+}
+
+#[test]
+fn a_list_of_pages_that_runs_in_a_circle_is_cut_where_it_closes() {
+    let (_folder, path) = written("a.tif", &pages(&[0, 1, 2], |page| Some((page + 1) % 3)));
+    let read: Vec<_> = open(&path, Limits::default()).unwrap().collect();
+    assert_eq!(read.len(), 4);
+    assert!(read[..3].iter().all(Result::is_ok));
+    assert!(read[3].as_ref().unwrap_err().to_string().contains("runs in a circle"));
+}
+
+#[test]
+fn a_file_of_too_many_pages_or_bytes_is_refused_unread() {
+    let chain = |page| (page < 4).then_some(page + 1);
+    let (_folder, path) = written("a.tif", &pages(&[0, 1, 2, 3, 4], chain));
+    let four = Limits { max_pages: 4, ..Limits::default() };
+    let error = open(&path, four).unwrap_err();
+    assert!(error.to_string().contains("has more than 4 pages"), "{error}");
+    assert!(error.problem().is_limit());
+    let five = Limits { max_pages: 5, ..Limits::default() };
+    assert_eq!(open(&path, five).unwrap().filter_map(Result::ok).count(), 5);
+    let bytes = fs::metadata(&path).unwrap().len();
+    let small = Limits { max_bytes: bytes - 1, ..Limits::default() };
+    let error = open(&path, small).unwrap_err().to_string();
+    assert!(error.contains(&format!("has {bytes} bytes, above the limit of")), "{error}");
+}
+
+#[test]
+fn pages_that_share_their_pixels_are_refused_and_a_file_that_is_cut_short_is_damaged() {
+    let shared = vec![0; 200];
+    let chain = |page| (page < 199).then_some(page + 1);
+    let (_folder, path) = written("bomb.tif", &pages(&shared, chain));
+    let error = open(&path, Limits::default()).unwrap_err();
+    assert!(matches!(error.problem(), Problem::SharedPixels { claimed: 819_200, .. }), "{error}");
+    assert!(!error.problem().is_limit());
+    // Some pages of a stack may well be the same blank.
+    let few = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0];
+    let chain = |page| (page < 12).then_some(page + 1);
+    let (_folder, path) = written("stack.tif", &pages(&few, chain));
+    assert_eq!(open(&path, Limits::default()).unwrap().filter_map(Result::ok).count(), 13);
+    // Directories first, pixels after them, and the writer is not done.
+    let bytes = fs::read(golden("imagej_stack.tif")).unwrap();
+    let (_folder, path) = written("cut.tif", &bytes[..bytes.len() - 10]);
+    assert!(refusal(&path).contains("damaged or cut short"));
+}
+
+#[test]
+fn an_image_that_needs_more_memory_than_there_is_is_refused_by_its_header() {
+    // A petabyte a pixel is more than any machine has.
+    let greedy = Limits { bytes_a_pixel: 1 << 50, ..Limits::default() };
+    let error = open(&golden("grey16.png"), greedy).unwrap_err();
+    assert!(matches!(error.problem(), Problem::NoMemory { .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("has 23×19 pixels, which take 492"), "{text}");
+    assert!(text.contains("MB can be had within the "), "{text}");
+    let page = open(&golden("lzw16.tif"), greedy).unwrap().next().unwrap();
+    assert!(matches!(page.unwrap_err().problem(), Problem::NoMemory { .. }));
+    assert!(open(&golden("lzw16.tif"), greedy).unwrap().next_is_heavy());
+    assert!(!open(&golden("lzw16.tif"), Limits::default()).unwrap().next_is_heavy());
 }
 
 #[test]
@@ -329,7 +423,7 @@ proptest! {
             bytes[at] = value;
         }
         let (_folder, path) = written("flipped", &bytes);
-        let limits = Limits { max_pixels: 1_000_000, to_raise: None };
+        let limits = Limits { max_pixels: 1_000_000, ..Limits::default() };
         if let Ok(pages) = open(&path, limits) {
             for page in pages.take(10).flatten() {
                 prop_assert_eq!(page.pixels.len() as u64, u64::from(page.width) * u64::from(page.height));

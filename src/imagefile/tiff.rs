@@ -43,12 +43,12 @@ pub(super) struct Raw {
 }
 
 impl<R: Read + Seek> Stack<R> {
-    /// Lists the pages; reads none.
-    pub(super) fn open(reader: R, limits: Limits) -> Result<Self, Problem> {
+    /// Lists the pages of a file of `bytes`; reads none.
+    pub(super) fn open(reader: R, bytes: u64, limits: Limits) -> Result<Self, Problem> {
         let mut decoder =
             Decoder::new(reader).map_err(problem)?.with_limits(decoder_limits(limits));
         let description = description(&mut decoder)?;
-        let (pages, broken) = list_pages(&mut decoder);
+        let (pages, broken) = list_pages(&mut decoder, bytes, limits)?;
         if let Some(images) = description.imagej_images
             && images > pages.len()
             && pages.len() == 1
@@ -68,6 +68,13 @@ impl<R: Read + Seek> Stack<R> {
     /// Number of pages; where the file breaks off, the missing rest counts as one.
     pub(super) fn len(&self) -> usize {
         self.pages.len() + usize::from(self.broken.is_some())
+    }
+
+    /// Width and height of page `index`, where it is there.
+    pub(super) fn size(&mut self, index: usize) -> Result<Option<(u32, u32)>, Problem> {
+        let Some(&place) = self.pages.get(index) else { return Ok(None) };
+        self.decoder.seek_to_image(place).map_err(problem)?;
+        self.decoder.dimensions().map(Some).map_err(problem)
     }
 
     /// Reads page `index`.
@@ -201,33 +208,81 @@ fn all_below(pixels: &Pixels, bits: u8) -> bool {
     }
 }
 
-/// Walks the chain of directories without reading images.
-fn list_pages<R: Read + Seek>(decoder: &mut Decoder<R>) -> (Vec<usize>, Option<Problem>) {
+/// Walks the chain of directories without reading images. Gives the places of the pages, and what
+/// is wrong with the chain after them; refuses a file that is larger than its bytes.
+fn list_pages<R: Read + Seek>(
+    decoder: &mut Decoder<R>,
+    bytes: u64,
+    limits: Limits,
+) -> Result<(Vec<usize>, Option<Problem>), Problem> {
     let mut pages = Vec::new();
     let mut seen = HashSet::new();
+    let mut claimed = Claimed::default();
     let mut next = decoder.ifd_pointer();
     for place in 0.. {
         let Some(pointer) = next else { break };
+        if place >= limits.max_pages {
+            return Err(Problem::TooManyPages { limit: limits.max_pages });
+        }
         if !seen.insert(pointer) {
             let why = "its list of pages runs in a circle".to_owned();
-            return (pages, Some(Problem::Damaged(why)));
+            return Ok((pages, Some(Problem::Damaged(why))));
         }
         let directory = match decoder.read_directory(pointer) {
             Ok(directory) => directory,
-            Err(error) => return (pages, Some(problem(error))),
+            Err(error) => return Ok((pages, Some(problem(error)))),
         };
-        let subfile: Option<u32> = decoder
-            .read_directory_tags(&directory)
-            .find_tag_unsigned(Tag::NewSubfileType)
-            .ok()
-            .flatten();
+        let mut tags = decoder.read_directory_tags(&directory);
+        let subfile: Option<u32> = tags.find_tag_unsigned(Tag::NewSubfileType).ok().flatten();
         // Bit 0: a smaller copy of another page; bit 2: a transparency mask.
         if subfile.unwrap_or(0) & 0b101 == 0 {
             pages.push(place);
+            for (offsets, counts) in
+                [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)]
+            {
+                let mut numbers = |tag| tags.find_tag_unsigned_vec::<u64>(tag).ok().flatten();
+                if let Some((offsets, counts)) = numbers(offsets).zip(numbers(counts)) {
+                    claimed.add(&offsets, &counts);
+                }
+            }
         }
         next = directory.next();
     }
-    (pages, None)
+    claimed.check(bytes)?;
+    Ok((pages, None))
+}
+
+/// Where the pixels of all pages are said to be.
+#[derive(Default)]
+struct Claimed {
+    /// Bytes of all of them together.
+    bytes: u64,
+    /// Where the last of them ends.
+    end: u64,
+}
+
+impl Claimed {
+    /// What writers may say too much by: an eighth, for last strips that are said to be whole, and
+    /// 64 KiB.
+    fn most(bytes: u64) -> u64 {
+        bytes.saturating_add(bytes / 8).saturating_add(64 * 1024)
+    }
+
+    fn add(&mut self, offsets: &[u64], counts: &[u64]) {
+        for (offset, count) in offsets.iter().zip(counts) {
+            self.bytes = self.bytes.saturating_add(*count);
+            self.end = self.end.max(offset.saturating_add(*count));
+        }
+    }
+
+    /// Pages that all lie within the file and are together larger than it share their bytes. Where
+    /// they do not lie within it, the file is cut short, which reading them finds.
+    fn check(&self, bytes: u64) -> Result<(), Problem> {
+        if self.end <= bytes && self.bytes > Self::most(bytes) {
+            return Err(Problem::SharedPixels { claimed: self.bytes, bytes });
+        }
+        Ok(())
+    }
 }
 
 /// The description of the first page.

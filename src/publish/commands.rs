@@ -39,6 +39,9 @@ const WAITING: usize = 8;
 /// Longest id of a command, bytes.
 const LONGEST_ID: usize = 64;
 
+/// Longest correlation data, bytes: it goes with each answer.
+const LONGEST_CORRELATION: usize = 1024;
+
 /// How far from this box's time the `at` of a command may be, both ways.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -166,6 +169,10 @@ impl Commands {
         // Before all else: whatever is answered must not go where it may not.
         if let Some(topic) = reply.topic.take_if(|topic| !self.replies.allow(topic)) {
             return Some(self.refuse(op, id, reply, self.no_reply(&topic)));
+        }
+        if reply.correlation.take_if(|data| data.len() > LONGEST_CORRELATION).is_some() {
+            let detail = format!("correlation data has at most {LONGEST_CORRELATION} bytes");
+            return Some(self.refuse(op, id, reply, (FailedWord::BadRequest, detail)));
         }
         let ended = self.ended.iter().find(|ended| ended.begun && ended.op == op && ended.id == id);
         if let Some(ended) = ended {

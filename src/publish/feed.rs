@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, PubAckReason};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
@@ -23,9 +23,10 @@ use super::namesake::Namesake;
 use super::payloads::{Presence, PresenceState};
 use super::state::{Pictures, json};
 use super::telling::{self, Step, Telling, Ticket, Unit};
-use super::{Broker, Ports, PublishBoard};
+use super::{Broker, Ports, PublishBoard, stopped};
 use crate::base::clock::Stamp;
 use crate::base::ids::EventId;
+use crate::base::supervise::Watched;
 use crate::store::{Answer, Ask, Job, Noted, Stream};
 
 mod heard;
@@ -140,21 +141,25 @@ impl Feed {
         }
     }
 
-    pub(super) async fn run(mut self, mut stopping: oneshot::Receiver<()>) {
+    pub(super) async fn run(mut self, mut stopping: watch::Receiver<bool>, watched: Watched) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = 0_u32;
         let place = self.broker.place();
         loop {
             tokio::select! {
-                // Asked to stop, or the owner is gone.
-                _ = &mut stopping => break,
+                () = stopped(&mut stopping) => break,
                 heard = hear(&mut self.link, &place) => self.heard(heard),
                 Some(done) = self.work.join_next() => match done {
                     Ok(done) => self.done(done),
-                    Err(error) => tracing::error!(%error, "a task of the feed ended in a panic"),
+                    // What it was to bring is waited for: only a new feed asks again.
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(error) => tracing::debug!(%error, "a task of the feed was broken off"),
+                    },
                 },
                 _ = tick.tick() => {
+                    watched.pass();
                     self.tick(ticks);
                     ticks = ticks.wrapping_add(1);
                 }

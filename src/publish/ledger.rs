@@ -90,7 +90,7 @@ mod tests {
     fn an_id_is_noted_only_when_the_store_says_so() {
         let (jobs, receiver) = bounded("store", 1, WhenFull::Wait);
         let writer = std::thread::spawn(move || {
-            let mut answers = vec![
+            let mut answers = [
                 Ok(Answer::Command(Noted::First)),
                 Ok(Answer::Written),
                 Err(crate::store::StoreError::Damaged {

@@ -14,7 +14,8 @@
 //!    settings, none is; and none that is not of now (`commands.rs`). Its answer goes only where the
 //!    owner of the box lets it (`reply.rs`).
 //! 5. Another client of the box's name is an alarm, and is not fought (`namesake.rs`).
-//! 6. Nothing here makes capture, segmentation or the store wait.
+//! 6. Nothing here makes capture, segmentation or the store wait, and none of it ends with this
+//!    thread: after a panic it begins again.
 //!
 //! With `mqtt.mode = "sparkplug"` another feed speaks in its stead, with promises of its own:
 //! [`sparkplug`]. Only the last one above is the same.
@@ -39,7 +40,7 @@ mod topics;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 pub use asyncapi::asyncapi;
 pub use commands::Order;
@@ -52,6 +53,7 @@ use self::target::Target;
 use self::topics::Topics;
 use crate::base::clock::Clock;
 use crate::base::queue;
+use crate::base::supervise::Watched;
 use crate::domain::facts::BoxName;
 use crate::domain::status::{StatusBoard, SyncState};
 use crate::store::{Job, Reader};
@@ -60,6 +62,7 @@ use crate::store::{Job, Reader};
 pub const DESTINATION: &str = "broker";
 
 /// The broker, as the settings have it. Not yet connected.
+#[derive(Clone)]
 pub struct Broker {
     target: Target,
     topics: Topics,
@@ -130,6 +133,7 @@ pub trait Operator: Send + Sync {
 }
 
 /// What the feed reads and where it hands things on.
+#[derive(Clone)]
 pub struct Ports {
     /// What the appliance is doing.
     pub status: StatusBoard,
@@ -195,7 +199,7 @@ impl PublishBoard {
 /// The running feed.
 pub struct Publishing {
     thread: JoinHandle<()>,
-    stop: oneshot::Sender<()>,
+    stop: watch::Sender<bool>,
     board: PublishBoard,
 }
 
@@ -210,47 +214,60 @@ impl Publishing {
         self.board.clone()
     }
 
-    /// Whether its thread has ended, which it only does when it is told to.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
-    }
-
-    /// Says `stopped`, waits at most 2 s until the broker has it, disconnects, and returns when
-    /// the thread has ended. To be called while the store still takes jobs.
-    pub fn stop(self) {
-        if self.stop.send(()).is_err() {
-            tracing::debug!("the feed has ended already");
-        }
-        if self.thread.join().is_err() {
-            tracing::error!("the thread publish ended in a panic");
-        }
+    /// Lets it say `stopped`, wait at most 2 s until the broker has it, and disconnect; then the
+    /// thread that is given ends. To be called while the store still takes jobs.
+    pub fn stop(self) -> JoinHandle<()> {
+        self.stop.send_replace(true);
+        self.thread
     }
 }
 
-/// Starts the thread `publish`.
+/// Starts the thread `publish`, which begins again after a panic: it connects anew, and tells
+/// what was not acknowledged.
 ///
 /// # Errors
 /// When the thread or its runtime cannot be started.
-pub fn spawn(broker: Broker, ports: Ports) -> std::io::Result<Publishing> {
+pub fn spawn(broker: Broker, ports: Ports, watched: Watched) -> std::io::Result<Publishing> {
     // Two wait until the store has a mark, one for its logbook, one for a command, and one counts:
     // what hangs in one of them must not keep the others waiting.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(5)
         .build()?;
-    let (stop, stopping) = oneshot::channel();
+    let (stop, mut stopping) = watch::channel(false);
     let board = PublishBoard::default();
     board.update(|state| state.place = broker.place());
-    let thread = std::thread::Builder::new().name("publish".to_owned());
-    let thread = match broker.options.mode {
-        Mode::Reticle => {
-            let feed = feed::Feed::new(broker, ports, board.clone());
-            thread.spawn(move || runtime.block_on(Box::pin(feed.run(stopping))))
+    let (state, last) = (board.clone(), stopping.clone());
+    let thread = std::thread::Builder::new().name("publish".to_owned()).spawn(move || {
+        let life = || {
+            let (broker, ports, state) = (broker.clone(), ports.clone(), state.clone());
+            let (stopping, watched) = (last.clone(), watched.clone());
+            runtime.block_on(async move {
+                match broker.options.mode {
+                    Mode::Reticle => {
+                        Box::pin(feed::Feed::new(broker, ports, state).run(stopping, watched))
+                            .await;
+                    }
+                    Mode::Sparkplug => {
+                        let node = sparkplug::Node::new(broker, ports, state);
+                        Box::pin(node.run(stopping, watched)).await;
+                    }
+                }
+            });
+            Ok(())
+        };
+        while let Some(pause) = watched.attempt(life) {
+            state.update(|state| state.connected = false);
+            let stops = async { tokio::time::timeout(pause, stopped(&mut stopping)).await.is_ok() };
+            if runtime.block_on(stops) {
+                break;
+            }
         }
-        Mode::Sparkplug => {
-            let node = sparkplug::Node::new(broker, ports, board.clone());
-            thread.spawn(move || runtime.block_on(Box::pin(node.run(stopping))))
-        }
-    }?;
+    })?;
     Ok(Publishing { thread, stop, board })
+}
+
+/// Comes back when it was asked to stop, or the owner is gone.
+async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    stopping.wait_for(|stop| *stop).await.ok();
 }

@@ -32,6 +32,7 @@ const PACKET_IDS: u16 = 100;
 const CONNECT_S: u64 = 10;
 
 /// Everything that is needed to connect.
+#[derive(Clone)]
 pub(super) struct Target {
     host: String,
     port: u16,

@@ -250,10 +250,12 @@ mod tests {
         assert_eq!(segmenter.object_diameter_px, Some(100.0));
     }
 
+    /// What is said of a planted file, and how it is planted.
+    type Plant = (&'static str, fn(&std::path::Path));
+
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
     fn a_golden_frame_that_is_no_plain_image_is_refused_and_never_waited_for() {
-        let plant: [(&str, fn(&std::path::Path)); 4] = [
+        let plants: [Plant; 4] = [
             ("is no regular file", |path| {
                 rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
             }),
@@ -268,7 +270,7 @@ mod tests {
                 black.save_with_format(path, ImageFormat::Png).unwrap();
             }),
         ];
-        for (expected, plant) in plant {
+        for (expected, plant) in plants {
             let folder = tempfile::tempdir().unwrap();
             let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/nuclei");
             for file in ["model.toml", "model.onnx"] {

@@ -52,7 +52,8 @@ pub struct Options {
     /// frame.
     #[schemars(range(min = 1.0, max = 1000.0))]
     pub object_diameter_px: Option<f32>,
-    /// Frames of more megapixels are refused. One megapixel takes about 30 MB of memory.
+    /// Frames of more megapixels are refused. Frames for which
+    /// there is not the memory are refused below it, too: one megapixel takes about 40 MB.
     pub max_megapixels: f64,
 }
 
@@ -82,9 +83,19 @@ impl Options {
 
     /// The same for whoever reads the images that are to be segmented.
     pub fn limits(&self) -> Limits {
-        Limits { max_pixels: self.max_pixels(), to_raise: Some("`max_megapixels` in [segment]") }
+        Limits {
+            max_pixels: self.max_pixels(),
+            to_raise: Some("`max_megapixels` in [segment]"),
+            bytes_a_pixel: BYTES_A_PIXEL,
+            ..Limits::default()
+        }
     }
 }
+
+/// Memory that a pixel takes from being read to being saved. At 8192² the segmentation alone had its
+/// peak at 31.9 bytes a pixel, at 4096² at 30 besides what is there before (docs/performance.md);
+/// the rest is the next image, the frame file and the preview.
+const BYTES_A_PIXEL: u64 = 40;
 
 /// Frames with a smaller edge are refused: no object the models know fits.
 pub const MIN_EDGE: u32 = 16;

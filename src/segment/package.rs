@@ -509,6 +509,9 @@ mod tests {
         }
     }
 
+    /// What is said of a planted file, and how it is planted.
+    type Plant = (&'static str, fn(&Path));
+
     #[test]
     fn the_network_is_a_regular_file_of_the_package_and_of_a_size_that_can_be() {
         for file in ["/dev/zero", "../model.onnx", "a/b.onnx", "./model.onnx", "..", ".", "", "a/"]
@@ -516,7 +519,7 @@ mod tests {
             let said = refusal("file", &format!("{file:?}"));
             assert!(said.contains("`network.file` is"), "{file}: {said}");
         }
-        let cases: [(&str, fn(&Path)); 4] = [
+        let cases: [Plant; 4] = [
             ("is no regular file", |path| {
                 rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RUSR).unwrap();
             }),

@@ -11,6 +11,8 @@
 //! encoding gets other letters, and old blobs stay readable.
 
 use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
+use crate::domain::segmentation::Segmentation;
 
 const MAGIC: &[u8; 4] = b"RTL1";
 const HEADER: usize = 16;
@@ -54,6 +56,41 @@ pub(super) fn encode(image: &LabelImage) -> Result<Vec<u8>, Broken> {
     encoder.include_checksum(true)?;
     std::io::Write::write_all(&mut encoder, &lengths)?;
     Ok(encoder.finish()?)
+}
+
+/// The label image of a result as bytes, if it is one that the invariants allow.
+pub(super) fn encode_result(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
+    let (frame, labels) = (&segmentation.frame, &segmentation.labels);
+    if (labels.width(), labels.height()) != (frame.width, frame.height) {
+        return Err(format!(
+            "its label image is {}×{} but the frame {}×{}; report this as a defect",
+            labels.width(),
+            labels.height(),
+            frame.width,
+            frame.height
+        ));
+    }
+    encode_with(labels, &segmentation.objects)
+}
+
+/// The label image as bytes, if these are its objects.
+pub(super) fn encode_with(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
+    let areas = areas(labels);
+    let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
+    if !(1..).zip(areas).eq(told) {
+        return Err("its objects are not those of its label image; report this as a defect".into());
+    }
+    encode(labels).map_err(|error| error.to_string())
+}
+
+/// Pixels of each object, by label from 1.
+pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
+    let mut areas = vec![0_u32; labels.count() as usize + 1];
+    for &label in labels.labels() {
+        areas[label as usize] += 1;
+    }
+    areas.remove(0);
+    areas
 }
 
 /// Takes apart what [`encode`] made.

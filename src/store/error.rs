@@ -13,7 +13,7 @@ pub enum Remedy {
     Retry,
     /// This frame or result can never be saved; the next one can.
     GiveUp,
-    /// Nothing can be saved until a person has acted: the database is damaged.
+    /// Nothing can be saved until a person has acted: the database is damaged, or gone.
     Stop,
 }
 
@@ -66,6 +66,28 @@ pub enum StoreError {
         /// What was found.
         detail: String,
     },
+    /// A name of the open store leads to another file, or nowhere.
+    #[error(
+        "{what} {} {why}, while Reticle works in it: what is written now would be found by nobody, \
+         so nothing more is said to be saved; put it back or mount it again, then start Reticle \
+         (runbook: store_unlinked)", path.display()
+    )]
+    Unlinked {
+        /// What is at that name, as "the database".
+        what: &'static str,
+        /// The name.
+        path: PathBuf,
+        /// What is different, as "is gone".
+        why: &'static str,
+    },
+    /// There was a store in this folder, and a new one must not take its place unasked.
+    #[error("the store of {} is not there: {why}", folder.display())]
+    Lost {
+        /// The data folder.
+        folder: PathBuf,
+        /// What was found, and what to do.
+        why: String,
+    },
     /// SQLite refused.
     #[error("cannot {what} in {}: {source}; {}", path.display(), database_advice(source))]
     Database {
@@ -99,7 +121,10 @@ impl StoreError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::File { .. } | Self::Locked { .. } => Remedy::Retry,
-            Self::Newer { .. } | Self::Damaged { .. } => Remedy::Stop,
+            Self::Newer { .. }
+            | Self::Damaged { .. }
+            | Self::Unlinked { .. }
+            | Self::Lost { .. } => Remedy::Stop,
             Self::Unfit { .. } | Self::UnknownSession { .. } => Remedy::GiveUp,
             Self::Database { source, .. } => match source.sqlite_error_code() {
                 Some(

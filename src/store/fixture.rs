@@ -87,7 +87,7 @@ pub(crate) fn model() -> Arc<ModelRef> {
 
 pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
     let labels = cells(frame.width, frame.height, count, frame.sequence + 1);
-    let objects = super::writer::areas(&labels).into_iter().zip(1..).map(|(area, label)| Object {
+    let objects = super::blobs::areas(&labels).into_iter().zip(1..).map(|(area, label)| Object {
         label,
         area,
         centroid_0: 1.5,
@@ -222,7 +222,7 @@ impl Bench {
     }
 
     pub(crate) fn reader(&self) -> super::Reader {
-        super::Reader::of(&self.writer.folder)
+        super::Reader::of(&self.writer.folder, self.writer.reach.clone())
     }
 
     /// Closes the store in order; what was reported.

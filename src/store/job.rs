@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
 use super::error::StoreError;
+use super::intake::Change;
 use super::outbox::{Answer, Ask};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
@@ -56,6 +57,8 @@ pub enum Job {
     },
     /// Something happened that the lab is told of.
     Event(Event),
+    /// A change in the ledger of the watched folder, after what was sent before it.
+    Intake(Change),
     /// Something about deliveries; answered after the commit.
     Ask {
         /// What.
@@ -154,7 +157,8 @@ words! {
     NoFile {
         /// The retention rule (`keep`) does not include it.
         Rule = "rule",
-        /// It alone is larger than `max_bytes`, or nothing could be evicted for it.
+        /// It alone is larger than `max_bytes`, nothing could be evicted for it, or the file of
+        /// which it is a page has its share of the room.
         MaxBytes = "max_bytes",
         /// There was too little free room (`min_free_bytes`) and nothing to evict.
         MinFree = "min_free",
@@ -218,4 +222,9 @@ pub enum Outcome {
     },
     /// There is room again.
     Resumed,
+    /// The names of the store lead elsewhere: nothing is saved any more in this process.
+    Unlinked {
+        /// What is different, and what to do.
+        reason: String,
+    },
 }

@@ -50,6 +50,11 @@ impl FolderLock {
         Ok((lock, unclean))
     }
 
+    /// The file that is locked, whatever is at its name now.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Says that the store was closed in order.
     pub(super) fn release_clean(mut self, folder: &Path) -> Result<(), StoreError> {
         self.write_owner("").map_err(StoreError::file("write the lock", &path(folder)))

@@ -9,11 +9,12 @@
 //! set-aside/                         databases that a restore took out of use
 //! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
+//! store-is-elsewhere                 left where a data folder was: no new store is made here
 //! lock                               whose folder it is
 //! ```
 //! and promises:
 //! - What is reported as [`Outcome::Saved`] or [`Outcome::Kept`] is committed and fsynced: it
-//!   is there after `kill -9` and after a power cut, with the same hash.
+//!   is there after `kill -9` and after a power cut, with the same hash, and under its name.
 //! - A result is there whole (record, label image, objects, model, parameters) or not at all.
 //! - Given the same thing twice, it changes nothing.
 //! - Records and label images are never deleted; frame files are, by the written rule, counted
@@ -37,12 +38,14 @@ mod fixture;
 mod frames;
 mod fsck;
 mod identity;
+mod intake;
 mod job;
 mod lock;
 mod options;
 mod orphans;
 mod outbox;
 mod places;
+mod reach;
 mod readers;
 mod recovery;
 mod restore;
@@ -69,6 +72,7 @@ pub use error::{Remedy, StoreError};
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
 pub use identity::Identity;
+pub use intake::{Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState};
 pub use job::{Gap, GapReason, Imported, Job, NoFile, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
 pub use outbox::{
@@ -125,12 +129,14 @@ impl Store {
 
     fn open_once(options: &Options, clock: Clock) -> Result<(Self, Recovery), StoreError> {
         let folder = &options.folder;
+        reach::refuse_to_forget(folder)?;
         durable::create_dir_private(folder, folder)
             .map_err(StoreError::file("make the data folder", folder))?;
         let (lock, unclean) = lock::FolderLock::take(folder)?;
         restore::finish(folder)?;
         let database = schema::database_path(folder);
         let connection = schema::open_and_migrate(&database)?;
+        let reach = reach::Reach::of(folder, &database, lock.file())?;
         let (recovery, kept_bytes) =
             recovery::recover(folder, &database, &connection, &clock, unclean)?;
         let deliveries = places::known(&connection)
@@ -140,11 +146,15 @@ impl Store {
             database,
             connection: Some(connection),
             lock,
+            reach,
+            unlinked: None,
             clock,
             options: options.clone(),
             deliveries,
             progress: Progress::unwatched(),
             held: None,
+            stack: retention::Stack::default(),
+            run: None,
             kept_bytes,
             leftovers: Vec::new(),
             owed: VecDeque::new(),
@@ -208,7 +218,7 @@ impl Store {
 
     /// Reads what this store saves.
     pub fn reader(&self) -> Reader {
-        Reader::of(&self.0.folder)
+        Reader::of(&self.0.folder, self.0.reach.clone())
     }
 
     /// The writer's progress is told there from now on.
@@ -218,8 +228,13 @@ impl Store {
         self
     }
 
-    /// Starts the thread `store-writer`, which works through `jobs` until the queue is closed
-    /// and empty, then closes the store. Outcomes come in the order of the jobs.
+    /// Works through `jobs` until the queue is closed and empty, then closes the store. Outcomes
+    /// come in the order of the jobs.
+    pub fn write(self, jobs: &queue::Receiver<Job>, outcomes: impl FnMut(Outcome)) {
+        self.0.run(jobs, outcomes);
+    }
+
+    /// Does [`Store::write`] in a thread `store-writer` of its own.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -230,6 +245,6 @@ impl Store {
     ) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new()
             .name("store-writer".to_owned())
-            .spawn(move || self.0.run(&jobs, outcomes))
+            .spawn(move || self.write(&jobs, outcomes))
     }
 }

@@ -38,10 +38,10 @@ pub struct FrameRetention {
     /// `all`, `none`, or `every N`: frames whose sequence number is a multiple of N.
     pub keep: Keep,
     /// Bytes that all frame files together may take; the oldest make room, those already
-    /// segmented first.
+    /// segmented first. The pages of one file push no other out once they have a quarter of it.
     pub max_bytes: u64,
-    /// Bytes left free on the file system for everything else; older frame files make room,
-    /// and when there are none left, new frames are recorded without their pixels.
+    /// Bytes left free on the file system for everything else. Older frame files make room, and
+    /// when none may go, frames are no longer taken until there is room again.
     pub min_free_bytes: u64,
 }
 

@@ -76,27 +76,35 @@ pub(super) fn without_file(db: &Connection, frames: &[i64]) -> rusqlite::Result<
     Ok(())
 }
 
-/// Gives the frames whose rows came back without a file the files that `orphans/` has for them:
-/// keys of these frames.
-pub(super) fn take_back(
+/// A file that is back under `frames/`, and not yet in its row.
+pub(super) struct Back {
+    pub(super) frame: i64,
+    name: String,
+    bytes: u64,
+}
+
+/// Brings back the files that `orphans/` has for frames whose rows came back without one.
+pub(super) fn bring_all_back(
     folder: &Path,
     db: &Connection,
     database: &Path,
-) -> Result<Vec<i64>, StoreError> {
+) -> Result<Vec<Back>, StoreError> {
     let failed = || damaged_or("give a frame its file again in", database);
-    let mut taken = Vec::new();
+    let mut back = Vec::new();
     for wanted in wanted(db, "frame.no_file = 'not_restored'").map_err(failed())? {
         let Some(bytes) = bring_back(folder, &wanted)? else { continue };
         crash::point("orphan brought back");
         let name = frames::file_name(wanted.session, wanted.frame);
-        db.prepare_cached(
-            "UPDATE frame SET file = ?2, file_bytes = ?3, no_file = NULL WHERE pk = ?1",
-        )
-        .and_then(|mut give| give.execute(params![wanted.pk, name, bytes.cast_signed()]))
-        .map_err(failed())?;
-        taken.push(wanted.pk);
+        back.push(Back { frame: wanted.pk, name, bytes });
     }
-    Ok(taken)
+    Ok(back)
+}
+
+/// Gives a frame its file again.
+pub(super) fn give_file(db: &Connection, back: &Back) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE frame SET file = ?2, file_bytes = ?3, no_file = NULL WHERE pk = ?1")?
+        .execute(params![back.frame, back.name, back.bytes.cast_signed()])?;
+    Ok(())
 }
 
 fn wanted(db: &Connection, which: &str) -> rusqlite::Result<Vec<Wanted>> {

@@ -16,6 +16,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::commands::{self, Noted};
+use super::intake;
 use super::job::words;
 use super::places;
 use super::rows;
@@ -227,6 +228,8 @@ pub enum Ask {
         /// What was answered, as JSON.
         answer: String,
     },
+    /// A change in the ledger of the watched folder.
+    Intake(intake::Change),
     /// The day under which a session is archived; the given one if none was chosen before.
     ArchiveDate {
         /// Which session.
@@ -247,6 +250,8 @@ pub enum Answer {
     Retried(u64),
     /// Whether the command may be done.
     Command(Noted),
+    /// The row of the ledger, or how many there were.
+    Intake(i64),
     /// The day that stays.
     ArchiveDate(String),
 }
@@ -349,6 +354,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Commanded { operation, id, answer } => {
             commands::ended(db, operation, id, answer).map(|()| Answer::Written)
         }
+        Ask::Intake(change) => intake::change(db, change, now).map(Answer::Intake),
         Ask::ArchiveDate { session, date } => {
             archive_date(db, *session, date).map(Answer::ArchiveDate)
         }

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::error::StoreError;
 use super::job::NoFile;
+use super::reach::Reach;
 use super::schema::{self, damaged_or};
 use super::told::Counted;
 use super::{blobs, frames};
@@ -144,6 +145,8 @@ struct Shared {
     folder: PathBuf,
     database: PathBuf,
     idle: Mutex<Vec<Connection>>,
+    /// What the names must lead to: the writer's, or what was there at the first connection.
+    reach: OnceLock<Reach>,
     /// Greatest key of an event that could not be read and was logged.
     unreadable: AtomicI64,
     /// Rows of each stream that waited when they were last counted.
@@ -156,14 +159,20 @@ impl Reader {
     /// # Errors
     /// When there is no store, or it cannot be read, or it is newer than this program.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let reader = Self::of(folder);
+        let reader = Self::connecting(folder, OnceLock::new());
         reader.with("open", |_| Ok(()))?;
         Ok(reader)
     }
 
-    /// For a store that is open; connects when first asked.
-    pub(super) fn of(folder: &Path) -> Self {
+    /// For a store that is open; connects when first asked. Reads what its writer has open, or
+    /// nothing.
+    pub(super) fn of(folder: &Path, reach: Reach) -> Self {
+        Self::connecting(folder, OnceLock::from(reach))
+    }
+
+    fn connecting(folder: &Path, reach: OnceLock<Reach>) -> Self {
         Self(Arc::new(Shared {
+            reach,
             folder: folder.to_owned(),
             database: schema::database_path(folder),
             idle: Mutex::new(Vec::new()),
@@ -386,9 +395,24 @@ impl Reader {
         let idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => schema::open_read_only(&shared.database)?,
+            None => {
+                shared.reach.get().map_or(Ok(()), Reach::check)?;
+                schema::open_read_only(&shared.database)?
+            }
+        };
+        let reach = match shared.reach.get() {
+            Some(reach) => reach,
+            None => {
+                let reach = Reach::of_database(&shared.database)?;
+                shared.reach.get_or_init(|| reach)
+            }
         };
         let answer = query(&connection).map_err(damaged_or(what, &shared.database))?;
+        // What nobody can find again is not given out, neither from the old file nor a new one.
+        if let Err(error) = reach.check() {
+            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            return Err(error);
+        }
         // One that failed is closed instead: the next call gets a fresh one.
         let mut idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.len() < POOL {

@@ -185,12 +185,16 @@ impl Restoring {
     }
 }
 
-/// Goes on with a restore that was decided and broken off. The caller has the folder's lock.
+/// Goes on with a restore that was decided and broken off, and forgets one that was not. The caller
+/// has the folder's lock.
 pub(super) fn finish(folder: &Path) -> Result<(), StoreError> {
     let path = folder.join(MARKER);
     let text = match fs::read(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let ready = ready(&schema::database_path(folder));
+            return if ready.exists() { remove_ready(&ready) } else { Ok(()) };
+        }
         Err(error) => return Err(StoreError::file("read", &path)(error)),
     };
     let marker: Marker = serde_json::from_slice(&text)

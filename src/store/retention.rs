@@ -14,6 +14,13 @@
 //! A crash after 3 leaves files that no row names, of frames that are recorded as evicted: the
 //! next start completes 4. The other order would leave rows that name files that are gone.
 //!
+//! # A file's share
+//!
+//! The pages of one image file push no other frame out once [`SHARE`] of `max_bytes` is theirs: a
+//! stack of ten thousand pages would otherwise leave nothing but itself. Beyond it a page for which
+//! something would have to go is recorded without pixels, which are in the file that it came from.
+//! Pages that an archive is to have are not counted: they wait for it, and it has them then.
+//!
 //! # When nothing may go
 //!
 //! Then frames are no longer taken ([`Outcome::Held`]): the alternative would be to break a
@@ -39,6 +46,8 @@ use super::schema;
 use super::writer::Writer;
 use crate::base::crash;
 use crate::base::durable::{self, Access};
+use crate::base::ids::SessionId;
+use crate::domain::frame::Frame;
 
 /// Files that go in one transaction at most.
 const EVICT_FILES: u32 = 64;
@@ -46,6 +55,9 @@ const EVICT_FILES: u32 = 64;
 /// Part of `max_bytes` that is freed at once, so that a full store does not pay a commit of its
 /// own for each new frame.
 const EVICT_PART: u64 = 64;
+
+/// Part of `max_bytes` that the pages of one file may take from others: a quarter.
+const SHARE: u64 = 4;
 
 /// Frames that must fit before they are taken again: not one by one.
 const ROOM_AFTER_HOLD: u64 = 16;
@@ -63,7 +75,52 @@ struct Candidate {
     bytes: u64,
 }
 
+/// Which file gives pages now, and what they take.
+#[derive(Debug, Default)]
+pub(super) struct Stack {
+    /// Its session, and its name without the page.
+    file: Option<(SessionId, String)>,
+    bytes: u64,
+}
+
+/// The file of which a frame is a page; `None` where it has no others.
+fn stack_of(frame: &Frame) -> Option<&str> {
+    let (file, page) = frame.origin.as_ref()?.rsplit_once('#')?;
+    page.parse::<u64>().is_ok().then_some(file)
+}
+
 impl Writer {
+    /// Whether a page of `incoming` bytes is to be recorded without pixels, because its file has its
+    /// share and another frame would have to go for it.
+    pub(super) fn has_its_share(
+        &self,
+        session: SessionId,
+        frame: &Frame,
+        incoming: u64,
+    ) -> Result<bool, StoreError> {
+        let Some(file) = stack_of(frame) else { return Ok(false) };
+        let is_same = |(of, name): &(SessionId, String)| *of == session && name == file;
+        let taken =
+            if self.stack.file.as_ref().is_some_and(is_same) { self.stack.bytes } else { 0 };
+        let goes_away =
+            self.deliveries.archive.is_some() && self.deliveries.pixels.includes(frame.sequence);
+        if goes_away || taken + incoming <= self.options.frames.max_bytes / SHARE {
+            return Ok(false);
+        }
+        let is_full = self.kept_bytes + incoming > self.options.frames.max_bytes;
+        Ok(is_full || self.over_budget(incoming)? > 0 || self.short_of_free(incoming)? > 0)
+    }
+
+    /// A frame's file was written: it counts for the image file of which it is a page.
+    pub(super) fn takes_of_its_share(&mut self, session: SessionId, frame: &Frame, bytes: u64) {
+        let Some(file) = stack_of(frame) else { return };
+        let is_same = |(of, name): &(SessionId, String)| *of == session && name == file;
+        if !self.stack.file.as_ref().is_some_and(is_same) {
+            self.stack = Stack { file: Some((session, file.to_owned())), bytes: 0 };
+        }
+        self.stack.bytes += bytes;
+    }
+
     /// Makes room for a file of `incoming` bytes; the reason if there can be none.
     pub(super) fn room_for(
         &mut self,

@@ -9,7 +9,8 @@
 //! 3. One transaction takes all rows of the batch. Each job has a savepoint: one that cannot
 //!    be stored is undone alone.
 //! 4. The transaction is committed, which fsyncs the log.
-//! 5. Only now is anything reported: kept, saved, failed.
+//! 5. The names of the store must still lead to the files that are open (`reach.rs`).
+//! 6. Only now is anything reported: kept, saved, failed.
 //!
 //! So a row never names a file that is not whole on the disk, and a file without a row was
 //! never promised to anyone.
@@ -38,11 +39,14 @@ use super::blobs;
 use super::dating;
 use super::error::{Remedy, StoreError};
 use super::frames;
+use super::intake::{self, Change};
 use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{self, Answer, Ask, Deliveries};
 use super::places;
+use super::reach::Reach;
+use super::retention::Stack;
 use super::rows::{self, NewResult, Pixels};
 use super::schema;
 use super::told;
@@ -53,8 +57,6 @@ use crate::base::progress::Progress;
 use crate::base::queue::{Received, Receiver};
 use crate::domain::event::Event;
 use crate::domain::frame::Frame;
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
 use crate::domain::record::Record;
 use crate::domain::segmentation::{Segmentation, Timings};
 use crate::domain::session::Session;
@@ -80,6 +82,10 @@ pub(super) struct Writer {
     /// `None` after an error that a fresh connection may mend.
     pub(super) connection: Option<Connection>,
     pub(super) lock: FolderLock,
+    /// What the names of the store have to lead to.
+    pub(super) reach: Reach,
+    /// Why they do not, once they did not.
+    pub(super) unlinked: Option<StoreError>,
     pub(super) clock: Clock,
     pub(super) options: Options,
     /// Bytes of all frame files.
@@ -95,6 +101,9 @@ pub(super) struct Writer {
     /// Set while there is no room and nothing may go: what has to fit before frames are taken
     /// again, in bytes.
     pub(super) held: Option<u64>,
+    pub(super) stack: Stack,
+    /// The process that begins files of a watched folder here.
+    pub(super) run: Option<[u8; 16]>,
 }
 
 /// A job that is rows only, without a frame.
@@ -105,10 +114,11 @@ pub(super) enum Ledger {
     Gap(Gap),
     Clock { now: Stamp, trusted: bool },
     Event(Event),
+    Intake(Change),
 }
 
 /// A job with its heavy work done: only rows are missing.
-enum Prepared {
+pub(super) enum Prepared {
     Ledger(Ledger),
     Keep {
         session: SessionId,
@@ -179,6 +189,13 @@ impl Writer {
 
     /// One batch: files, rows, commit, and then the news.
     pub(super) fn work(&mut self, batch: Vec<Job>, outcomes: &mut impl FnMut(Outcome)) {
+        // Not a file is made in a folder that is another one.
+        if let Err(error) = self.reached(outcomes) {
+            for job in batch {
+                self.refuse(job, &error, outcomes);
+            }
+            return;
+        }
         let mut prepared: Vec<Prepared> = self.owed.drain(..).map(Prepared::Ledger).collect();
         for job in batch {
             let job = self.prepare(job, outcomes);
@@ -193,7 +210,7 @@ impl Writer {
             self.mend(error, outcomes);
             committed = self.commit(&prepared);
         }
-        match committed {
+        match committed.and_then(|results| self.reached(outcomes).map(|()| results)) {
             Ok(results) => {
                 crash::point("committed");
                 for (job, result) in prepared.into_iter().zip(results) {
@@ -207,7 +224,7 @@ impl Writer {
                     let largest = prepared.iter().map(Prepared::file_bytes).max();
                     self.hold(largest.unwrap_or_default(), NoFile::WriteFailed, outcomes);
                 } else if error.remedy() == Remedy::Retry {
-                    self.connection = None;
+                    self.let_go(outcomes);
                 }
                 for job in prepared {
                     self.report_failed(job, &error, outcomes);
@@ -242,7 +259,10 @@ impl Writer {
         })
     }
 
-    fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+    pub(super) fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+        if self.reached(outcomes).is_err() {
+            return;
+        }
         if !self.owed.is_empty() || !self.leftovers.is_empty() {
             self.work(Vec::new(), outcomes);
         }
@@ -267,8 +287,18 @@ impl Writer {
         for job in &self.owed {
             tracing::error!(?job, "not recorded: the disk did not come back before the end");
         }
+        if self.unlinked.is_some() {
+            // Not closed in order, and the lock says so: the next start looks twice.
+            return;
+        }
+        self.reach.closed();
         let closed = match self.connection.take() {
             Some(connection) => {
+                if let Some(run) = self.run
+                    && let Err(error) = intake::end_in_order(&connection, &run)
+                {
+                    tracing::debug!(%error, "images that were begun count as attempted");
+                }
                 // Folded now, even if a reader still holds the log open.
                 if let Err(error) = schema::fold_log(&connection) {
                     tracing::debug!(%error, "the log stays beside the database, as durable there");
@@ -286,23 +316,27 @@ impl Writer {
         }
     }
 
-    fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
+    pub(super) fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
         match job {
             Job::Open(session) => Prepared::Ledger(Ledger::Open(session)),
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
             Job::Gap(gap) => Prepared::Ledger(Ledger::Gap(gap)),
             Job::Clock { now, trusted } => Prepared::Ledger(Ledger::Clock { now, trusted }),
             Job::Event(event) => Prepared::Ledger(Ledger::Event(event)),
+            Job::Intake(change) => Prepared::Ledger(Ledger::Intake(change)),
             Job::Ask { mut ask, reply } => {
                 if let Ask::Claim(claim) = &mut ask {
                     // A part that waits to be full would wait for ever: nothing is added to it.
                     claim.drain |= self.held.is_some();
                 }
+                if let Ask::Intake(Change::Begin { run, .. }) = &ask {
+                    self.run = Some(*run);
+                }
                 Prepared::Ask { ask, reply }
             }
             Job::Import(imported) => {
                 let frame = imported.frame;
-                match encode(&imported.labels, &imported.objects) {
+                match blobs::encode_with(&imported.labels, &imported.objects) {
                     Ok(labels) => Prepared::Import { imported: Box::new(imported), labels },
                     Err(why) => Prepared::Unfit {
                         frame,
@@ -319,7 +353,7 @@ impl Writer {
             }
             Job::Commit { session, segmentation } => {
                 let frame = segmentation.frame.id;
-                match encode_labels(&segmentation) {
+                match blobs::encode_result(&segmentation) {
                     Ok(labels) => Prepared::Commit { session, segmentation, labels },
                     Err(why) => Prepared::Unfit {
                         frame,
@@ -348,6 +382,9 @@ impl Writer {
             return Ok((Pixels::Without(NoFile::Rule), false));
         }
         let incoming = frames::expected_bytes(frame);
+        if self.has_its_share(session, frame, incoming)? {
+            return Ok((Pixels::Without(NoFile::MaxBytes), false));
+        }
         if let Some(reason) = self.room_for(incoming, outcomes)? {
             // One that could never fit is no reason to hold the others.
             if incoming <= self.options.frames.max_bytes {
@@ -364,6 +401,7 @@ impl Writer {
             other => other?,
         };
         self.kept_bytes += bytes;
+        self.takes_of_its_share(session, frame, bytes);
         Ok((Pixels::Filed { bytes }, true))
     }
 
@@ -444,7 +482,7 @@ impl Writer {
         });
     }
 
-    fn report_failed(
+    pub(super) fn report_failed(
         &mut self,
         job: Prepared,
         error: &StoreError,
@@ -481,7 +519,9 @@ impl Writer {
     /// The writing connection, opened again if need be.
     pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
         if self.connection.is_none() {
-            self.connection = Some(schema::reopen(&self.database)?);
+            let connection = schema::reopen(&self.database)?;
+            self.reach.opened()?;
+            self.connection = Some(connection);
             tracing::info!(database = %self.database.display(), "database opened again");
         }
         self.connection.as_mut().ok_or_else(|| StoreError::Damaged {
@@ -497,7 +537,7 @@ impl Writer {
                 tracing::debug!(%error, "cannot make room on a full disk");
             }
         } else {
-            self.connection = None;
+            self.let_go(outcomes);
         }
     }
 
@@ -550,6 +590,7 @@ fn weight(job: &Job) -> usize {
         | Job::Gap(_)
         | Job::Clock { .. }
         | Job::Event(_)
+        | Job::Intake(_)
         | Job::Ask { .. } => 256,
     }
 }
@@ -584,6 +625,9 @@ fn insert(
         Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
         Prepared::Ledger(Ledger::Clock { now, trusted }) => dating::clock(db, now, *trusted)?,
         Prepared::Ledger(Ledger::Event(event)) => told::record(db, event)?,
+        Prepared::Ledger(Ledger::Intake(change)) => {
+            intake::change(db, change, now)?;
+        }
         Prepared::Keep { session, frame, pixels, .. } => {
             let name = frames::file_name(*session, frame.id);
             let file = matches!(pixels, Pixels::Filed { .. }).then_some(name.as_str());
@@ -591,7 +635,11 @@ fn insert(
             crash::point("frame inserted");
         }
         Prepared::Commit { session, segmentation, labels } => {
-            let session = session_pk(*session)?;
+            // A page that is read again after a crash is a frame of the session that took it.
+            let session = match rows::recorded(db, segmentation.frame.id)? {
+                Some(recorded) => recorded.session_pk,
+                None => session_pk(*session)?,
+            };
             // Its keep went before; if that failed, the frame is recorded now, without pixels.
             let without = Pixels::Without(NoFile::WriteFailed);
             let frame = rows::frame(db, session, &segmentation.frame, None, without, when)?;
@@ -649,39 +697,4 @@ fn import(
     };
     rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
     Ok(Record::committed(imported.frame, frame.session, frame.sequence, labels.count()))
-}
-
-/// The label image as bytes, if the result is one that the invariants allow.
-fn encode_labels(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
-    let (frame, labels) = (&segmentation.frame, &segmentation.labels);
-    if (labels.width(), labels.height()) != (frame.width, frame.height) {
-        return Err(format!(
-            "its label image is {}×{} but the frame {}×{}; report this as a defect",
-            labels.width(),
-            labels.height(),
-            frame.width,
-            frame.height
-        ));
-    }
-    encode(labels, &segmentation.objects)
-}
-
-/// The label image as bytes, if these are its objects.
-pub(super) fn encode(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
-    let areas = areas(labels);
-    let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
-    if !(1..).zip(areas).eq(told) {
-        return Err("its objects are not those of its label image; report this as a defect".into());
-    }
-    blobs::encode(labels).map_err(|error| error.to_string())
-}
-
-/// Pixels of each object, by label from 1.
-pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
-    let mut areas = vec![0_u32; labels.count() as usize + 1];
-    for &label in labels.labels() {
-        areas[label as usize] += 1;
-    }
-    areas.remove(0);
-    areas
 }

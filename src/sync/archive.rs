@@ -18,7 +18,7 @@ use super::objects::{Archive, ObjectReceipt, UploadState};
 use super::outbox::{NoAnswer, Outbox};
 use super::parts::{Building, Built, Part, Subject};
 use super::standing::{Claimant, Memory, Writer};
-use super::there::{Copy, There};
+use super::there::{Fetched, There};
 use super::undelivered::Undelivered;
 use crate::base::durable;
 use crate::base::ids::EpochId;
@@ -182,7 +182,7 @@ impl Archiving {
         &self,
         item: &Item,
         subject: &Subject,
-        copies: Vec<Copy>,
+        copies: Vec<Fetched>,
     ) -> Result<Part, Undelivered> {
         let (this, item, subject) = (self.clone(), item.clone(), subject.clone());
         blocking(move || {
@@ -216,7 +216,7 @@ impl Archiving {
         item: &Item,
         there: &[There],
         part: &Part,
-    ) -> Result<Vec<Copy>, Undelivered> {
+    ) -> Result<Vec<Fetched>, Undelivered> {
         let mut copies = Vec::new();
         for (number, (there, built)) in there.iter().zip(&part.objects).enumerate() {
             if !there.must_be_read(built) {
@@ -225,7 +225,7 @@ impl Archiving {
             let path = self.spooled(item, &format!("there-{number}"));
             // Gone between two questions: then nothing is there.
             if self.archive.fetch(&built.key, &path).await?.is_some() {
-                copies.push(Copy {
+                copies.push(Fetched {
                     key: built.key.clone(),
                     path,
                     receipted_rows: there.receipt.as_ref().map(|receipt| receipt.rows),

@@ -11,6 +11,9 @@
 //! | give up | quarantined: the item, or the one frame or result in it that is at fault; the next goes on at once |
 //! | conflict | the destination knows more than the store: nothing is claimed for it any more until a person has decided |
 //!
+//! Each loop, and the one that tells how far they are, begins again after a panic
+//! ([`supervise`](crate::base::supervise)); the item that was in hand is given back with a pause.
+//!
 //! Nothing is lost when this thread is stopped at any moment: what was claimed is in the outbox,
 //! and what was put twice was put under the same key.
 
@@ -27,10 +30,11 @@ use super::archive::Archiving;
 use super::delivering::Delivering;
 use super::destinations::Destinations;
 use super::error::Remedy;
-use super::outbox::{NoAnswer, Outbox};
+use super::outbox::{NoAnswer, Outbox, die_of};
 use super::undelivered::Undelivered;
 use crate::base::queue::Sender;
-use crate::store::{Answer, Ask, Claim, Delivery, Item, Job, Reader, Report};
+use crate::base::supervise::{Roster, Thread, Watched};
+use crate::store::{Answer, Ask, Claim, Delivery, Destination, Item, Job, Reader, Report};
 
 /// How often an idle loop looks into the outbox.
 const LOOK: Duration = Duration::from_secs(1);
@@ -66,29 +70,12 @@ struct Wish {
 
 /// Wakes the loops. Cheap to clone.
 #[derive(Clone)]
-pub struct Handle {
-    wish: Arc<watch::Sender<Wish>>,
-    outbox: Outbox,
-}
+pub struct Handle(Arc<watch::Sender<Wish>>);
 
 impl Handle {
-    /// Deliver everything that waits now, full parts or not, without waiting for anything.
-    /// Returns when that is noted.
-    pub fn deliver_all(&self) {
-        self.outbox.order(Ask::Hurry);
-        self.wish.send_modify(|wish| wish.wakes += 1);
-    }
-
-    /// Give another chance to what was not taken, then [`Handle::deliver_all`].
-    pub fn retry(&self) {
-        self.outbox.order(Ask::Retry);
-        self.deliver_all();
-    }
-
-    /// Deliver everything again, whether it was taken or not.
-    pub fn again(&self) {
-        self.outbox.order(Ask::Again);
-        self.deliver_all();
+    /// Look into the outbox now, without waiting for anything. Returns at once.
+    pub fn wake(&self) {
+        self.0.send_modify(|wish| wish.wakes += 1);
     }
 }
 
@@ -104,12 +91,11 @@ impl Syncing {
         self.handle.clone()
     }
 
-    /// Breaks off what is on its way, and waits for the thread.
-    pub fn stop(self) {
-        self.handle.wish.send_modify(|wish| wish.stop = true);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread sync panicked; this is a fault in Reticle");
-        }
+    /// Breaks off what is on its way; the thread that is given ends when the store has answered
+    /// what it was asked before.
+    pub fn stop(self) -> JoinHandle<()> {
+        self.handle.0.send_modify(|wish| wish.stop = true);
+        self.thread
     }
 }
 
@@ -131,48 +117,68 @@ pub fn spawn(
     destinations: Destinations,
     reader: Reader,
     jobs: Sender<Job>,
-    tell: impl FnMut(&[Delivery]) + Send + 'static,
+    roster: &Roster,
+    mut tell: impl FnMut(&[Delivery]) + Send + 'static,
 ) -> std::io::Result<Syncing> {
     let outbox = Outbox::new(jobs);
-    let (wish, wishes) = watch::channel(Wish::default());
-    let handle = Handle { wish: Arc::new(wish), outbox: outbox.clone() };
+    let (wish, mut wishes) = watch::channel(Wish::default());
+    let handle = Handle(Arc::new(wish));
     let runtime = runtime()?;
     Archiving::clean_spool(&destinations.data_folder);
+    let watched = roster.watch(Thread::Sync);
+    let mut loops = JoinSet::new();
+    {
+        let _inside = runtime.enter();
+        for serving in servings(&destinations, &reader, &outbox, &wishes, false) {
+            let watched = roster.watch(match serving.delivering.destination() {
+                Destination::Archive => Thread::SyncArchive,
+                Destination::Central => Thread::SyncCentral,
+            });
+            loops.spawn(serving.run_again(watched));
+        }
+    }
     let thread = std::thread::Builder::new().name("sync".to_owned()).spawn(move || {
-        runtime.block_on(serve(destinations, reader, outbox, wishes, tell));
+        let mut stopping = wishes.clone();
+        // The loops go on while this one begins again.
+        while let Some(pause) = watched.attempt(|| {
+            runtime.block_on(look(&reader, &mut wishes, &watched, &mut tell));
+            Ok(())
+        }) {
+            if runtime.block_on(stops_within(&mut stopping, pause)) {
+                break;
+            }
+        }
+        runtime.block_on(async { while loops.join_next().await.is_some() {} });
         // Blocking work that is under way (a shard being packed) need not be waited for.
         runtime.shutdown_background();
     })?;
     Ok(Syncing { handle, thread })
 }
 
-async fn serve(
-    destinations: Destinations,
-    reader: Reader,
-    outbox: Outbox,
-    wishes: watch::Receiver<Wish>,
-    mut tell: impl FnMut(&[Delivery]),
+/// Tells how far the destinations are, until it is time to stop.
+async fn look(
+    reader: &Reader,
+    wishes: &mut watch::Receiver<Wish>,
+    watched: &Watched,
+    tell: &mut impl FnMut(&[Delivery]),
 ) {
-    let mut loops = loops(&destinations, &reader, &outbox, &wishes, false);
-    drop(outbox);
-    let mut stopping = wishes;
     loop {
+        watched.pass();
         let reader = reader.clone();
         match tokio::task::spawn_blocking(move || reader.deliveries()).await {
             Ok(Ok(deliveries)) => tell(&deliveries),
             Ok(Err(error)) => tracing::debug!(%error, "cannot read how far deliveries are"),
-            Err(_) => break,
+            Err(error) => die_of(error),
         }
-        let stopped = tokio::time::timeout(TELL, stopping.wait_for(|wish| wish.stop)).await;
-        if stopped.is_ok() {
-            break;
-        }
-    }
-    while let Some(ended) = loops.join_next().await {
-        if ended.is_err() {
-            tracing::error!("a delivery loop panicked; this is a fault in Reticle");
+        if stops_within(wishes, TELL).await {
+            return;
         }
     }
+}
+
+/// Whether it is time to stop, before `wait` is over.
+async fn stops_within(wishes: &mut watch::Receiver<Wish>, wait: Duration) -> bool {
+    tokio::time::timeout(wait, wishes.wait_for(|wish| wish.stop)).await.is_ok()
 }
 
 /// The loop of one destination.
@@ -180,12 +186,15 @@ struct Serving {
     delivering: Delivering,
     outbox: Outbox,
     wishes: watch::Receiver<Wish>,
+    watched: Watched,
     max_delay: Duration,
     /// Deliver everything once, then end; and end after [`TRIES`] failures in a row.
     only_drain: bool,
     /// What became of the last delivery, where the store could not take note of it: the disk
     /// may be full.
     unreported: Option<Report>,
+    /// The item that is claimed: of a loop that died it is given back by its next life.
+    in_hand: Option<i64>,
     /// Failures in a row.
     trouble: u32,
     /// The failure that was logged last, so that one that lasts is not logged again.
@@ -199,11 +208,26 @@ struct Serving {
 const TRIES: u32 = 5;
 
 impl Serving {
-    async fn run(mut self) {
+    /// Delivers until it is time to stop, and begins again after a panic.
+    async fn run_again(mut self, watched: Watched) {
+        self.watched = watched.clone();
+        while let Some(pause) = watched.attempt_task(self.run()).await {
+            if let Some(item) = self.in_hand.take() {
+                let reason = "its delivery panicked; report this as a defect".to_owned();
+                self.unreported = Some(Report::Failed { item, wait: pause, reason });
+            }
+            if stops_within(&mut self.wishes, pause).await {
+                return;
+            }
+        }
+    }
+
+    async fn run(&mut self) {
         loop {
             if self.wishes.borrow().stop {
                 return;
             }
+            self.watched.pass();
             let woken = self.wishes.borrow().wakes;
             let wait = match self.next().await {
                 Ok(Some(wait)) => wait,
@@ -254,6 +278,7 @@ impl Serving {
                 _ => Ok(None),
             };
         };
+        self.in_hand = Some(item.pk);
         // Something may be claimed again: a person has decided.
         self.conflict = None;
         let mut stop = self.wishes.clone();
@@ -261,6 +286,7 @@ impl Serving {
             delivered = self.delivering.deliver(item) => delivered,
             _ = stop.wait_for(|wish| wish.stop) => return Ok(Some(Duration::ZERO)),
         };
+        self.in_hand = None;
         let (report, wait) = self.judge(item, delivered);
         self.unreported = Some(report.clone());
         self.outbox.ask(Ask::Report(report)).await?;
@@ -319,27 +345,28 @@ impl Serving {
     }
 }
 
-/// Starts a loop for each destination.
-fn loops(
+/// A loop for each destination.
+fn servings(
     destinations: &Destinations,
     reader: &Reader,
     outbox: &Outbox,
     wishes: &watch::Receiver<Wish>,
     only_drain: bool,
-) -> JoinSet<()> {
+) -> Vec<Serving> {
     let serving = |delivering| Serving {
         delivering,
         outbox: outbox.clone(),
         wishes: wishes.clone(),
+        watched: Watched::alone(Thread::Sync),
         max_delay: destinations.max_delay,
         only_drain,
         unreported: None,
+        in_hand: None,
         trouble: 0,
         told: None,
         conflict: None,
     };
-    let delivering = destinations.delivering(reader, outbox).into_iter();
-    delivering.map(|delivering| serving(delivering).run()).collect()
+    destinations.delivering(reader, outbox).into_iter().map(serving).collect()
 }
 
 /// Delivers everything that waits into each destination, and returns when all is done or when
@@ -347,5 +374,8 @@ fn loops(
 pub(super) async fn drain(destinations: &Destinations, reader: &Reader, outbox: &Outbox) {
     // Held to the end: nobody wishes anything else meanwhile.
     let (_wish, wishes) = watch::channel(Wish::default());
-    loops(destinations, reader, outbox, &wishes, true).join_all().await;
+    let servings = servings(destinations, reader, outbox, &wishes, true);
+    let loops: JoinSet<()> =
+        servings.into_iter().map(|mut serving| async move { serving.run().await }).collect();
+    loops.join_all().await;
 }

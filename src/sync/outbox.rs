@@ -37,20 +37,23 @@ impl Outbox {
             Ok(answer.recv().map_err(|_gone| NoAnswer::Closed)??)
         })
         .await
-        .map_err(|_panicked| NoAnswer::Closed)?
-    }
-
-    /// Asks from a thread that may block, and returns when it is committed or cannot be.
-    pub(super) fn order(&self, ask: Ask) {
-        let (reply, answer) = sync_channel(1);
-        self.0.send(Job::Ask { ask, reply });
-        // An error is the store's own to report.
-        answer.recv().ok();
+        .unwrap_or_else(|error| {
+            die_of(error);
+            Err(NoAnswer::Closed)
+        })
     }
 
     /// Asks without waiting for the answer or the commit.
     pub(super) fn tell(&self, ask: Ask) {
         let (reply, _) = sync_channel(1);
         self.0.send(Job::Ask { ask, reply });
+    }
+}
+
+/// A panic of a thread that was waited for is the panic of who waits. What was only broken off is
+/// none: the runtime ends.
+pub(super) fn die_of(error: tokio::task::JoinError) {
+    if let Ok(panic) = error.try_into_panic() {
+        std::panic::resume_unwind(panic);
     }
 }

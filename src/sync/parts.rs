@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::gone;
-use super::there::{Copy, ShardThere, TableThere, unwritten};
+use super::there::{Fetched, ShardThere, TableThere, unwritten};
 use super::undelivered::Undelivered;
 use crate::domain::facts::{BoxName, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
 use crate::domain::label_image::LabelImage;
@@ -90,7 +90,7 @@ pub(super) struct Building<'a> {
     pub(super) item: &'a Item,
     pub(super) subject: &'a Subject,
     /// Copies of what is there, where it must be read; by key.
-    pub(super) copies: &'a [Copy],
+    pub(super) copies: &'a [Fetched],
     /// Where the files go.
     pub(super) spooled: &'a dyn Fn(&str) -> PathBuf,
 }
@@ -115,7 +115,7 @@ impl Building<'_> {
         }
     }
 
-    fn copy(&self, key: &str) -> Option<&Copy> {
+    fn copy(&self, key: &str) -> Option<&Fetched> {
         self.copies.iter().find(|copy| copy.key == key)
     }
 

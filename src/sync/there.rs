@@ -50,7 +50,7 @@ impl There {
 
 /// A copy of it.
 #[derive(Clone, Debug)]
-pub(super) struct Copy {
+pub(super) struct Fetched {
     pub(super) key: String,
     pub(super) path: PathBuf,
     /// Rows that it had when this store put it; `None` where it never did.
@@ -59,7 +59,7 @@ pub(super) struct Copy {
     pub(super) as_receipted: bool,
 }
 
-impl Copy {
+impl Fetched {
     /// That the part is left as it is.
     pub(super) fn left(&self, why: impl std::fmt::Display) -> Undelivered {
         let what = format!("replace {}", self.key);
@@ -86,7 +86,7 @@ impl Copy {
 
 /// A shard that is there.
 pub(super) struct ShardThere {
-    copy: Copy,
+    copy: Fetched,
     opened: Result<ShardReader, ReadError>,
 }
 
@@ -96,7 +96,7 @@ impl ShardThere {
     /// # Errors
     /// A conflict where it holds others.
     pub(super) fn open(
-        copy: &Copy,
+        copy: &Fetched,
         shape: ShardShape,
         known: &HashSet<u32>,
     ) -> Result<Self, Undelivered> {
@@ -147,7 +147,7 @@ impl ShardThere {
 
 /// A table that is there.
 pub(super) struct TableThere {
-    copy: Copy,
+    copy: Fetched,
     /// Rows of each frame.
     rows: Result<BTreeMap<String, u64>, ReadError>,
 }
@@ -157,7 +157,7 @@ impl TableThere {
     ///
     /// # Errors
     /// A conflict where it has rows of others.
-    pub(super) fn open(copy: &Copy, known: &HashSet<String>) -> Result<Self, Undelivered> {
+    pub(super) fn open(copy: &Fetched, known: &HashSet<String>) -> Result<Self, Undelivered> {
         let rows = tables::rows_by_frame(&copy.path);
         if let Ok(rows) = &rows
             && let Some(frame) = rows.keys().find(|frame| !known.contains(*frame))

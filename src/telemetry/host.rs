@@ -78,7 +78,8 @@ impl Host {
         Self { proc, sys, ..self }
     }
 
-    /// All of it, now. The stages of the daemon are not the machine's to tell: they are empty.
+    /// All of it, now. The stages and threads of the daemon are not the
+    /// machine's to tell: they are empty.
     pub fn measure(&mut self) -> Health {
         let now = self.clock.now();
         let cpu = clock::process_cpu();
@@ -102,6 +103,7 @@ impl Host {
             throttled: self.throttled(),
             clock_trusted: self.clock.is_trusted(),
             stages: Vec::new(),
+            threads: Vec::new(),
         }
     }
 

@@ -24,6 +24,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::base::clock::Stamp;
+use crate::base::supervise::Thread;
 use crate::domain::alarm::AlarmKind;
 use crate::domain::segmentation::Timings;
 use crate::domain::status::{RunState, SourceState, Status};
@@ -322,6 +323,12 @@ fn health(status: &Status, readings: &mut Vec<Reading>) {
         let stage = health.stages.iter().find(|stage| stage.name == name);
         let busy_s = stage.map_or(f64::NAN, |stage| f64::from(stage.busy_s.unwrap_or(0.0)));
         level("reticle_stage_busy_seconds", busy_s).of("stage", name)
+    }));
+    readings.extend(Thread::ALL.map(|thread| {
+        let thread = thread.name();
+        let health = health.threads.iter().find(|health| health.name == thread);
+        count("reticle_thread_deaths_total", health.map_or(0, |health| health.deaths))
+            .of("thread", thread)
     }));
 }
 

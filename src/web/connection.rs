@@ -70,6 +70,8 @@ enum Phase {
         /// Whether hyper has all of it, and only has to write it.
         handed_on: bool,
     },
+    /// It has become a WebSocket, which has bounds of its own.
+    Upgraded,
 }
 
 #[derive(Debug)]
@@ -143,6 +145,11 @@ impl Link {
         self.change(Phase::Answered { until, handed_on: false });
     }
 
+    /// It becomes a WebSocket, and waits for no request any more.
+    pub(super) fn upgraded(&self) {
+        self.change(Phase::Upgraded);
+    }
+
     /// Hyper has all of the answer.
     fn handed_on(&self) {
         if let Phase::Answered { handed_on, .. } = &mut self.state().phase {
@@ -179,7 +186,7 @@ impl Link {
         let phase = match state.phase {
             Phase::Idle => Some(state.since + times.idle),
             Phase::Header => Some(state.since + times.header),
-            Phase::Asked => None,
+            Phase::Asked | Phase::Upgraded => None,
             Phase::Answered { until, .. } => until,
         };
         let blocked = state.blocked.map(|since| since + times.stall);

@@ -104,9 +104,19 @@ impl Origin {
 
 impl Names {
     pub(super) fn new(listen: SocketAddr, hosts: &[String]) -> Self {
-        let proxied: Vec<Origin> = hosts.iter().filter_map(|host| Origin::parse(host)).collect();
-        let plain = hosts.iter().filter(|host| !host.contains("://"));
-        let plain = plain.map(|host| host.to_ascii_lowercase());
+        let (proxied, plain): (Vec<_>, Vec<_>) =
+            hosts.iter().partition(|host| host.contains("://"));
+        let proxied: Vec<Origin> = proxied
+            .into_iter()
+            .filter_map(|host| {
+                let origin = Origin::parse(host);
+                if origin.is_none() {
+                    tracing::warn!(host, "`hosts` in [web] has names and https://name; not used");
+                }
+                origin
+            })
+            .collect();
+        let plain = plain.into_iter().map(|host| host.to_ascii_lowercase());
         let hosts = plain.chain(proxied.iter().map(|origin| origin.host.clone())).collect();
         Self { listen, hosts, proxied }
     }

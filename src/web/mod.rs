@@ -33,6 +33,7 @@ use crate::base::clock::Clock;
 use crate::base::queue;
 use crate::base::rate::RateLimit;
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::Watched;
 use crate::domain::status::{Command, StatusBoard};
 use crate::store;
 use crate::telemetry::metrics::Metrics;
@@ -75,7 +76,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const QUESTIONS: usize = 4;
 /// Commands that are taken at once, and how long each further one takes to be allowed. People press
 /// a button, programs name a state; whoever sends more fills the logbook.
-const COMMANDS: (u32, Duration) = (10, Duration::from_secs(1));
+const COMMANDS: (u32, Duration) = (60, Duration::from_secs(1));
 /// Lines in the log about refused requests, likewise. The metric counts all of them.
 const REFUSAL_LINES: (u32, Duration) = (5, Duration::from_secs(1));
 /// How long connections may take to finish when the daemon stops.
@@ -193,17 +194,20 @@ pub fn open_to_network(address: SocketAddr) -> Option<String> {
     })
 }
 
-/// Serves until `shutdown`, in threads of its own; the one that is returned ends last.
+/// Serves until `shutdown`, in threads of its own; the one that is returned ends last. It begins
+/// again when it dies, on the same port: browsers connect anew.
 ///
 /// # Errors
-/// When threads cannot be started or the listener cannot be used.
+/// When the thread cannot be started or the listener cannot be used.
 pub fn serve(
     listener: TcpListener,
     options: &Options,
     ports: Ports,
     shutdown: Shutdown,
+    watched: Watched,
 ) -> io::Result<JoinHandle<()>> {
-    serve_within(connection::Times::default(), listener, options, ports, shutdown)
+    let times = connection::Times::default();
+    serve_within(times, listener, options, ports, (shutdown, watched))
 }
 
 /// The same with other times; for tests, which cannot wait a minute.
@@ -212,40 +216,98 @@ fn serve_within(
     listener: TcpListener,
     options: &Options,
     ports: Ports,
-    shutdown: Shutdown,
+    (shutdown, watched): (Shutdown, Watched),
 ) -> io::Result<JoinHandle<()>> {
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING)
-        .thread_name("web-worker")
-        .enable_all()
-        .build()?;
-    let listener = {
-        let _inside = runtime.enter();
-        tokio::net::TcpListener::from_std(listener)?
-    };
     let (stop, stopping) = watch::channel(false);
     let (metrics, clock) = (ports.metrics.clone(), ports.clock.clone());
-    let admission = admission::Admission::new(admission::Bounds::new(options), metrics.clone());
-    let shared = Shared::new(address, times, options, ports, stopping.clone());
-    let routes = routes::router(Arc::new(shared));
-    let server =
-        server::Server { listener, routes, admission, times, metrics, clock, stop: stopping };
+    let shared = Shared::new(address, times, options, ports, stopping);
+    let serving = Serving {
+        listener,
+        routes: routes::router(Arc::new(shared)),
+        bounds: admission::Bounds::new(options),
+        times,
+        metrics,
+        clock,
+        stop,
+        shutdown,
+        watched,
+    };
     std::thread::Builder::new().name("web".into()).spawn(move || {
-        let server = runtime.spawn(server.run());
-        tracing::debug!(%address, "the page is served");
-        // It ends before it is told to only by a panic, and then this thread ends too, which is
-        // seen by whoever watches over the threads.
-        while !shutdown.wait(LOOK) && !server.is_finished() {}
-        stop.send_replace(true);
-        let ended = runtime.block_on(async { tokio::time::timeout(GRACE, server).await });
-        if let Ok(Err(error)) = ended {
-            tracing::error!(%error, "the page's server died, which is a fault in Reticle");
+        while let Some(pause) = serving.watched.attempt(|| serving.live()) {
+            if serving.shutdown.wait(pause) {
+                break;
+            }
         }
-        runtime.shutdown_timeout(GRACE);
     })
+}
+
+/// What each life of the server begins with.
+struct Serving {
+    listener: TcpListener,
+    routes: axum::Router,
+    bounds: admission::Bounds,
+    times: connection::Times,
+    metrics: Metrics,
+    clock: Clock,
+    stop: watch::Sender<bool>,
+    shutdown: Shutdown,
+    watched: Watched,
+}
+
+impl Serving {
+    /// One life of the server, with a runtime and connections of its own: until the daemon stops,
+    /// or until it ends by itself.
+    fn live(&self) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .max_blocking_threads(BLOCKING)
+            .thread_name("web-worker")
+            .enable_all()
+            .build()?;
+        let runtime = InBackground(Some(runtime));
+        let Some(running) = &runtime.0 else { return Ok(()) };
+        let listener = {
+            let _inside = running.enter();
+            tokio::net::TcpListener::from_std(self.listener.try_clone()?)?
+        };
+        let server = server::Server {
+            listener,
+            routes: self.routes.clone(),
+            admission: admission::Admission::new(self.bounds, self.metrics.clone()),
+            times: self.times,
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+            stop: self.stop.subscribe(),
+        };
+        let server = running.spawn(server.run());
+        tracing::debug!("the page is served");
+        while !self.shutdown.wait(LOOK) {
+            self.watched.pass();
+            if server.is_finished() {
+                running.block_on(server)?;
+                return Err(io::Error::other("the server of the page ended by itself"));
+            }
+        }
+        self.stop.send_replace(true);
+        let ended = running.block_on(async { tokio::time::timeout(GRACE, server).await });
+        if let Ok(Err(error)) = ended {
+            tracing::warn!(%error, "the page's server ended badly");
+        }
+        Ok(())
+    }
+}
+
+/// A runtime that is not waited for when it goes, neither in order nor by a panic.
+struct InBackground(Option<tokio::runtime::Runtime>);
+
+impl Drop for InBackground {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(GRACE);
+        }
+    }
 }
 
 /// What every request can see.

@@ -285,7 +285,7 @@ pub(super) struct CommandReply {
 ///
 /// Idempotent: a command names a state, so the same one again changes nothing. `start` begins
 /// a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
-/// the session. The answer comes when the command was taken; the status shows its effect. After ten
+/// the session. The answer comes when the command was taken; the status shows its effect. After sixty
 /// at once, one a second is taken.
 #[utoipa::path(
     post, path = "/api/v1/commands/{command}", tag = "live",

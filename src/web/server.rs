@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -164,7 +165,11 @@ impl Connection {
             let link = Arc::clone(&link);
             async move {
                 let response = answer.await?;
-                link.answered(response.body().size_hint().exact(), &times);
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    link.upgraded();
+                } else {
+                    link.answered(response.body().size_hint().exact(), &times);
+                }
                 Ok::<_, Infallible>(response.map(|body| Watched::new(body, link)))
             }
         };

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::FrameId;
 use crate::base::queue::{self, Receiver, WhenFull};
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::{Thread, Watched};
 use crate::domain::session::Session;
 use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
 use crate::store::{self, Job, Outcome, Store};
@@ -62,7 +63,8 @@ impl Server {
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
-        let thread = serve_within(times, listener, &options, ports, shutdown.clone()).unwrap();
+        let life = (shutdown.clone(), Watched::alone(Thread::Web));
+        let thread = serve_within(times, listener, &options, ports, life).unwrap();
         let thread = Some(thread);
         let commands = Some(commands);
         drop(store);

@@ -11,6 +11,7 @@ use reticle::base::clock::{self, Clock};
 use reticle::base::ids::SessionId;
 use reticle::base::queue::{self, Received, WhenFull};
 use reticle::base::shutdown::Shutdown;
+use reticle::base::supervise::{Thread, Watched};
 use reticle::capture::{self, Event};
 use reticle::domain::frame::Frame;
 use reticle::domain::health::{Health, StageHealth};
@@ -75,7 +76,9 @@ impl FakeBox {
             clock: clock.clone(),
         };
         let shutdown = Shutdown::new();
-        let server = web::serve(listener, &options, ports, shutdown.clone()).expect("it serves");
+        let server =
+            web::serve(listener, &options, ports, shutdown.clone(), Watched::alone(Thread::Web))
+                .expect("it serves");
         let controls = Arc::new(Controls {
             flowing: AtomicBool::new(false),
             focus: AtomicU32::new(0.92_f32.to_bits()),
@@ -142,6 +145,7 @@ impl FakeBox {
             throttled: None,
             clock_trusted: true,
             stages: ["capture", "segment", "store-writer"].map(stage).into(),
+            threads: Vec::new(),
         };
         let broker = SyncState {
             destination: "broker".into(),
@@ -150,6 +154,7 @@ impl FakeBox {
             quarantined: 0,
             oldest: None,
             reason: None,
+            conflict: None,
         };
         self.status.update(|status| {
             status.health = health;

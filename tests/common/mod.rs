@@ -129,6 +129,16 @@ impl Start {
         self
     }
 
+    /// The limit of file descriptors, soft and hard.
+    pub(crate) fn descriptors(self, limit: u32) -> Self {
+        self.through(&["prlimit", &format!("--nofile={limit}")])
+    }
+
+    /// With so much address space at most: what goes beyond it ends the process.
+    pub(crate) fn address_space_kib(self, kib: u64) -> Self {
+        self.through(&["prlimit", &format!("--as={}", kib * 1024)])
+    }
+
     /// Variables of its environment, unless they were named before.
     pub(crate) fn environment(mut self, variables: &[(&str, &str)]) -> Self {
         for (name, value) in variables {
@@ -154,6 +164,11 @@ impl Start {
         let healthy = wait_at_most(PATIENCE, || ureq::get(&healthz).call().ok());
         assert!(healthy.is_some(), "{healthz} does not answer; the log:\n{}", daemon.log());
         daemon
+    }
+
+    /// Starts the daemon and returns at once, for one that is to die.
+    pub(crate) fn spawned(self) -> Daemon {
+        self.spawn()
     }
 
     fn spawn(self) -> Daemon {
@@ -267,6 +282,12 @@ impl Daemon {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The log for after its end.
+    pub(crate) fn log_to_read(&self) -> impl Fn() -> String + use<> {
+        let log = Arc::clone(&self.log);
+        move || log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Waits until the log has `text` in it.
     pub(crate) fn wait_for_log(&self, text: &str) {
         if wait_at_most(PATIENCE, || self.log().contains(text).then_some(())).is_none() {
@@ -286,16 +307,31 @@ impl Daemon {
 
     /// Resident memory in KiB, as the kernel counts it.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.kib("VmRSS:")
+    }
+
+    fn kib(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("a running process has a status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let number = line.and_then(|line| line.split_whitespace().next());
-        number.and_then(|number| number.parse().ok()).expect("VmRSS is a number of kB")
+        number.and_then(|number| number.parse().ok()).expect("it is a number of kB")
+    }
+
+    /// Address space in KiB, at its peak.
+    pub(crate) fn address_space_kib(&self) -> u64 {
+        self.kib("VmPeak:")
     }
 
     /// Whether it still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// How it ended; waits until it has.
+    pub(crate) fn end(mut self) -> ExitStatus {
+        let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
+        ended.unwrap_or_else(|| panic!("the daemon does not end:\n{}", self.log()))
     }
 
     /// How it ended, where it has ended by itself.
@@ -307,6 +343,12 @@ impl Daemon {
     pub(crate) fn kill(mut self) {
         self.child.kill().expect("a child can be killed");
         self.child.wait().expect("a killed child can be waited for");
+    }
+
+    /// Waits until it has ended by itself; how it did.
+    pub(crate) fn ends(&mut self) -> ExitStatus {
+        let ended = wait_at_most(PATIENCE, || self.child.try_wait().expect("a child can be asked"));
+        ended.unwrap_or_else(|| panic!("the daemon does not end by itself:\n{}", self.log()))
     }
 
     /// Asks it to end (SIGTERM) and returns how it did.

@@ -20,18 +20,19 @@ const STATUS: Status = {
   segment_fps: 10,
   save_ms: null,
   save: { state: 'saved' },
+  keep_fails: null,
   hold: null,
   sync: [],
   last_saved: null,
   counters: {
-    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, refused: 0, gaps: 0, name_taken: 0,
+    captured: 0, missed: 0, kept: 0, segmented: 0, skipped: 0, unrecorded: 0, evicted: 0, saved: 0, not_saved: 3, not_kept: 0, refused: 0, gaps: 0, name_taken: 0,
   },
   last_refusal: null,
   alarms: [],
   health: {
     at: '', uptime_s: 0, cpu_percent: 0, resident_bytes: 0, memory_total_bytes: 0, memory_available_bytes: 0,
     storage_total_bytes: 0, storage_free_bytes: 0, temperature_c: null, temperature_limit_c: null, throttled: null,
-    clock_trusted: true, stages: [],
+    clock_trusted: true, stages: [], threads: [],
   },
 };
 
@@ -113,6 +114,14 @@ test('without room it says that frames are only shown, and never "saved"', () =>
   assert.deepEqual([save.word, save.tone, stale], ['Not recording', 'act', false]);
   assert.match(notice!.title, /No room/);
   assert.match(notice!.lines.join(' '), /The disk has too little room.*12 frames were only shown/s);
+});
+
+test('pixels that cannot be kept are told apart from results that are saved', () => {
+  const counters = { ...STATUS.counters, not_saved: 0, not_kept: 12 };
+  const { save, notice } = see({ keep_fails: 'too many open files', counters });
+  assert.deepEqual([save.word, save.tone], ['Saved without pixels', 'act']);
+  assert.match(notice!.title, /Pixels of frames are not kept: 12/);
+  assert.match(notice!.lines.join(' '), /Too many open files.*Results are saved/s);
 });
 
 test('results that wait for the network say how many, how old, and why', () => {

@@ -15,6 +15,7 @@ const HEALTH: Health = {
   memory_total_bytes: 8 * GIB, memory_available_bytes: 6 * GIB, storage_total_bytes: 100 * GIB, storage_free_bytes: 25 * GIB,
   temperature_c: 62.4, temperature_limit_c: 85, throttled: false, clock_trusted: true,
   stages: [{ name: 'capture', busy_s: null, stuck: false }, { name: 'segment', busy_s: 31.2, stuck: true }],
+  threads: [],
 };
 
 function status(alarms: Alarm[] = [], health: Partial<Health> = {}, sync: SyncState[] = []): Status {

@@ -23,6 +23,8 @@ pub struct Memory(Arc<Mutex<Given>>);
 struct Given {
     /// Files of which nothing more is to come.
     done: HashSet<u64>,
+    /// Whether what earlier processes took is in there.
+    filled: bool,
     /// The file that was begun last, and how many of its pages were passed.
     begun: Option<(u64, usize)>,
 }
@@ -49,6 +51,21 @@ impl Memory {
     /// All of a file was given, or refused.
     pub(super) fn done(&self, file: u64) {
         self.given().done.insert(file);
+    }
+
+    /// It is to be given after all.
+    pub(super) fn forget(&self, file: u64) {
+        self.given().done.remove(&file);
+    }
+
+    /// Whether what earlier processes took is still missing.
+    pub(super) fn is_to_be_filled(&self) -> bool {
+        !self.given().filled
+    }
+
+    /// What earlier processes took is in there.
+    pub(super) fn was_filled(&self) {
+        self.given().filled = true;
     }
 
     /// What was given of a file.

@@ -69,7 +69,7 @@ impl Inbox {
 }
 
 fn open(path: &Path, options: &Options, clock: &Clock) -> Result<Folder, SourceError> {
-    Folder::open(path, options, Limits::default(), Memory::default(), clock.clone())
+    Folder::open(path, options, Limits::default(), (Memory::default(), None), clock.clone())
 }
 
 fn frame(source: &mut dyn Source) -> Frame {
@@ -261,11 +261,12 @@ fn an_image_above_the_limit_is_refused_unread_with_what_to_raise() {
     let inbox = Inbox::new();
     // A header alone: what is read beyond it is damage.
     inbox.put_old("a.png", &png(1)[..40]);
-    let limits = Limits { max_pixels: 3, to_raise: Some("`max_megapixels` in [segment]") };
+    let to_raise = Some("`max_megapixels` in [segment]");
+    let limits = Limits { max_pixels: 3, to_raise, ..Limits::default() };
     let options = Options::default();
     let path = inbox.folder.path();
     let mut source =
-        Folder::open(path, &options, limits, Memory::default(), Clock::system()).unwrap();
+        Folder::open(path, &options, limits, (Memory::default(), None), Clock::system()).unwrap();
     match source.next(LONG).unwrap() {
         Event::Refused { what, why } => {
             assert_eq!(what, "a.png");

@@ -21,15 +21,18 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{debug, warn};
 
+use super::ledger::Ledger;
 use super::memory::{Memory, Remembered};
+use super::taking::facts_of;
 use super::{Identity, SourceError, nanos};
 use crate::base::clock::Clock;
 use crate::base::queue::{self, Received, WhenFull};
@@ -68,20 +71,30 @@ impl Arrival {
     pub(super) fn whole(name: OsString) -> Self {
         Self { name, skip_pages: 0, version: None, closed: true }
     }
+
+    /// Size and time of change when it was found whole.
+    pub(super) fn facts(&self) -> Option<(u64, i64)> {
+        self.version.map(|version| (version.size, version.modified_ns))
+    }
+}
+
+/// Size and time of change of a file that is there.
+pub(super) fn version_of(path: &Path) -> Option<(u64, i64)> {
+    let metadata = std::fs::metadata(path).ok()?;
+    metadata.is_file().then(|| facts_of(&metadata))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Version {
     inode: u64,
     size: u64,
-    modified_ns: i128,
+    modified_ns: i64,
 }
 
 impl Version {
     fn of(metadata: &Metadata) -> Self {
-        let modified_ns =
-            i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        Self { inode: metadata.ino(), size: metadata.size(), modified_ns }
+        let (size, modified_ns) = facts_of(metadata);
+        Self { inode: metadata.ino(), size, modified_ns }
     }
 
     /// Stands for the version in a set: 8 bytes a file, however long its name.
@@ -93,10 +106,14 @@ impl Version {
 
     /// The same for [`Memory`]: a share that is mounted again may number its inodes anew.
     fn lasting_key(&self, name: &OsStr) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (name, self.size, self.modified_ns).hash(&mut hasher);
-        hasher.finish()
+        lasting_key(name, self.size, self.modified_ns)
     }
+}
+
+fn lasting_key(name: &OsStr, size: u64, modified_ns: i64) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (name, size, modified_ns).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A file that is not known to be whole.
@@ -143,6 +160,7 @@ pub(super) struct Watch {
     /// Versions that were handed out and are still in the folder.
     given: HashSet<u64>,
     memory: Memory,
+    ledger: Option<Arc<dyn Ledger>>,
     relist_at_ns: u64,
     _watcher: RecommendedWatcher,
 }
@@ -152,7 +170,7 @@ impl Watch {
     pub(super) fn begin(
         path: &Path,
         identity: Identity,
-        memory: Memory,
+        (memory, ledger): (Memory, Option<Arc<dyn Ledger>>),
         clock: Clock,
     ) -> Result<Self, SourceError> {
         let shown = path.display();
@@ -181,10 +199,36 @@ impl Watch {
             growing: HashMap::new(),
             given: HashSet::new(),
             memory,
+            ledger,
             _watcher: watcher,
         };
+        watch.remember_settled()?;
         watch.list(Listing::First)?;
         Ok(watch)
+    }
+
+    /// What the ledger says was taken by an earlier process is remembered as given.
+    fn remember_settled(&self) -> Result<(), SourceError> {
+        let Some(ledger) = self.ledger.as_ref().filter(|_| self.memory.is_to_be_filled()) else {
+            return Ok(());
+        };
+        let mut remember = |name: &OsStr, size, modified_ns| {
+            self.memory.done(lasting_key(name, size, modified_ns));
+        };
+        ledger
+            .settled(&self.path, &mut remember)
+            .map_err(|error| SourceError::Lost(error.to_string()))?;
+        self.memory.was_filled();
+        Ok(())
+    }
+
+    /// A file that was given, or passed over, is to be given after all, if it is there.
+    pub(super) fn take_again(&mut self, name: OsString) {
+        if let Some(version) = self.version(&name) {
+            self.memory.forget(version.lasting_key(&name));
+            self.given.remove(&version.key(&name));
+            self.arrive(name, version, 0, true);
+        }
     }
 
     /// Waits up to `patience` for a file that is whole.
@@ -384,11 +428,13 @@ impl Watch {
     fn list(&mut self, listing: Listing) -> Result<(), SourceError> {
         let begun = self.clock.now();
         let mut present = HashSet::new();
+        let mut names = HashSet::new();
         let mut to_remember = self.memory.is_crowded().then(HashSet::new);
         for name in super::list(&self.path)? {
             let Some(version) = self.version(&name) else { continue };
             let key = version.key(&name);
             present.insert(key);
+            names.insert(name_key(&name));
             if let Some(keys) = &mut to_remember {
                 keys.insert(version.lasting_key(&name));
             }
@@ -407,7 +453,7 @@ impl Watch {
                     continue;
                 }
             };
-            let age = i128::from(begun.wall_ns) - version.modified_ns;
+            let age = i128::from(begun.wall_ns) - i128::from(version.modified_ns);
             if age >= i128::from(nanos(SETTLED)) {
                 self.arrive(name, version, skip_pages(given, version), true);
             } else {
@@ -423,11 +469,25 @@ impl Watch {
         }
         let path = &self.path;
         self.growing.retain(|name, growing| !growing.taken || path.join(name).exists());
+        // A file that waits to be read may be one that another was renamed to.
+        let all_read = self.waiting.is_empty() && self.growing.values().all(|it| it.taken);
+        if let Some(ledger) = self.ledger.as_ref().filter(|_| all_read) {
+            ledger
+                .listed(&self.path, &|name| names.contains(&name_key(name)))
+                .map_err(|error| SourceError::Lost(error.to_string()))?;
+        }
         let took = self.clock.now().since(&begun);
         let pause = RELISTED.max(took * LISTING_SHARE);
         self.relist_at_ns = self.now_ns().saturating_add(nanos(pause));
         Ok(())
     }
+}
+
+/// Stands for a name in a set: 8 bytes, however long it is.
+fn name_key(name: &OsStr) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A file that only grew since some of its pages were given has those pages still; any other

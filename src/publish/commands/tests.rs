@@ -222,6 +222,12 @@ fn an_answer_goes_nowhere_where_the_box_may_not_be_sent() {
         let CommandAnswer::Failed { reason, .. } = said.answer else { panic!("{foreign}") };
         assert_eq!(reason, FailedWord::ReplyNotAllowed);
     }
+    let correlation = Some(Bytes::from(vec![b'x'; LONGEST_CORRELATION + 1]));
+    let reply = Reply { topic: None, correlation };
+    let long = Asked { reply, ..asked("pause", "1", INIT) };
+    let said = commands.asked(long, at(&clock)).unwrap();
+    assert_eq!(said.reply, Reply::default());
+    assert!(matches!(said.answer, CommandAnswer::Failed { .. }));
     let own = "reticle/v1/lab/box-1/reply/me";
     assert_eq!(commands.asked(to("1", own), at(&clock)), None);
     let (_, said) = begin(&mut commands).unwrap();

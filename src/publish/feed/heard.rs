@@ -19,6 +19,9 @@ use crate::store::{Ask, Noted};
 /// Messages that may wait for the broker before commands are passed over: it takes no answers.
 const UNANSWERED: usize = 256;
 
+/// Longest operation and id together that are answered at all, bytes: they are remembered.
+const LONGEST_NAMES: usize = 256;
+
 /// What is heard of other lives so soon after the first connection may be of our own last one.
 const SETTLING: Duration = Duration::from_secs(10);
 
@@ -54,6 +57,10 @@ impl Feed {
             return;
         }
         let Some((op, id)) = self.broker.topics.command(topic) else { return };
+        if op.len() + id.len() > LONGEST_NAMES {
+            tracing::warn!("a command with a topic of {} bytes is passed over", topic.len());
+            return;
+        }
         if self.outbox.len() >= UNANSWERED {
             tracing::warn!(op, id, "a command is passed over: the broker takes no answers");
             return;

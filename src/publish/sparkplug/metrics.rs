@@ -167,6 +167,7 @@ mod tests {
             quarantined: 1,
             oldest: None,
             reason: None,
+            conflict: None,
         };
         status.sync = vec![waits("archive"), waits("central"), waits(DESTINATION)];
         status

@@ -6,18 +6,19 @@ use std::time::Duration;
 use prost::Message as _;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Publish};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::life::{self, Due, Life};
 use super::payload::Payload;
 use super::{Names, metrics};
 use crate::base::clock::{Clock, Stamp};
+use crate::base::supervise::Watched;
 use crate::domain::status::StatusBoard;
 use crate::publish::connection::{self, Heard, Link, hear};
 use crate::publish::error::{PublishError, Remedy};
 use crate::publish::namesake::Namesake;
-use crate::publish::{Broker, Ports, PublishBoard};
+use crate::publish::{Broker, Ports, PublishBoard, stopped};
 
 /// How often the board is looked at. A rebirth comes within it, and no more often.
 const TICK: Duration = Duration::from_millis(250);
@@ -72,16 +73,22 @@ impl Node {
         }
     }
 
-    pub(in crate::publish) async fn run(mut self, mut stopping: oneshot::Receiver<()>) {
+    pub(in crate::publish) async fn run(
+        mut self,
+        mut stopping: watch::Receiver<bool>,
+        watched: Watched,
+    ) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let place = self.broker.place();
         loop {
             tokio::select! {
-                // Asked to stop, or the owner is gone.
-                _ = &mut stopping => break,
+                () = stopped(&mut stopping) => break,
                 heard = hear(&mut self.link, &place) => self.heard(heard),
-                _ = tick.tick() => self.tick(),
+                _ = tick.tick() => {
+                    watched.pass();
+                    self.tick();
+                }
             }
         }
         self.goodbye(&place).await;

@@ -31,7 +31,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::error::StoreError;
 use super::schema::{self, damaged_or};
-use super::{blobs, frames, lock, readers, recovery, writer};
+use super::{blobs, frames, lock, readers, recovery};
 use crate::base::ids::{FrameId, SessionId};
 
 mod leaving;
@@ -358,7 +358,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
             );
             self.broken(6, &place, what);
         }
-        if labelled && !writer::areas(&labels).into_iter().eq(objects.iter().map(|o| o.area)) {
+        if labelled && !blobs::areas(&labels).into_iter().eq(objects.iter().map(|o| o.area)) {
             self.broken(7, place, "the areas of its objects are not those in the label image");
         }
         Ok(())

@@ -253,7 +253,9 @@ fn no_point_in_the_code_is_left_out() {
             found.extend(names.map(|rest| rest.split('"').next().unwrap().to_owned()));
         }
     }
-    assert_eq!(found, POINTS.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>());
+    let named = POINTS.iter().chain(&super::recover::RESTORE_POINTS);
+    let named = named.chain(&super::recover::ADOPT_POINTS).map(|&name| name.to_owned());
+    assert_eq!(found, named.collect::<BTreeSet<_>>());
 }
 
 /// What the child does on a file system of 8 MiB.

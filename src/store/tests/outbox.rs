@@ -299,8 +299,9 @@ fn marks_only_grow_and_a_conflict_ends_the_deliveries_of_its_epoch() {
     let marks = |items: &[Item]| items.iter().map(|item| item.mark).collect::<Vec<_>>();
     let archive = bench.claim(Destination::Archive);
     assert_eq!(marks(&archive), [1, 2, 3]);
-    assert_eq!(marks(&bench.claim(Destination::Central)), [1, 2, 3], "each has its own");
-    bench.deliver(&archive[0]);
+    let central = bench.claim(Destination::Central);
+    assert_eq!(marks(&central), [1, 2, 3], "each has its own");
+    central.iter().chain(&archive[..1]).for_each(|item| bench.deliver(item));
     let found = "it was given 9 deliveries".to_owned();
     bench.report(Report::Conflict { item: archive[1].pk, reason: found.clone(), high_water: 9 });
     bench.take(1, 4);

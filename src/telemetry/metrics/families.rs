@@ -143,6 +143,10 @@ pub const FAMILIES: &[Family] = &[
         Unit::Seconds,
         "How long a stage is at the same piece of work, in seconds; 0 while it waits for some.",
     ),
+    counter(
+        "reticle_thread_deaths_total",
+        "Times that a thread of the daemon died; each is a fault in Reticle.",
+    ),
     gauge("reticle_uptime_seconds", Unit::Seconds, "Time since the daemon started, in seconds."),
     counter(REFUSED_CLIENTS, "Requests and connections that were refused or cut off, by reason."),
     gauge(CONNECTIONS, Unit::Count, "Connections to the page and the API that are open."),

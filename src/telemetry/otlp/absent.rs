@@ -2,6 +2,7 @@
 
 use super::{OtlpError, Render, Target, Way};
 use crate::base::clock::Clock;
+use crate::base::supervise::Watched;
 
 /// There is none in this build.
 #[derive(Clone, Debug)]
@@ -12,7 +13,12 @@ impl Export {
     ///
     /// # Errors
     /// Always: this build cannot send.
-    pub fn start(target: &Target, _render: Render, _clock: Clock) -> Result<Self, OtlpError> {
+    pub fn start(
+        target: &Target,
+        _render: Render,
+        _clock: Clock,
+        _watched: Watched,
+    ) -> Result<Self, OtlpError> {
         let reason = super::complaint(&target.endpoint).unwrap_or_default();
         Err(OtlpError::Unusable { endpoint: target.endpoint.clone(), reason })
     }

@@ -20,6 +20,7 @@ use super::spans::Spans;
 use super::{OtlpError, Render, Target, Way, numbers};
 use crate::base::clock::Clock;
 use crate::base::shutdown::Shutdown;
+use crate::base::supervise::Watched;
 
 /// Time between two sets of numbers: as often as Prometheus usually asks.
 const EVERY: Duration = Duration::from_secs(15);
@@ -58,7 +59,12 @@ impl Export {
     ///
     /// # Errors
     /// When the endpoint is no address, or the machine has no certificates or no thread.
-    pub fn start(target: &Target, render: Render, clock: Clock) -> Result<Self, OtlpError> {
+    pub fn start(
+        target: &Target,
+        render: Render,
+        clock: Clock,
+        watched: Watched,
+    ) -> Result<Self, OtlpError> {
         let client = Arc::new(Client::new(&target.endpoint)?);
         let attributes = resource(target);
         let spans = Spans::new(target, &client, &attributes)?;
@@ -70,11 +76,17 @@ impl Export {
             move || {
                 let _alive = alive;
                 let started_ns = wall_ns(&clock);
-                loop {
+                let life = || loop {
                     let is_last = shutdown.wait(every);
+                    watched.pass();
                     let message = request(&render(), &attributes, started_ns, wall_ns(&clock));
                     client.post("/v1/metrics", message);
                     if is_last {
+                        return Ok(());
+                    }
+                };
+                while let Some(pause) = watched.attempt(life) {
+                    if shutdown.wait(pause) {
                         break;
                     }
                 }

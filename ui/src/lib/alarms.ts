@@ -24,10 +24,22 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     todo: 'It is restarted by itself; if not, restart Reticle.',
     urgent: true,
   },
+  thread_died: {
+    title: 'A part of Reticle died',
+    means: 'It begins again, or all of Reticle does. Nothing saved is lost.',
+    todo: 'Keep the log and report it.',
+    urgent: false,
+  },
   saving_fails: {
     title: 'Results are not saved',
     means: 'The disk does not take them. What is counted as not saved is lost.',
     todo: 'Pause if the sample can wait; mend the disk.',
+    urgent: true,
+  },
+  store_unlinked: {
+    title: 'The store is not where it was',
+    means: 'Removed, replaced or no longer mounted. Nothing more is saved.',
+    todo: 'Mount it or put it back; Reticle starts again.',
     urgent: true,
   },
   no_room: {
@@ -61,10 +73,16 @@ const WORDS: Record<AlarmKind, AlarmWords> = {
     urgent: false,
   },
   archive_ahead: {
-    title: 'A destination knows more than this box',
-    means: 'Nothing is delivered there, and nothing there is changed. Results are saved here.',
-    todo: 'Is there a second box of this name? Then: reticle sync adopt.',
+    title: 'The archive is ahead of this box',
+    means: 'Deliveries have stopped. Results are saved here.',
+    todo: 'A second box of this name? reticle sync adopt.',
     urgent: true,
+  },
+  image_quarantined: {
+    title: 'An image is left alone',
+    means: 'Reticle ended twice while it read it. The others are segmented.',
+    todo: 'reticle intake list names it.',
+    urgent: false,
   },
   model_differs: {
     title: 'The model counts differently here',

@@ -211,6 +211,9 @@ function saving(status: Status): Mark {
   }
   switch (status.save.state) {
     case 'saved':
+      if (status.keep_fails !== null) {
+        return { word: 'Saved without pixels', shape: 'triangle', tone: 'act' };
+      }
       return { word: 'Saved', shape: 'check', tone: 'fine' };
     case 'failing':
       return { word: `Not saved: ${count(status.counters.not_saved)}`, shape: 'triangle', tone: 'act' };
@@ -220,7 +223,15 @@ function saving(status: Status): Mark {
 }
 
 function saveNotice(status: Status): Notice | null {
-  if (status.save.state !== 'failing') return null;
+  if (status.save.state !== 'failing') {
+    if (status.keep_fails === null) return null;
+    return {
+      title: `Pixels of frames are not kept: ${count(status.counters.not_kept)}`,
+      lines: [sentence(status.keep_fails), 'Results are saved all the same.'],
+      tone: 'act',
+      shape: 'triangle',
+    };
+  }
   const { reason, since: start } = status.save;
   return {
     title: `Results are not saved: ${count(status.counters.not_saved)}`,

@@ -50,7 +50,10 @@ export interface Counters {
   /** Frame files deleted to make room, by the written rule. */
   evicted: number;
   saved: number;
+  /** Results that could not be saved. */
   not_saved: number;
+  /** Frames whose pixels could not be written; their results may be saved. */
+  not_kept: number;
   refused: number;
   gaps: number;
   name_taken: number;
@@ -86,13 +89,16 @@ export interface SyncState {
 export type AlarmKind =
   | 'source_lost'
   | 'stage_stuck'
+  | 'thread_died'
   | 'saving_fails'
+  | 'store_unlinked'
   | 'no_room'
   | 'disk_low'
   | 'delivery_fails'
   | 'quarantined'
   | 'name_taken'
   | 'archive_ahead'
+  | 'image_quarantined'
   | 'model_differs'
   | 'clock_untrusted'
   | 'too_hot'
@@ -133,6 +139,20 @@ export interface Health {
   throttled: boolean | null;
   clock_trusted: boolean;
   stages: StageHealth[];
+  threads: ThreadHealth[];
+}
+
+/** One thread of the daemon. */
+export interface ThreadHealth {
+  name: string;
+  policy: 'restart' | 'end_the_process';
+  state: 'works' | 'pauses' | 'dead' | 'ended';
+  /** Since the daemon started. */
+  deaths: number;
+  /** RFC 3339 UTC. */
+  died: string | null;
+  reason: string | null;
+  lately: boolean;
 }
 
 export type RunState = 'stopped' | 'running' | 'paused';
@@ -154,6 +174,8 @@ export interface Status {
   segment_fps: number;
   save_ms: [number, number] | null;
   save: SaveState;
+  /** Why the pixels of frames cannot be written at the moment. */
+  keep_fails: string | null;
   /** Why frames are not taken at the moment, while there is no room for them. */
   hold: string | null;
   sync: SyncState[];
