@@ -53,12 +53,15 @@ pub fn shown_in(text: &str) -> Cow<'_, str> {
         let end = tail.find(is_between).unwrap_or(tail.len());
         let (word, tail) = tail.split_at(end);
         out.push_str(between);
-        let holds_login = word.split_once('@').is_some_and(|(before, _)| before.contains(':'));
-        if holds_login || word.contains("://") {
-            out.push_str(&shown(word));
+        // The sentence's own, not the port's or the password's.
+        let address = word.trim_end_matches([':', ';', ',', '.', '!']);
+        let holds_login = address.split_once('@').is_some_and(|(before, _)| before.contains(':'));
+        if holds_login || address.contains("://") {
+            out.push_str(&shown(address));
         } else {
-            out.push_str(&without_parameters(word));
+            out.push_str(&without_parameters(address));
         }
+        out.push_str(word.get(address.len()..).unwrap_or_default());
         rest = tail;
     }
     out.push_str(rest);
@@ -183,6 +186,8 @@ mod tests {
             shown_in(said),
             "\"s3://***@lab\" is no address (got mqtt://***@b), ask anna@lab; a=b"
         );
+        let refused = "mqtt://broker:1883: refused; then https://minio.lab:9000, http://[::1]:1.";
+        assert_eq!(shown_in(refused), refused);
         assert_eq!(shown_in("login u:hush@host failed"), "login ***@host failed");
         assert_eq!(shown_in("connect: password=hush;x"), "connect: password=***;x");
         assert!(matches!(shown_in("nothing here"), Cow::Borrowed(_)));

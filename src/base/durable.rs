@@ -145,7 +145,7 @@ fn create_dirs(folder: &Path, root: &Path, access: Access) -> io::Result<()> {
     match DirBuilder::new().mode(access.folder_mode()).create(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         // Somebody else was quicker, or a file is in the way.
-        Err(_) if !folder.is_dir() => Err(io::ErrorKind::NotADirectory.into()),
+        Err(_) if !folder.is_dir() => Err(rustix::io::Errno::NOTDIR.into()),
         _ => sync_parent(folder),
     }
 }

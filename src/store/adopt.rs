@@ -272,7 +272,7 @@ impl Store {
             }
             Ok(())
         })?;
-        Ok(written.unwrap_or(()))
+        written.or(Ok(()))
     }
 
     /// Holds back what this store would deliver of a session that another one went on with, until
@@ -290,7 +290,7 @@ impl Store {
             )?;
             Ok(())
         })?;
-        Ok(written.unwrap_or(()))
+        written.or(Ok(()))
     }
 
     /// Leaves sessions to the store that they are of: nothing of them is delivered from here.
@@ -393,7 +393,7 @@ impl Store {
             identity::begin_epoch(db, Some(store))?;
             Ok(())
         })?;
-        Ok(written.unwrap_or(()))
+        written.or(Ok(()))
     }
 }
 

@@ -195,7 +195,7 @@ impl Reach {
     fn leave_note(&self, why: &StoreError) -> io::Result<()> {
         let (folder, database) = (&self.0.folder, &self.0.database);
         let is_elsewhere = self.with(|places| {
-            let links = places.held.as_ref().map(|held| rustix::fs::fstat(held));
+            let links = places.held.as_ref().map(rustix::fs::fstat);
             let was_removed = !links.is_some_and(|found| found.is_ok_and(|it| it.st_nlink > 0));
             let is_there = places.fixed.first().is_some_and(|place| place.check().is_ok());
             !was_removed && !is_there

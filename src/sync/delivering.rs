@@ -12,7 +12,7 @@ use crate::store::{Destination, Item, Kind, Reader, Report};
 
 /// One destination.
 pub(super) enum Delivering {
-    Archive(Archiving),
+    Archive(Box<Archiving>),
     Central(Centralising),
 }
 

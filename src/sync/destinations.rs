@@ -81,7 +81,7 @@ impl Destinations {
     /// One for each loop.
     pub(super) fn delivering(&self, reader: &Reader, outbox: &Outbox) -> Vec<Delivering> {
         let archive = self.archive.clone().map(|archive| {
-            Delivering::Archive(Archiving {
+            Delivering::Archive(Box::new(Archiving {
                 archive,
                 reader: reader.clone(),
                 outbox: outbox.clone(),
@@ -90,7 +90,7 @@ impl Destinations {
                 writer: self.writer.clone(),
                 memory: Arc::default(),
                 disputed: Arc::default(),
-            })
+            }))
         });
         let central = self.central.clone().map(|central| {
             Delivering::Central(Centralising {

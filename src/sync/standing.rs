@@ -64,7 +64,6 @@ struct Written {
 
 impl Writer {
     /// This process.
-    #[expect(clippy::disallowed_methods, reason = "it names no record")]
     pub fn of_this_process(box_name: &BoxName, clock: Clock) -> Self {
         let machine = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let name = uuid::Uuid::new_v4().to_string();

@@ -152,11 +152,18 @@ pub(super) fn take_part(
             session_pk,
             place,
             part.frames.len() as u64,
-            (&[table.clone()], when.1),
+            (std::slice::from_ref(table), when.1),
         )?;
     }
     if let Some(shard) = &part.pixels {
-        settle(db, Kind::Pixels, session_pk, place, shard.rows, (&[shard.clone()], when.1))?;
+        settle(
+            db,
+            Kind::Pixels,
+            session_pk,
+            place,
+            shard.rows,
+            (std::slice::from_ref(shard), when.1),
+        )?;
     }
     for results in &part.results {
         take_results(db, session_pk, results, &mut taken, when)?;
