@@ -13,7 +13,7 @@ use crate::common::{PATIENCE, wait_at_most, wait_for};
 use crate::places;
 
 /// Descriptors that the daemon may have in the round in which others take them.
-const DESCRIPTORS: &str = "--nofile=64";
+const DESCRIPTORS: usize = 64;
 
 /// Connections that are held then: some times as many.
 const CONNECTIONS: usize = 300;
@@ -33,12 +33,13 @@ const CUT: Duration = Duration::from_secs(12);
 /// Connections are held that the daemon cannot all take: frames go on, with their pixels.
 pub(super) fn descriptors(bench: &mut Bench) {
     bench.end_or_kill();
-    bench.go_through(&["prlimit", DESCRIPTORS]);
+    bench.go_through(&["prlimit", &format!("--nofile={DESCRIPTORS}")]);
     bench.ledger.wait_for_more();
     let before = Recorded::of(bench);
     let others = Others::new(bench);
     let held = others.connect(CONNECTIONS, b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\n");
-    assert!(held.len() >= CONNECTIONS / 2, "only {} could connect", held.len());
+    // As many as the kernel takes for a daemon that is slow to fetch them.
+    assert!(held.len() > DESCRIPTORS, "only {} could connect", held.len());
     before.must_go_on(bench);
     // Some of them are refused, or there are no descriptors left: they were too many.
     let closed = held.iter().filter(|connection| is_closed(connection)).count();
@@ -48,7 +49,7 @@ pub(super) fn descriptors(bench: &mut Bench) {
         "  {} connections: {closed} closed by the daemon, which has {open} descriptors",
         held.len()
     );
-    assert!(closed > 0 || open >= 60, "they were not too many");
+    assert!(closed > 0 || open + 4 >= DESCRIPTORS, "they were not too many");
     bench.pause();
     before.must_go_on(bench);
     drop(held);

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::remove_folder;
 use crate::bench::{Bench, has_alarm, write};
 use crate::common::{free_port, wait_for};
+use crate::kind::one_in;
 
 /// Bytes that the daemon may have: enough for itself and small images, not for [`POISON_EDGE`].
 const MEMORY: &str = "--data=400000000";
@@ -20,8 +21,11 @@ const MEMORY: &str = "--data=400000000";
 /// Edge of the image that no memory is left for, in pixels.
 const POISON_EDGE: u32 = 6000;
 
+/// Edge of the image at which the process is killed: it takes a while.
+const SLOW_EDGE: u32 = 2000;
+
 /// Starts after which all that is good must be saved: two that die, and one that knows better.
-const STARTS: usize = 3;
+const STARTS: u64 = 3;
 
 /// Edge of all other images.
 const EDGE: u32 = 128;
@@ -41,15 +45,21 @@ const FRAME_BYTES: u64 = 2_000_000;
 pub(super) fn poison(bench: &mut Bench) {
     let mut watcher = Watcher::new(bench, "");
     GOOD.iter().for_each(|name| watcher.put(name));
-    let poison = watcher.images().join("3.png");
-    picture(POISON_EDGE).save(&poison).expect("an image can be written");
+    // One that needs more memory than there is, or one at which somebody always kills the process.
+    let too_large = one_in(&mut bench.random, 2);
+    let (edge, starter) =
+        if too_large { (POISON_EDGE, &["prlimit", MEMORY][..]) } else { (SLOW_EDGE, &[][..]) };
+    picture(edge).save(watcher.images().join("3.png")).expect("an image can be written");
 
     let mut deaths = 0;
     for start in 1..=STARTS {
-        watcher.start(&["prlimit", MEMORY]);
+        watcher.start(starter);
         let lives = wait_for("the images to be saved, or the process to die", || {
             if watcher.is_gone() {
                 return Some(false);
+            }
+            if !too_large && start < STARTS && watcher.begun("3.png") == start {
+                watcher.kill();
             }
             (watcher.saved().len() >= GOOD.len()).then_some(true)
         });
@@ -60,17 +70,16 @@ pub(super) fn poison(bench: &mut Bench) {
         deaths += 1;
     }
     assert!(!watcher.is_gone(), "one image ends the process at each of {STARTS} starts");
-    watcher.must_have_each_once(&GOOD);
+    assert!(too_large || deaths == STARTS - 1, "it was killed {deaths} times at the image");
     let status = wait_for("the file to be named", || {
         let status = watcher.status()?;
         status.to_string().contains("3.png").then_some(status)
     });
     if deaths > 0 {
-        assert!(
-            has_alarm(&status, "image_quarantined"),
-            "{deaths} deaths and no alarm: {status:#}"
-        );
+        let alarm = has_alarm(&status, "image_quarantined");
+        assert!(alarm, "{deaths} deaths and no alarm: {status:#}");
     }
+    watcher.must_have_each_once(&GOOD);
 
     // Another name, another time, another start: the same images.
     watcher.end();
@@ -80,7 +89,7 @@ pub(super) fn poison(bench: &mut Bench) {
     let touched = touched.expect("an image can be opened");
     touched.set_modified(std::time::SystemTime::UNIX_EPOCH).expect("a time can be set");
     watcher.put("8.png");
-    watcher.start(&["prlimit", MEMORY]);
+    watcher.start(starter);
     wait_for("the newest image to be saved", || {
         watcher.saved().contains_key("8.png").then_some(())
     });
@@ -183,6 +192,12 @@ impl Watcher {
         ended.map_or("it lives".to_owned(), |status| format!("it died: {status}"))
     }
 
+    fn kill(&mut self) {
+        let child = self.child.as_mut().expect("it was started");
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a killed child can be waited for");
+    }
+
     /// Ends it in order.
     fn end(&mut self) {
         let mut child = self.child.take().expect("it was started");
@@ -218,6 +233,12 @@ impl Watcher {
     fn frames_of(&self, name: &str) -> u64 {
         let frames = self.count("SELECT origin, count(*) FROM frame GROUP BY 1");
         frames.iter().filter(|(origin, _)| origin.starts_with(name)).map(|(_, count)| count).sum()
+    }
+
+    /// Processes that have begun to read this file, and were not seen to end with it.
+    fn begun(&self, name: &str) -> u64 {
+        let begun = "SELECT path, attempts FROM intake WHERE state = 'begun'";
+        self.count(begun).get(name).copied().unwrap_or(0)
     }
 
     /// Where there is a database yet.
