@@ -46,11 +46,11 @@ pub(crate) fn reticle() -> Command {
     command
 }
 
-/// As [`reticle`], with so much address space at most.
-fn limited(kib: u64) -> Command {
+/// As [`reticle`], with a limit of the shell's `ulimit`.
+fn limited(which: &str, kib: u64) -> Command {
     let program = reticle();
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -v {kib} && exec \"$0\" \"$@\"")]);
+    command.args(["-c", &format!("ulimit {which} {kib} && exec \"$0\" \"$@\"")]);
     command.arg(program.get_program()).stdin(Stdio::null());
     command.env_remove("RUST_LOG").env_remove("RETICLE_LOG").env("NO_COLOR", "1");
     command
@@ -91,7 +91,7 @@ pub(crate) struct Start {
     config: Option<PathBuf>,
     args: Vec<String>,
     environment: Vec<(String, String)>,
-    address_space_kib: Option<u64>,
+    ulimit: Option<(&'static str, u64)>,
 }
 
 impl Start {
@@ -125,9 +125,10 @@ impl Start {
         self
     }
 
-    /// With so much address space at most: what goes beyond it ends the process.
-    pub(crate) fn address_space_kib(mut self, kib: u64) -> Self {
-        self.address_space_kib = Some(kib);
+    /// With so much memory at most, as the shell's `ulimit` counts it (`-v` or `-d`): an allocation
+    /// that goes beyond it ends the process.
+    pub(crate) fn ulimit(mut self, which: &'static str, kib: u64) -> Self {
+        self.ulimit = Some((which, kib));
         self
     }
 
@@ -156,9 +157,9 @@ impl Start {
             std::fs::File::create(&empty).expect("the temporary folder can be written");
             empty
         });
-        let mut command = match self.address_space_kib {
+        let mut command = match self.ulimit {
             None => reticle(),
-            Some(kib) => limited(kib),
+            Some((which, kib)) => limited(which, kib),
         };
         command.arg("run").arg("--config").arg(config).arg("--data").arg(&data);
         command.args(["--listen", "127.0.0.1:0"]);
@@ -291,9 +292,9 @@ impl Daemon {
         number.and_then(|number| number.parse().ok()).expect("it is a number of kB")
     }
 
-    /// Address space in KiB, at its peak.
-    pub(crate) fn address_space_kib(&self) -> u64 {
-        self.kib("VmPeak:")
+    /// What `ulimit -d` counts, in KiB.
+    pub(crate) fn data_kib(&self) -> u64 {
+        self.kib("VmData:")
     }
 
     /// Whether it still runs.
