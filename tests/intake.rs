@@ -225,22 +225,22 @@ fn kills_at_random_moments_lose_no_page_and_double_none() {
 fn an_image_that_ends_the_daemon_twice_is_left_alone_and_those_behind_it_are_segmented() {
     let lab = Lab::new();
     lab.put("a.png", &png(64, 1));
-    // How much address space a daemon needs that segments small images.
+    // How much memory a daemon needs that segments small images, and a little more.
     let daemon = lab.start();
     wait_for_saved(&daemon, &["a.png"]);
-    let limit = daemon.address_space_kib() + 24 * 1024;
+    let limit = daemon.data_kib() + 12 * 1024;
     assert!(daemon.stop().success());
     // Its maps alone need more than is left; below the size from which on memory is asked for.
     lab.put("b.png", &png(1280, 2));
     lab.put("c.png", &png(64, 3));
     lab.put("d.png", &png(64, 4));
-    let start = || lab.daemon().address_space_kib(limit).spawned();
+    let start = || lab.daemon().ulimit("-d", limit).spawned();
     for _ in 0..2 {
         let mut daemon = start();
         let ended = daemon.ends();
         assert!(!ended.success(), "an allocation that fails ends the process: {ended}");
     }
-    let daemon = lab.daemon().address_space_kib(limit).start();
+    let daemon = lab.daemon().ulimit("-d", limit).start();
     wait_for_saved(&daemon, &["a.png", "c.png", "d.png"]);
     let status = wait_for("the alarm", || {
         let status = daemon.json("/api/v1/status");
@@ -274,7 +274,7 @@ fn an_image_for_which_there_is_no_memory_is_refused_and_those_behind_it_are_segm
     lab.put("a.png", &encode(8192, &vec![7; 8192 * 8192]));
     lab.put("b.png", &png(64, 1));
     for markers in 0..2 {
-        let daemon = lab.daemon().address_space_kib(1_300_000).start();
+        let daemon = lab.daemon().ulimit("-v", 1_300_000).start();
         wait_for_saved(&daemon, &["b.png"]);
         let status = wait_for("the refusal", || {
             let status = daemon.json("/api/v1/status");

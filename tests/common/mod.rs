@@ -134,9 +134,10 @@ impl Start {
         self.through(&["prlimit", &format!("--nofile={limit}")])
     }
 
-    /// With so much address space at most: what goes beyond it ends the process.
-    pub(crate) fn address_space_kib(self, kib: u64) -> Self {
-        self.through(&["prlimit", &format!("--as={}", kib * 1024)])
+    /// With so much memory at most, as the shell's `ulimit` counts it (`-v` or `-d`): an allocation
+    /// that goes beyond it ends the process.
+    pub(crate) fn ulimit(self, which: &str, kib: u64) -> Self {
+        self.through(&["sh", "-c", &format!("ulimit {which} {kib} && exec \"$0\" \"$@\"")])
     }
 
     /// Variables of its environment, unless they were named before.
@@ -318,9 +319,9 @@ impl Daemon {
         number.and_then(|number| number.parse().ok()).expect("it is a number of kB")
     }
 
-    /// Address space in KiB, at its peak.
-    pub(crate) fn address_space_kib(&self) -> u64 {
-        self.kib("VmPeak:")
+    /// What `ulimit -d` counts, in KiB.
+    pub(crate) fn data_kib(&self) -> u64 {
+        self.kib("VmData:")
     }
 
     /// Whether it still runs.
