@@ -246,8 +246,10 @@ impl Archiving {
             let high_water = found.map_or(0, |found| found.high_water);
             return Err(SyncError::conflict(what, why, high_water).into());
         }
-        self.memory.writes(&claimant);
-        Ok(self.archive.put_note(&key, claimant.standing().to_json()).await?)
+        self.memory.writes(&claimant, found.as_ref());
+        let put = self.archive.put_note(&key, claimant.standing().to_json()).await?;
+        self.memory.has_written();
+        Ok(put)
     }
 
     /// Notes that this store may not deliver here, so that its twin finds it as well.

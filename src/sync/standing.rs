@@ -56,10 +56,13 @@ pub struct Claimant {
 #[derive(Debug, Default)]
 pub(super) struct Memory(Mutex<Option<Written>>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Written {
     epoch: EpochId,
     mark: i64,
+    /// Who had written there before, and with which mark, as long as nothing says that this
+    /// process has: a put that failed, or a transaction that was rolled back, leaves that.
+    before: Option<(String, i64)>,
 }
 
 impl Writer {
@@ -72,20 +75,40 @@ impl Writer {
 }
 
 impl Memory {
-    /// Remembers a mark, before it is written: the answer may be lost.
-    pub(super) fn writes(&self, claimant: &Claimant) {
-        let written = Written { epoch: claimant.identity.epoch, mark: claimant.mark };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(written);
+    /// Remembers a mark, before it is written over what was `found`: the answer may be lost.
+    pub(super) fn writes(&self, claimant: &Claimant, found: Option<&Standing>) {
+        let mut written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = found.filter(|found| found.writer != claimant.writer.name);
+        let epoch = claimant.identity.epoch;
+        let is_first = written.as_ref().is_none_or(|written| written.epoch != epoch);
+        // After the first there may be only what was found then, or there is a conflict.
+        let unwritten =
+            is_first || written.as_ref().is_some_and(|written| written.before.is_some());
+        let before = other.filter(|_| unwritten);
+        let before = before.map(|found| (found.writer.clone(), found.high_water));
+        *written = Some(Written { epoch, mark: claimant.mark, before });
+    }
+
+    /// What was remembered last is there.
+    pub(super) fn has_written(&self) {
+        if let Some(written) = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            written.before = None;
+        }
     }
 
     /// Why the store must not deliver to a destination that has `found` of it; `None` where it
     /// may.
     pub(super) fn conflict(&self, found: Option<&Standing>, claimant: &Claimant) -> Option<String> {
-        let written = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let written = written.filter(|written| written.epoch == claimant.identity.epoch);
         let found = found?;
         let by = format!("{} ({})", found.box_name, found.written);
-        let known = written.map_or(claimant.mark - 1, |written| written.mark);
+        let known = written.as_ref().map_or(claimant.mark - 1, |written| written.mark);
+        let still_there = |written: &Written| {
+            let before = written.before.as_ref();
+            before
+                .is_some_and(|(writer, mark)| (writer, mark) == (&found.writer, &found.high_water))
+        };
         let same_epoch = found.epoch == claimant.identity.epoch;
         let why = if found.high_water > known {
             format!(
@@ -99,7 +122,9 @@ impl Memory {
                  one with an older copy of it",
                 dispute.machine, dispute.since, dispute.high_water
             )
-        } else if written.is_some() && found.writer != claimant.writer.name {
+        } else if found.writer != claimant.writer.name
+            && written.is_some_and(|written| !still_there(&written))
+        {
             format!("another program, {by}, delivers there with a copy of this box's database")
         } else {
             return None;
@@ -189,15 +214,39 @@ mod tests {
     fn one_delivery_may_be_written_twice_by_whoever_made_it() {
         let own = claimant(FIRST, "a", 8);
         let memory = Memory::default();
-        memory.writes(&own);
+        memory.writes(&own, None);
         assert_eq!(memory.conflict(Some(&own.standing()), &own), None);
         assert!(meets(&own, &own), "another process that claimed the same");
     }
 
     #[test]
+    fn a_write_that_failed_leaves_what_was_there_and_no_twin() {
+        let memory = Memory::default();
+        let before = claimant(FIRST, "a", 8).standing();
+        for mark in 9..12 {
+            let own = claimant(FIRST, "b", mark);
+            assert_eq!(memory.conflict(Some(&before), &own), None, "{mark}");
+            memory.writes(&own, Some(&before));
+        }
+        // Not what was there before, but another's: a twin.
+        let own = claimant(FIRST, "b", 12);
+        for (writer, mark) in [("c", 8), ("a", 9)] {
+            let there = claimant(FIRST, writer, mark).standing();
+            assert!(memory.conflict(Some(&there), &own).is_some(), "{writer} {mark}");
+        }
+        // One of the answers was only lost; or one came. From then on the old one is a twin's.
+        memory.writes(&own, Some(&claimant(FIRST, "b", 11).standing()));
+        assert!(memory.conflict(Some(&before), &own).is_some());
+        let memory = Memory::default();
+        memory.writes(&own, Some(&before));
+        memory.has_written();
+        assert!(memory.conflict(Some(&before), &own).is_some());
+    }
+
+    #[test]
     fn a_twin_is_noticed_whoever_comes_first() {
         let memory = Memory::default();
-        memory.writes(&claimant(FIRST, "a", 8));
+        memory.writes(&claimant(FIRST, "a", 8), None);
         let next = claimant(FIRST, "a", 10);
         for (epoch, writer, mark) in [(FIRST, "b", 9), (FIRST, "b", 8), (SECOND, "b", 5)] {
             let there = claimant(epoch, writer, mark).standing();

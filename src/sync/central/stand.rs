@@ -57,7 +57,8 @@ pub(super) async fn take(
     let row: [&(dyn ToSql + Sync); 6] =
         [&store, &epoch, &box_name.site, &box_name.name, writer, mark];
     if within(STEP, WRITE_STEP, transaction.execute(WRITE, &row)).await? == 1 {
-        memory.writes(claimant);
+        // Only the commit makes it so: the caller says when.
+        memory.writes(claimant, found.as_ref());
         return Ok(());
     }
     Err(Failure::stop(

@@ -146,7 +146,9 @@ pub(super) async fn deliver(
     copy_objects(&transaction, &plan.results).await?;
     within(STEP, "merge", transaction.batch_execute(&MERGE)).await?;
     count(&transaction, &plan).await?;
-    within(STEP, "commit", transaction.commit()).await
+    within(STEP, "commit", transaction.commit()).await?;
+    memory.has_written();
+    Ok(())
 }
 
 /// Compares what is in the tables now with what was sent. The commit alone says only that nothing

@@ -2,14 +2,15 @@
 //!
 //! The daemon is stopped for a moment (SIGSTOP), and what it has on the disk is copied, as a power
 //! cut would leave it. That copy is what is put back: whatever the daemon reports as saved
-//! afterwards is lost, and the ledger knows.
+//! afterwards is lost, and the ledger knows. What was on its way to the archive at that moment may
+//! have arrived there: the archive is read back before the daemon starts on the copy.
 
 use std::fs;
 use std::path::PathBuf;
 
 use rand::Rng as _;
 
-use super::{DATABASE_FILES, copy_database, copy_folder, freeze, remove_folder, thaw};
+use super::{DATABASE_FILES, copy_database, copy_folder, freeze, history, remove_folder, thaw};
 use crate::bench::Bench;
 
 /// What the box says before it ends.
@@ -39,7 +40,7 @@ pub(super) fn unlinked(bench: &mut Bench) {
     remove_folder(&gone);
     remove_folder(&bench.data);
     copy_folder(&copy, &bench.data);
-    bench.go();
+    history::adopt(bench);
 }
 
 /// The database has another one in its place, as after a hasty restore.
@@ -52,7 +53,7 @@ pub(super) fn replaced_db(bench: &mut Bench) {
     fs::rename(&other, bench.database()).expect("a file can be renamed");
     end(bench, "the database is replaced");
     copy_database(&copy, &bench.data);
-    bench.go();
+    history::adopt(bench);
 }
 
 /// What is on the disk now.

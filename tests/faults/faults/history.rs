@@ -96,7 +96,7 @@ pub(super) fn clone(bench: &mut Bench) {
 }
 
 /// The way forward, and that it leads there.
-fn adopt(bench: &mut Bench) {
+pub(super) fn adopt(bench: &mut Bench) {
     succeed(bench, &["sync", "adopt"]);
     bench.go();
     get_on(bench);

@@ -71,14 +71,12 @@ pub(super) fn poison(bench: &mut Bench) {
     }
     assert!(!watcher.is_gone(), "one image ends the process at each of {STARTS} starts");
     assert!(too_large || deaths == STARTS - 1, "it was killed {deaths} times at the image");
-    let status = wait_for("the file to be named", || {
+    // Refused because of its size; or, where it was the end of processes, with an alarm.
+    wait_for("the file to be named", || {
         let status = watcher.status()?;
-        status.to_string().contains("3.png").then_some(status)
+        let alarm = deaths == 0 || has_alarm(&status, "image_quarantined");
+        (alarm && status.to_string().contains("3.png")).then_some(())
     });
-    if deaths > 0 {
-        let alarm = has_alarm(&status, "image_quarantined");
-        assert!(alarm, "{deaths} deaths and no alarm: {status:#}");
-    }
     watcher.must_have_each_once(&GOOD);
 
     // Another name, another time, another start: the same images.
