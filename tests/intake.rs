@@ -291,7 +291,7 @@ fn an_image_for_which_there_is_no_memory_is_refused_and_those_behind_it_are_segm
 
 /// A TIFF of `pages` pages of black pixels, all of them the same strip.
 fn bomb(pages: u32, edge: u32) -> Vec<u8> {
-    let mut strip = flate(&vec![0; (edge * edge) as usize]);
+    let mut strip = deflated(&vec![0; (edge * edge) as usize]);
     if strip.len() % 2 == 1 {
         strip.push(0);
     }
@@ -324,7 +324,7 @@ fn bomb(pages: u32, edge: u32) -> Vec<u8> {
 }
 
 /// A zlib stream, out of a PNG of one row, whose filter byte is one more black pixel.
-fn flate(bytes: &[u8]) -> Vec<u8> {
+fn deflated(bytes: &[u8]) -> Vec<u8> {
     let mut png = Vec::new();
     PngEncoder::new(&mut png)
         .write_image(&bytes[1..], bytes.len() as u32 - 1, 1, ExtendedColorType::L8)
