@@ -428,7 +428,7 @@ fn nothing_of_others_making_hangs_an_import_or_fills_the_memory() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let pipe = |name: &str| {
-        rustix::fs::mkfifoat(rustix::fs::CWD, &at(name), rustix::fs::Mode::RUSR).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at(name), rustix::fs::Mode::RUSR).unwrap();
     };
     // Under a watchdog: what does not end is killed, and has no exit code.
     let refusal = |path: &Path| {

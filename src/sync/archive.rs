@@ -247,9 +247,9 @@ impl Archiving {
             return Err(SyncError::conflict(what, why, high_water).into());
         }
         self.memory.writes(&claimant, found.as_ref());
-        let put = self.archive.put_note(&key, claimant.standing().to_json()).await?;
+        self.archive.put_note(&key, claimant.standing().to_json()).await?;
         self.memory.has_written();
-        Ok(put)
+        Ok(())
     }
 
     /// Notes that this store may not deliver here, so that its twin finds it as well.

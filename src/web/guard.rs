@@ -328,7 +328,7 @@ mod tests {
     fn a_request_has_exactly_one_host() {
         let names = names("127.0.0.1:8080");
         let host = (header::HOST, "127.0.0.1:8080");
-        assert!(verdict(&names, Method::GET, &[host.clone()]));
+        assert!(verdict(&names, Method::GET, std::slice::from_ref(&host)));
         assert!(!verdict(&names, Method::GET, &[host.clone(), host.clone()]));
         assert!(!verdict(&names, Method::GET, &[]));
         for url in ["http://127.0.0.1:8080/", "http://evil.example/"] {
