@@ -284,7 +284,9 @@ fn an_image_for_which_there_is_no_memory_is_refused_and_those_behind_it_are_segm
         assert!(why.contains("a.png: has 8192×8192 pixels, which take 2685 MB"), "{why}");
         assert!(why.contains("MB can be had within the limit of its address space"), "{why}");
         // It is asked for again at the next start: then there may be more memory.
-        assert_eq!(lab.intake("list")["counts"]["too_large"], 1, "start {markers}");
+        wait_for(&format!("the ledger of start {markers}"), || {
+            (lab.intake("list")["counts"]["too_large"] == 1).then_some(())
+        });
         assert!(daemon.stop().success());
     }
 }

@@ -102,7 +102,7 @@ fn told(daemon: &Daemon) -> Result<BTreeSet<String>, ureq::Error> {
             return Ok(all);
         }
         all.extend(frames.iter().filter_map(|frame| Some(frame["id"].as_str()?.to_owned())));
-        after = format!("&after={}", page["next"].as_u64().unwrap());
+        after = format!("&after={}", page["next"].as_str().unwrap());
     }
 }
 
