@@ -26,7 +26,7 @@ enum Verb {
     Check {
         #[command(flatten)]
         which: Which,
-        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}], "warnings": [text]}
+        /// Print {"ok", "files", "problems": [{"file", "line", "key", "message"}], "warnings": ["text"]}
         #[arg(long)]
         json: bool,
     },

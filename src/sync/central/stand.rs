@@ -11,7 +11,7 @@ use crate::base::ids::{EpochId, StoreId};
 use crate::exchange::standing::{Dispute, Standing, VERSION};
 use crate::sync::standing::{Claimant, Memory, Writer};
 
-/// Columns in the order of [`read`]; times in nanoseconds since 1970.
+/// Columns in the order in which [`find_with`] reads them; times in nanoseconds since 1970.
 const FIND: &str = "
     SELECT epoch, site || '/' || box, writer, high_water,
            (extract(epoch FROM written_at) * 1000000000)::bigint,
