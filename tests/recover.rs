@@ -270,6 +270,22 @@ fn a_new_machine_with_only_the_archive_gets_all_that_was_acknowledged() {
 }
 
 #[test]
+fn an_archive_that_is_not_mounted_or_has_nothing_of_the_box_is_not_taken_for_one_read_back() {
+    let lab = Lab::with_folder();
+    let said = |arguments: &[&str]| {
+        let output = lab.run("new", arguments);
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, error) = said(&["sync", "adopt", "--box"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("has no session of test/box-1"), "{error}");
+    std::fs::remove_dir(lab.archive()).unwrap();
+    let (code, error) = said(&["sync", "adopt", "--box"]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("is no folder; mount it"), "{error}");
+}
+
+#[test]
 fn a_new_machine_with_only_a_backup_gets_what_the_backup_has() {
     let lab = Lab::new("to = \"none\"\n");
     let daemon = lab.take("old", 8);

@@ -173,6 +173,9 @@ impl Adopting<'_> {
         self.take_name(whose, &standings, &manifests)?;
         let identity = self.reader.identity().map_err(failed)?;
         manifests.retain(|manifest| manifest.store.is_none_or(|store| store == identity.store));
+        if manifests.is_empty() && matches!(whose, Whose::Store(_) | Whose::Box) {
+            return Err(self.found_nothing());
+        }
         let told = self.reader.told().map_err(failed)?;
         let told_all = told.iter().all(|told| told.stream != Stream::Results || told.waiting == 0);
         let mut adopted = Adopted { missing, ..self.nothing_yet(identity) };
@@ -228,6 +231,17 @@ impl Adopting<'_> {
             left: 0,
             changed: false,
         }
+    }
+
+    /// Somebody wants a box back, and there is nothing of it.
+    fn found_nothing(&self) -> SyncError {
+        let BoxName { site, name } = &self.box_name;
+        let why = format!(
+            "{} has no session of {site}/{name}; is that the archive, and the name under which the box \
+             delivered? Another one is said with --box SITE/NAME",
+            self.archive.name()
+        );
+        SyncError::stop(WHAT, why)
     }
 
     /// Step 1.

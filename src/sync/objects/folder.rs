@@ -83,10 +83,10 @@ impl FolderArchive {
 
     pub(super) async fn read_back(&self, key: &str) -> Result<Option<Found>, SyncError> {
         let what = format!("read {key} from {}", self.name());
-        let path = self.root.join(key);
+        let (archive, path) = (self.clone(), self.root.join(key));
         blocking(what, move |what| match hash_from_medium(&path) {
             Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => archive.has_none(what),
             Err(error) => Err(failed(what, &path, &error)),
         })
         .await
@@ -98,7 +98,7 @@ impl FolderArchive {
         most: u64,
     ) -> Result<Option<Vec<u8>>, SyncError> {
         let what = format!("read {key} from {}", self.name());
-        let path = self.root.join(key);
+        let (archive, path) = (self.clone(), self.root.join(key));
         blocking(what, move |what| {
             let mut bytes = Vec::new();
             let read =
@@ -106,7 +106,7 @@ impl FolderArchive {
             match read {
                 Ok(read) if read as u64 > most => Err(too_large(what, most)),
                 Ok(_) => Ok(Some(bytes)),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => archive.has_none(what),
                 Err(error) => Err(failed(what, &path, &error)),
             }
         })
@@ -115,14 +115,14 @@ impl FolderArchive {
 
     pub(super) async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Found>, SyncError> {
         let what = format!("read {key} from {}", self.name());
-        let (path, to) = (self.root.join(key), to.to_owned());
+        let (archive, path, to) = (self.clone(), self.root.join(key), to.to_owned());
         let copy = move |path: &Path, to: &Path| -> io::Result<u64> {
             let mut from = File::open(path)?;
             io::copy(&mut from, &mut durable::create(to, Access::Owner)?)
         };
         blocking(what, move |what| match copy(&path, &to) {
             Ok(_) => hash_from_medium(&to).map(Some).map_err(|error| failed(what, &to, &error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => archive.has_none(what),
             Err(error) => Err(failed(what, &path, &error)),
         })
         .await
@@ -134,9 +134,10 @@ impl FolderArchive {
         each: &mut (dyn FnMut(Listed) + Send),
     ) -> Result<(), SyncError> {
         let what = format!("list {prefix:?} in {}", self.name());
-        let (root, prefix) = (self.root.clone(), prefix.to_owned());
+        let (archive, root, prefix) = (self.clone(), self.root.clone(), prefix.to_owned());
         let (sender, mut receiver) = mpsc::channel(AHEAD);
         let walk = blocking(what, move |what| {
+            archive.is_reached(what)?;
             // Nobody listens any more when the caller has given up: then this may end too.
             walk(&root, &prefix, &mut |listed| sender.blocking_send(listed).is_ok())
                 .map_err(|error| failed(what, &root, &error))
@@ -196,15 +197,28 @@ impl FolderArchive {
     }
 
     fn make_root(&self, what: &str) -> Result<(), SyncError> {
-        if self.root.is_dir() {
-            return Ok(());
-        }
-        if self.own {
+        self.is_reached(what)?;
+        if self.own && !self.root.is_dir() {
             return durable::create_dir(&self.root)
                 .map_err(|error| failed(what, &self.root, &error));
         }
+        Ok(())
+    }
+
+    /// A share that is not mounted is no empty archive: whoever took it for one would say that
+    /// everything is lost, or that nothing was forgotten. A folder of the box itself is made with
+    /// the first put.
+    fn is_reached(&self, what: &str) -> Result<(), SyncError> {
+        if self.own || self.root.is_dir() {
+            return Ok(());
+        }
         let why = format!("{} is no folder; mount it, or make it", self.root.display());
         Err(SyncError::stop(what, why))
+    }
+
+    /// The answer for a key under which there is nothing.
+    fn has_none<T>(&self, what: &str) -> Result<Option<T>, SyncError> {
+        self.is_reached(what).map(|()| None)
     }
 
     fn leave_room(&self, what: &str, bytes: u64) -> Result<(), SyncError> {
@@ -338,6 +352,27 @@ mod tests {
         archive.list(prefix, &mut |listed| all.push(listed)).await.unwrap();
         all.sort_by(|a, b| a.key.cmp(&b.key));
         all
+    }
+
+    #[tokio::test]
+    async fn a_share_that_is_not_mounted_is_no_empty_archive() {
+        let folder = tempfile::tempdir().unwrap();
+        let absent = archive(&folder.path().join("nas"));
+        let to = folder.path().join("copy");
+        let refused = [
+            absent.read_back("a").await.map(drop).unwrap_err(),
+            absent.get_bytes("a", 9).await.map(drop).unwrap_err(),
+            absent.fetch("a", &to).await.map(drop).unwrap_err(),
+            absent.list("", &mut |_| {}).await.unwrap_err(),
+        ];
+        for error in refused {
+            assert_eq!(error.remedy, Remedy::Stop, "{error}");
+            assert!(error.to_string().contains("nas is no folder; mount it"), "{error}");
+        }
+        // The box's own folder is made with the first put, and until then there is nothing in it.
+        let own = FolderArchive::new(Path::new("archive"), folder.path());
+        assert_eq!(own.read_back("a").await.unwrap(), None);
+        assert_eq!(listed(&own, "").await, []);
     }
 
     #[tokio::test]
