@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 mod common;
 
+use common::lab::all_files as files;
 use common::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use common::{Daemon, Start, reticle, wait_for};
 
@@ -194,25 +195,6 @@ impl Lab {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Every file below a folder with its hash.
-fn files(folder: &Path) -> BTreeMap<String, String> {
-    fn collect(root: &Path, folder: &Path, into: &mut BTreeMap<String, String>) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                collect(root, &path, into);
-            } else {
-                let name = path.strip_prefix(root).unwrap().display().to_string();
-                let hash = hex::encode(Sha256::digest(std::fs::read(&path).unwrap()));
-                into.insert(name, hash);
-            }
-        }
-    }
-    let mut found = BTreeMap::new();
-    collect(folder, folder, &mut found);
-    found
 }
 
 /// The objects of an archive that hold results, without what describes them.

@@ -51,9 +51,7 @@ pub fn objects_table(
     model: &ModelFacts,
     part: u64,
 ) -> String {
-    let Series { session, number, .. } = series;
-    let partition = partition(box_name, archive_date);
-    format!("objects/{partition}/{session}-{number}-{}-{part:05}.parquet", model.key())
+    model_table("objects", (box_name, archive_date), series, model, part)
 }
 
 /// Table of one model's results in one part of a series.
@@ -64,9 +62,19 @@ pub fn results_table(
     model: &ModelFacts,
     part: u64,
 ) -> String {
+    model_table("results", (box_name, archive_date), series, model, part)
+}
+
+fn model_table(
+    table: &str,
+    (box_name, archive_date): (&str, &str),
+    series: &Series,
+    model: &ModelFacts,
+    part: u64,
+) -> String {
     let Series { session, number, .. } = series;
     let partition = partition(box_name, archive_date);
-    format!("results/{partition}/{session}-{number}-{}-{part:05}.parquet", model.key())
+    format!("{table}/{partition}/{session}-{number}-{}-{part:05}.parquet", model.key())
 }
 
 /// What all keys of one session begin with.

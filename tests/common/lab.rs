@@ -122,6 +122,13 @@ pub(crate) fn central(postgres: &Postgres) -> String {
 /// Every file below a folder, by its path from there, with its hash; but for what says who delivers,
 /// which changes with every delivery.
 pub(crate) fn files(folder: &Path) -> BTreeMap<String, String> {
+    let mut found = all_files(folder);
+    found.retain(|name, _| !name.contains(".reticle/"));
+    found
+}
+
+/// Every file below a folder, by its path from there, with its hash.
+pub(crate) fn all_files(folder: &Path) -> BTreeMap<String, String> {
     fn collect(root: &Path, folder: &Path, into: &mut BTreeMap<String, String>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -136,7 +143,6 @@ pub(crate) fn files(folder: &Path) -> BTreeMap<String, String> {
     }
     let mut found = BTreeMap::new();
     collect(folder, folder, &mut found);
-    found.retain(|name, _| !name.contains(".reticle/"));
     found
 }
 
