@@ -15,12 +15,15 @@ use sha2::{Digest as _, Sha256};
 mod common;
 
 use common::lab::all_files as files;
+use common::postgres::Postgres;
 use common::s3_server::{ACCESS_KEY, BUCKET, S3Server, SECRET_KEY};
 use common::{Daemon, Start, reticle, wait_for};
 
 /// A box of a test, its archive beside it, and room for other data folders of the same box.
 struct Lab {
     folder: tempfile::TempDir,
+    /// Where there is one.
+    central: Option<Postgres>,
 }
 
 /// What the API had acknowledged: frame → (pixel hash, label hash, objects).
@@ -28,7 +31,7 @@ type Ledger = BTreeMap<String, (String, String, u64)>;
 
 impl Lab {
     fn new(archive: &str) -> Self {
-        let lab = Self { folder: tempfile::tempdir().unwrap() };
+        let lab = Self { folder: tempfile::tempdir().unwrap(), central: None };
         std::fs::create_dir(lab.folder.path().join("archive")).unwrap();
         let archive = archive.replace("FOLDER", &lab.archive().display().to_string());
         let text = format!(
@@ -42,6 +45,24 @@ impl Lab {
 
     fn with_folder() -> Self {
         Self::new("to = \"file:FOLDER\"\npixels = \"all\"\n")
+    }
+
+    /// An archive and a PostgreSQL.
+    fn with_central() -> Self {
+        let central = Postgres::new();
+        let lab = Self::new(&format!(
+            "to = \"file:FOLDER\"\n[sync.central]\nurl = \"{}\"\n",
+            central.url()
+        ));
+        Self { central: Some(central), ..lab }
+    }
+
+    /// What is in the environment of each daemon and verb.
+    fn environment(&self) -> Vec<(&'static str, &'static str)> {
+        let password =
+            self.central.as_ref().map(|central| ("RETICLE_CENTRAL_PASSWORD", central.password()));
+        let keys = [("AWS_ACCESS_KEY_ID", ACCESS_KEY), ("AWS_SECRET_ACCESS_KEY", SECRET_KEY)];
+        keys.into_iter().chain(password).collect()
     }
 
     fn config(&self) -> PathBuf {
@@ -61,8 +82,7 @@ impl Lab {
         Start::default()
             .config(self.config())
             .data(self.data(data))
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .environment(&self.environment())
             .start()
     }
 
@@ -90,8 +110,7 @@ impl Lab {
             .arg(self.config())
             .arg("--data")
             .arg(self.data(data))
-            .env("AWS_ACCESS_KEY_ID", ACCESS_KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+            .envs(self.environment())
             .output()
             .unwrap()
     }
@@ -418,6 +437,60 @@ fn a_copy_that_is_to_live_beside_its_original_leaves_it_its_sessions() {
     assert_eq!(manifests(&after), manifests(&archived) + 1);
     // And the original goes on with its own.
     goes_on(&lab, "original");
+}
+
+#[test]
+fn what_only_the_central_database_has_is_named_and_left() {
+    let lab = Lab::with_central();
+    let ledger = lab.take_and_deliver("data", 6);
+    let central = lab.central.as_ref().unwrap();
+    assert_eq!(central.psql("SELECT count(*) FROM reticle.segmentation"), ledger.len().to_string());
+    let adopted = lab.json("data", &["sync", "adopt"], 0);
+    assert_eq!((&adopted["missing"], &adopted["changed"]), (&serde_json::json!([]), &false.into()));
+
+    // A copy of the database ran elsewhere, reached nothing but PostgreSQL, and is gone: a
+    // session of its own with one frame, and another frame in a session that both know.
+    let session = |id: &str| {
+        format!(
+            "INSERT INTO reticle.session SELECT (jsonb_populate_record(old, '{{\"id\": \"{id}\"}}')).*
+             FROM reticle.session old LIMIT 1;"
+        )
+    };
+    let frame = |id: &str, session: &str| {
+        format!(
+            "INSERT INTO reticle.frame SELECT (jsonb_populate_record(old,
+               jsonb_build_object('id', '{id}', 'session', {session}, 'position', 1000))).*
+             FROM reticle.frame old LIMIT 1;"
+        )
+    };
+    let twin = "01900000-0000-7000-8000-000000000001";
+    let known = central.psql("SELECT id FROM reticle.session");
+    central.psql(&session(twin));
+    central.psql(&frame("01900000-0000-7000-8000-000000000002", &format!("'{twin}'")));
+    central.psql(&frame("01900000-0000-7000-8000-000000000003", &format!("'{known}'")));
+    // Another box's are not looked at.
+    central.psql("INSERT INTO reticle.box (site, name) VALUES ('test', 'box-2')");
+    central.psql(
+        "INSERT INTO reticle.session SELECT (jsonb_populate_record(old,
+           '{\"id\": \"01900000-0000-7000-8000-000000000004\", \"box\": \"box-2\"}')).*
+         FROM reticle.session old LIMIT 1",
+    );
+
+    let rows = || {
+        central.psql("SELECT (SELECT count(*) FROM reticle.session), count(*) FROM reticle.frame")
+    };
+    let before = rows();
+    let adopted = lab.json("data", &["sync", "adopt"], 0);
+    let missing = adopted["missing"].as_array().unwrap();
+    let named: Vec<&str> = missing.iter().map(|one| one["session"].as_str().unwrap()).collect();
+    assert_eq!(named, [twin, known.as_str()], "{missing:?}");
+    let what = missing[0]["what"].as_str().unwrap();
+    assert!(what.contains("has 1 frames of it, this store has 0"), "{what}");
+    assert_eq!(adopted["changed"], false);
+    assert_eq!(rows(), before, "a measurement that was made is not taken back");
+    // The box goes on to deliver there.
+    let now = lab.take_and_deliver("data", ledger.len() as u64 + 5);
+    assert_eq!(central.psql("SELECT count(*) FROM reticle.segmentation"), now.len().to_string());
 }
 
 #[test]

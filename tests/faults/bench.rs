@@ -1,5 +1,6 @@
 //! What a run is made of: the servers, the daemon between its faults, the ledger beside it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub(crate) struct Bench {
     pub(crate) s3_proxy: FaultProxy,
     pub(crate) postgres: Postgres,
     pub(crate) wire: Wire,
+    /// Sessions that a twin had begun before it was thrown away, and that PostgreSQL has rows of:
+    /// `sync adopt` named each.
+    pub(crate) gone: BTreeSet<String>,
     /// Where mosquitto is installed.
     pub(crate) broker: Option<Mosquitto>,
     pub(crate) memory: Memory,
@@ -72,6 +76,7 @@ impl Bench {
             s3_proxy,
             postgres,
             wire,
+            gone: BTreeSet::new(),
             broker: mosquitto::is_installed().then(|| Mosquitto::plain(true)),
             memory,
             folder: folder.to_owned(),

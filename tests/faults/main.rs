@@ -172,7 +172,8 @@ fn finish(mut bench: Bench) -> (usize, Vec<Finding>) {
     let password = bench.postgres.password();
     let client = places::client(&bench.s3.endpoint(), ACCESS_KEY, SECRET_KEY);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let central = runtime.block_on(places::central(&url, password)).unwrap();
+    let central = places::central(&url, password, &bench.gone, &store);
+    let central = runtime.block_on(central).unwrap();
     let (archive, bucket) = runtime.block_on(places::archive(&client, BUCKET, PREFIX)).unwrap();
     let ledger = bench.ledger.close().unwrap();
     assert!(!ledger.is_empty(), "nothing was acknowledged, so nothing was shown");

@@ -3,7 +3,8 @@
 //! Manifests say which sessions there are; the objects themselves say what is in them. Each is
 //! read to its end, and what can be compared is: pixels with the hash in the table of frames,
 //! labels with the hash in the table of results and with the areas in the table of objects.
-//! What the archive does not have is named ([`Adopted::missing`]); nothing is made up.
+//! What the archive does not have is named ([`Adopted::missing`]), also where the central database
+//! has rows of it; nothing is made up.
 //!
 //! # In order
 //!
@@ -171,6 +172,8 @@ impl Adopting<'_> {
         let mut missing = Vec::new();
         let mut manifests = self.manifests(&mut missing).await?;
         self.take_name(whose, &standings, &manifests)?;
+        let archived: BTreeSet<SessionId> =
+            manifests.iter().map(|manifest| manifest.session.id).collect();
         let identity = self.reader.identity().map_err(failed)?;
         manifests.retain(|manifest| manifest.store.is_none_or(|store| store == identity.store));
         if manifests.is_empty() && matches!(whose, Whose::Store(_) | Whose::Box) {
@@ -187,7 +190,13 @@ impl Adopting<'_> {
         adopted.files = self.store.take_back_orphans().map_err(failed)?;
         let standing = standings.get(&identity.store);
         let central = match self.central {
-            Some(central) => self.central_standing(central, identity.store).await?,
+            Some(central) => {
+                let only_there = self.only_in_central(central, &archived).await;
+                adopted.missing.extend(reached(only_there)?.unwrap_or_default());
+                let standing = reached(central.standing(identity.store).await)?.flatten();
+                central.close().await;
+                standing
+            }
             None => None,
         };
         let mut is_behind = false;
@@ -397,22 +406,35 @@ impl Adopting<'_> {
         Ok(())
     }
 
-    /// What the central database knows of the store. One that does not answer holds nobody up: the
-    /// first delivery finds what it knows.
-    async fn central_standing(
+    /// What the central database has of this box and neither the archive nor this store: a twin
+    /// delivered it there and nowhere else. Masks are only in the archive, so it cannot come back;
+    /// its rows are a measurement that was made, so they stay, and whoever counts is told.
+    async fn only_in_central(
         &self,
         central: &Central,
-        store: StoreId,
-    ) -> Result<Option<Standing>, SyncError> {
-        let asked = central.standing(store).await;
-        central.close().await;
-        match asked {
-            Err(error) if error.remedy == Remedy::Retry => {
-                tracing::warn!(%error, "the central database does not say how far this store came");
-                Ok(None)
+        archived: &BTreeSet<SessionId>,
+    ) -> Result<Vec<Lacking>, SyncError> {
+        let mut only_there = Vec::new();
+        for (session, frames_there) in central.sessions(&self.box_name).await? {
+            let here = self.reader.session_facts(session).map_err(failed)?;
+            // One that the archive has and this store has not is another store's.
+            if here.is_none() && archived.contains(&session) {
+                continue;
             }
-            other => other,
+            let frames_here = here.as_ref().map_or(0, |facts| facts.frames);
+            if here.is_some() && frames_there <= frames_here {
+                continue;
+            }
+            let what = format!(
+                "{} has {frames_there} frames of it, this store has {frames_here}, and the archive \
+                 has no more: a copy of this box's database delivered them there and nowhere \
+                 else. They are left as they are",
+                central.name()
+            );
+            tracing::warn!(%session, what, "the central database knows more than the archive");
+            only_there.push(Lacking { session, what });
         }
+        Ok(only_there)
     }
 
     /// A copy gets a name of its own, and leaves the original what is the original's.
@@ -429,6 +451,19 @@ impl Adopting<'_> {
         };
         let (identity, ..) = self.store.finish_adoption(&adoption).map_err(failed)?;
         Ok(Adopted { left, changed: true, ..self.nothing_yet(identity) })
+    }
+}
+
+/// What the central database says. One that does not answer holds nobody up: the first delivery
+/// finds what it knows.
+fn reached<T>(answer: Result<T, SyncError>) -> Result<Option<T>, SyncError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.remedy == Remedy::Retry => {
+            tracing::warn!(%error, "the central database does not say what it has of this box");
+            Ok(None)
+        }
+        Err(error) => Err(error),
     }
 }
 

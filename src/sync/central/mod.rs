@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use tokio::sync::Mutex;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, IsolationLevel};
 
 use self::connect::{LONG_STEP, Link, STEP, Target};
@@ -170,6 +171,21 @@ impl Central {
             .await
     }
 
+    /// The sessions that the database has of a box, whichever of its stores delivered them, each
+    /// with the number of its frames; oldest first.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    pub async fn sessions(&self, of: &BoxName) -> Result<Vec<(SessionId, u64)>, SyncError> {
+        let mut slot = self.link.lock().await;
+        let done = match self.connected(&mut slot).await {
+            Ok(link) => sessions(&link.client, of).await,
+            Err(failure) => Err(failure),
+        };
+        self.settle(&mut slot, done, || format!("list the sessions of a box in {}", self.name()))
+            .await
+    }
+
     /// How many rows the database holds of a session.
     ///
     /// # Errors
@@ -280,6 +296,22 @@ impl Central {
         }
         Err(failure.into_sync(what()))
     }
+}
+
+async fn sessions(client: &Client, of: &BoxName) -> Result<Vec<(SessionId, u64)>, Failure> {
+    let of: [&(dyn ToSql + Sync); 2] = [&of.site, &of.name];
+    let ask = client.query(
+        "SELECT session.id, count(frame.id)
+         FROM reticle.session LEFT JOIN reticle.frame ON frame.session = session.id
+         WHERE site = $1 AND box = $2 GROUP BY session.id ORDER BY session.id",
+        &of,
+    );
+    let rows = within(LONG_STEP, "list the sessions", ask).await?;
+    let session = |row: &tokio_postgres::Row| {
+        let id = row.get::<_, uuid::Uuid>(0).into_bytes();
+        (SessionId::from_bytes(id), row.get::<_, i64>(1).unsigned_abs())
+    };
+    Ok(rows.iter().map(session).collect())
 }
 
 async fn counts(client: &Client, session: SessionId) -> Result<CentralCounts, Failure> {

@@ -40,7 +40,7 @@ pub(super) fn unlinked(bench: &mut Bench) {
     remove_folder(&gone);
     remove_folder(&bench.data);
     copy_folder(&copy, &bench.data);
-    history::adopt(bench);
+    history::adopt_all(bench);
 }
 
 /// The database has another one in its place, as after a hasty restore.
@@ -53,7 +53,7 @@ pub(super) fn replaced_db(bench: &mut Bench) {
     fs::rename(&other, bench.database()).expect("a file can be renamed");
     end(bench, "the database is replaced");
     copy_database(&copy, &bench.data);
-    history::adopt(bench);
+    history::adopt_all(bench);
 }
 
 /// What is on the disk now.

@@ -1,7 +1,7 @@
 //! Faults by which a box knows less than the archive: an older copy of its database, a copy of it
 //! that runs elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn by_hand(bench: &mut Bench) {
     wait_for("the box to say that the archive is ahead of it", || bench.alarm(ALARM).then_some(()));
     before.must_stay(bench);
     bench.end_or_kill();
-    adopt(bench);
+    adopt_all(bench);
 }
 
 /// `reticle backup` of the running daemon, `reticle restore` of a stopped one.
@@ -91,15 +91,51 @@ pub(super) fn clone(bench: &mut Bench) {
     Delivered::by_now(bench).must_stay(bench);
     twin.kill();
     bench.end_or_kill();
+    let of_twin = sessions(&folder.join("reticle.db"));
     remove_folder(&folder);
-    adopt(bench);
+    let named = adopt(bench);
+    name_what_is_gone(bench, &of_twin, &named);
 }
 
-/// The way forward, and that it leads there.
-pub(super) fn adopt(bench: &mut Bench) {
-    succeed(bench, &["sync", "adopt"]);
+/// The twin may have been first at PostgreSQL and delivered there what it alone has. Nobody can
+/// bring that back; whoever counts must be told of it.
+fn name_what_is_gone(bench: &mut Bench, of_twin: &BTreeSet<String>, named: &BTreeSet<String>) {
+    let there = bench.postgres.psql("SELECT id FROM reticle.session");
+    let here = sessions(&bench.database());
+    let only_there: BTreeSet<String> = there
+        .lines()
+        .filter(|id| of_twin.contains(*id) && !here.contains(*id))
+        .map(str::to_owned)
+        .collect();
+    for session in &only_there {
+        assert!(named.contains(session), "`sync adopt` does not name session {session}");
+        eprintln!("  session {session} of the twin is only in PostgreSQL, and was named");
+    }
+    bench.gone.extend(named.intersection(of_twin).cloned());
+}
+
+fn sessions(database: &Path) -> BTreeSet<String> {
+    let place = crate::places::store(database).expect("a database that was closed can be read");
+    place.sessions.into_iter().collect()
+}
+
+/// The same where all of it comes back.
+pub(super) fn adopt_all(bench: &mut Bench) {
+    let named = adopt(bench);
+    assert!(named.is_subset(&bench.gone), "something does not come back: {named:?}");
+}
+
+/// The way forward, and that it leads there; the sessions of which something does not come back.
+fn adopt(bench: &mut Bench) -> BTreeSet<String> {
+    let (is_fine, adopted) = bench.report(&["sync", "adopt", "--json"]);
+    assert!(is_fine, "reticle sync adopt ends with:\n{adopted:#}");
+    let lacking = adopted["missing"].as_array().expect("a list");
+    let named = lacking.iter().filter_map(|one| one["session"].as_str().map(str::to_owned));
+    let named: BTreeSet<String> = named.collect();
+    eprintln!("  reticle sync adopt: changed {}, {} named", adopted["changed"], named.len());
     bench.go();
     get_on(bench);
+    named
 }
 
 /// The box delivers again.

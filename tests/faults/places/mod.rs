@@ -1,6 +1,7 @@
 //! What each place holds, read without the program under test: SQLite by rusqlite, the bucket by
 //! listing and downloading all of it, PostgreSQL by SQL.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -85,8 +86,16 @@ pub(crate) fn recorded(database: &Path) -> rusqlite::Result<(u64, u64)> {
     })
 }
 
-/// The lab's PostgreSQL.
-pub(crate) async fn central(url: &str, password: &str) -> anyhow::Result<Place> {
+/// The lab's PostgreSQL, without what only it has of the sessions of a twin that is `gone`: the
+/// twin's store accounted for that, and `sync adopt` named it.
+pub(crate) async fn central(
+    url: &str,
+    password: &str,
+    gone: &BTreeSet<String>,
+    store: &Place,
+) -> anyhow::Result<Place> {
+    let here: BTreeSet<&str> = store.frames.iter().map(|(frame, _)| frame.as_str()).collect();
+    let is_gone = |frame: &str, session: &str| gone.contains(session) && !here.contains(frame);
     let mut config: Config = url.parse()?;
     let (client, connection) = config.password(password).connect(NoTls).await?;
     let mut tasks = JoinSet::new();
@@ -112,11 +121,14 @@ pub(crate) async fn central(url: &str, password: &str) -> anyhow::Result<Place> 
         objects: row.get::<_, i64>(5).unsigned_abs(),
         rows: row.get::<_, i64>(6).unsigned_abs(),
     });
-    let results = results.collect();
+    let results = results.filter(|held: &Held| !is_gone(&held.frame, &held.session)).collect();
     let sessions = client.query("SELECT id::text FROM reticle.session", &[]).await?;
-    let sessions = sessions.iter().map(|row| row.get(0)).collect();
-    let frames =
-        client.query("SELECT id::text, encode(sha256, 'hex') FROM reticle.frame", &[]).await?;
-    let frames = frames.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let sessions = sessions.iter().map(|row| row.get(0));
+    let is_here = |session: &String| !gone.contains(session) || store.sessions.contains(session);
+    let sessions = sessions.filter(is_here).collect();
+    let frames = "SELECT id::text, encode(sha256, 'hex'), session::text FROM reticle.frame";
+    let frames = client.query(frames, &[]).await?;
+    let frames = frames.iter().filter(|row| !is_gone(row.get(0), row.get(2)));
+    let frames = frames.map(|row| (row.get(0), row.get(1))).collect();
     Ok(Place { name: "the database", results, sessions, frames })
 }
