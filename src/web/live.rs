@@ -10,7 +10,8 @@
 //!
 //! At most one frame is on its way to a client. When its answer comes, the frame that is then
 //! the newest goes out; those in between were never this client's. So a slow client has a
-//! lower rate but never an older picture than its own speed makes, and holds nothing here.
+//! lower rate but never an older picture than its own speed makes, and holds nothing here. One
+//! that never answers is closed after a minute; the page comes again by itself.
 //!
 //! Capture to screen is measured with the box's clock alone: from the frame's stamp to the
 //! moment its `shown` arrives. It includes the way back of that answer, so it is an upper
@@ -38,6 +39,10 @@ use crate::base::ids::FrameId;
 const STATUS_EVERY: Duration = Duration::from_millis(250);
 /// How long a client may refuse to take bytes before it is dropped.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a client that is looked at may leave a frame unanswered before it is dropped. The
+/// kernel's buffers hold many minutes of statuses, so one that died without a word would keep its
+/// seat for as long. A frame of 8192² takes half of it at 1 MB/s.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Most bytes that a client may say at once; what it has to say fits in 100.
 const LONGEST_WORD: usize = 1024;
 /// Most clients at a time.
@@ -97,18 +102,29 @@ enum End {
     Gone,
     /// It took no bytes for [`PATIENCE`].
     Stuck,
+    /// It said nothing of a frame for [`SILENCE`].
+    Mute,
     /// It said something that is no [`Word`].
     Nonsense,
     /// The daemon stops.
     Shutdown,
 }
 
+/// A frame on its way.
+struct Pending {
+    id: FrameId,
+    captured: Stamp,
+    /// When it was sent, or somebody looked at the page again.
+    waited_for_since: Stamp,
+    /// Whether the time to the screen counts.
+    counts: bool,
+}
+
 struct Client {
     socket: WebSocket,
     shared: Arc<Shared>,
     frames: watch::Receiver<Option<Arc<Slot>>>,
-    /// The frame on its way: its id, when it was captured, whether it counts.
-    pending: Option<(FrameId, Stamp, bool)>,
+    pending: Option<Pending>,
     /// Whether somebody looks at the page.
     watching: bool,
     /// Whether the next frame is known to be new, not one that lay there before.
@@ -149,15 +165,24 @@ impl Client {
                     Some(Ok(Message::Binary(_))) => Err(End::Nonsense),
                     Some(Ok(Message::Close(_)) | Err(_)) | None => Err(End::Gone),
                 },
-                _ = tick.tick() => self.send_status().await,
+                _ = tick.tick() => match self.is_mute() {
+                    true => Err(End::Mute),
+                    false => self.send_status().await,
+                },
                 changed = self.frames.changed(), if ready => match changed {
                     Ok(()) => self.send_newest().await,
                     Err(_) => Err(End::Shutdown),
                 },
             };
             if let Err(end) = step {
-                if matches!(end, End::Nonsense) {
-                    let reason = "expected {\"shown\":id}, {\"failed\":id} or {\"hidden\":bool}";
+                let reason = match end {
+                    End::Nonsense => {
+                        Some("expected {\"shown\":id}, {\"failed\":id} or {\"hidden\":bool}")
+                    }
+                    End::Mute => Some("nothing was said of a frame for a minute; come again"),
+                    End::Gone | End::Stuck | End::Shutdown => None,
+                };
+                if let Some(reason) = reason {
                     self.say_goodbye(close_code::POLICY, reason).await;
                 }
                 return end;
@@ -165,13 +190,19 @@ impl Client {
         }
     }
 
+    fn is_mute(&self) -> bool {
+        let now = self.shared.clock.now();
+        let pending = self.pending.as_ref().filter(|_| self.watching);
+        pending.is_some_and(|pending| now.since(&pending.waited_for_since) > SILENCE)
+    }
+
     fn hear(&mut self, text: &str) -> Result<(), End> {
         match serde_json::from_str(text) {
             Ok(Word::Shown(id)) => {
-                if let Some((pending, captured, counts)) = self.pending.take_if(|p| p.0 == id) {
-                    let took = self.shared.clock.now().since(&captured);
-                    tracing::trace!(frame = %pending, ms = took.as_millis(), "shown");
-                    if counts {
+                if let Some(pending) = self.pending.take_if(|pending| pending.id == id) {
+                    let took = self.shared.clock.now().since(&pending.captured);
+                    tracing::trace!(frame = %id, ms = took.as_millis(), "shown");
+                    if pending.counts {
                         self.latency.add(took);
                         self.shared.note_shown(took);
                     }
@@ -179,7 +210,7 @@ impl Client {
                 Ok(())
             }
             Ok(Word::Failed(id)) => {
-                if self.pending.take_if(|pending| pending.0 == id).is_some() {
+                if self.pending.take_if(|pending| pending.id == id).is_some() {
                     tracing::warn!(frame = %id, "a browser could not draw a frame");
                 }
                 Ok(())
@@ -188,7 +219,8 @@ impl Client {
                 self.watching = !hidden;
                 self.fresh = false;
                 if let Some(pending) = &mut self.pending {
-                    pending.2 = false;
+                    pending.counts = false;
+                    pending.waited_for_since = self.shared.clock.now();
                 }
                 Ok(())
             }
@@ -209,7 +241,9 @@ impl Client {
         let Some(bytes) = slot.message(self.shared.encoding).await else { return Ok(()) };
         let frame = &slot.frame.segmentation.frame;
         let counts = std::mem::replace(&mut self.fresh, true);
-        self.pending = Some((frame.id, frame.captured, counts));
+        let waited_for_since = self.shared.clock.now();
+        let (id, captured) = (frame.id, frame.captured);
+        self.pending = Some(Pending { id, captured, waited_for_since, counts });
         self.send(Message::Binary(bytes)).await
     }
 

@@ -213,6 +213,31 @@ fn a_viewer_gets_the_next_frame_only_when_it_has_shown_the_last_and_then_the_new
 }
 
 #[test]
+fn a_viewer_that_says_nothing_of_a_frame_gives_up_its_seat_unless_nobody_looks_at_it() {
+    let server = Server::start();
+    server.publish(0);
+    let (mut mute, mut hidden) = (server.watch(), server.watch());
+    for viewer in [&mut mute, &mut hidden] {
+        viewer.frame();
+    }
+    // It comes on the same thread as the answer to a ping: heard before the clock goes on.
+    hidden.say(r#"{"hidden":true}"#.to_owned());
+    hidden.0.send(Message::Ping(Vec::new().into())).unwrap();
+    while !matches!(hidden.0.read().unwrap(), Message::Pong(_)) {}
+    server.clock.advance(Duration::from_secs(61));
+    let last = loop {
+        match mute.0.read().unwrap() {
+            Message::Close(close) => break close,
+            _ => {}
+        }
+    };
+    assert!(last.unwrap().reason.contains("come again"));
+    for _ in 0..3 {
+        hidden.status();
+    }
+}
+
+#[test]
 fn a_viewer_that_reads_nothing_holds_nobody_back() {
     let server = Server::start();
     let _silent = server.watch();
