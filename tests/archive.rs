@@ -398,7 +398,7 @@ async fn a_reading_that_is_cut_or_changed_is_no_finding() {
     let proxy = FaultProxy::start(server.port());
     let archive = archive(proxy.endpoint()).await;
     archive.put_bytes("k", vec![3; 100_000]).await.unwrap();
-    for fault in [Fault::CloseMidBody { after: 70_000 }, Fault::CorruptChecksum] {
+    for fault in [Fault::CloseMidBody { after: 70_000 }, Fault::CorruptBody] {
         proxy.set("GET ", fault);
         let error = archive.read_back("k").await.unwrap_err();
         assert_eq!(error.remedy, Remedy::Retry, "{fault:?}: {error}");
@@ -406,6 +406,24 @@ async fn a_reading_that_is_cut_or_changed_is_no_finding() {
     }
     let found = archive.read_back("k").await.unwrap().unwrap();
     assert_eq!(found.bytes, 100_000);
+}
+
+#[tokio::test]
+async fn what_is_twice_read_alike_is_given_out_whatever_the_archive_says_of_it() {
+    let server = S3Server::start();
+    let archive = archive(server.endpoint()).await;
+    archive.put_bytes("k", vec![3; 1000]).await.unwrap();
+    let to = server.folder().join("copy");
+    let copied = archive.fetch("k", &to).await.unwrap().unwrap();
+    assert!(copied.is_vouched_for, "{copied:?}");
+    // As a server does that is killed between the bytes of an object and their checksum.
+    std::fs::write(server.bucket().join("box-1/k"), vec![4; 999]).unwrap();
+    let copied = archive.fetch("k", &to).await.unwrap().unwrap();
+    assert!(!copied.is_vouched_for, "{copied:?}");
+    assert_eq!(std::fs::read(&to).unwrap(), vec![4; 999]);
+    assert_eq!(archive.read_back("k").await.unwrap(), Some(copied.found));
+    assert_eq!(archive.get_bytes("k", 1000).await.unwrap(), Some(vec![4; 999]));
+    assert!(archive.get_bytes("k", 998).await.is_err());
 }
 
 #[tokio::test]

@@ -271,6 +271,48 @@ fn a_new_machine_with_only_the_archive_gets_all_that_was_acknowledged() {
 }
 
 #[test]
+fn a_manifest_that_is_yet_to_be_delivered_is_nothing_that_is_missing() {
+    let lab = Lab::with_folder();
+    lab.take_and_deliver("data", 6);
+    // As when the box ended after the first objects of a session.
+    let manifests = files(&lab.archive()).into_keys().filter(|key| key.ends_with("manifest.json"));
+    let manifests: Vec<String> = manifests.collect();
+    assert_eq!(manifests.len(), 1, "{manifests:?}");
+    std::fs::remove_file(lab.archive().join(&manifests[0])).unwrap();
+    let adopted = lab.json("data", &["sync", "adopt"], 0);
+    assert_eq!(adopted["missing"], serde_json::json!([]));
+    lab.json("data", &["sync", "retry", "--everything"], 0);
+    lab.json("data", &["sync", "drain"], 0);
+    lab.is_sound("data");
+    // Nobody knows what it was where the store is gone as well.
+    std::fs::remove_file(lab.archive().join(&manifests[0])).unwrap();
+    let error = lab.run("new", &["sync", "adopt", "--box"]);
+    assert!(text(&error.stderr).contains("no manifest"), "{}", text(&error.stderr));
+}
+
+#[test]
+fn a_table_that_is_not_what_the_archive_took_is_named_and_not_read_back() {
+    let server = S3Server::start();
+    let lab = Lab::new(&format!(
+        "to = \"s3://{BUCKET}/box-1\"\nendpoint = \"{}\"\npixels = \"all\"\n",
+        server.endpoint()
+    ));
+    let ledger = lab.take_and_deliver("old", 6);
+    let objects = files(&server.bucket()).into_keys();
+    let table = objects.into_iter().find(|key| key.contains("/objects/"));
+    let table = table.unwrap_or_else(|| panic!("{:?}", files(&server.bucket()).keys()));
+    let path = server.bucket().join(&table);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.push(0);
+    std::fs::write(&path, bytes).unwrap();
+    let adopted = lab.json("new", &["sync", "adopt", "--box"], 0);
+    assert_eq!(adopted["taken"]["frames"], ledger.len());
+    assert_eq!(adopted["taken"]["results"], 0, "no result without its objects: {adopted}");
+    let what = adopted["missing"][0]["what"].as_str().unwrap();
+    assert!(what.contains("the archive's own checksum"), "{adopted}");
+}
+
+#[test]
 fn an_archive_that_is_not_mounted_or_has_nothing_of_the_box_is_not_taken_for_one_read_back() {
     let lab = Lab::with_folder();
     let said = |arguments: &[&str]| {

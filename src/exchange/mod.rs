@@ -39,7 +39,8 @@ pub struct ReadError {
 }
 
 impl ReadError {
-    fn new(path: &Path, why: impl ToString) -> Self {
+    /// Of a file that cannot be taken as it is.
+    pub fn new(path: &Path, why: impl ToString) -> Self {
         Self { path: path.to_owned(), why: why.to_string() }
     }
 

@@ -224,12 +224,13 @@ impl Archiving {
             }
             let path = self.spooled(item, &format!("there-{number}"));
             // Gone between two questions: then nothing is there.
-            if self.archive.fetch(&built.key, &path).await?.is_some() {
+            if let Some(copied) = self.archive.fetch(&built.key, &path).await? {
                 copies.push(Fetched {
                     key: built.key.clone(),
                     path,
                     receipted_rows: there.receipt.as_ref().map(|receipt| receipt.rows),
                     as_receipted: there.is_as_receipted(),
+                    is_vouched_for: copied.is_vouched_for,
                 });
             }
         }

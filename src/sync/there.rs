@@ -22,6 +22,9 @@ use crate::exchange::tables::{self, ParquetTable, Table};
 use crate::exchange::zarr::{ShardReader, ShardShape};
 use crate::store::StoredReceipt;
 
+/// Of an object that the archive does not have as it took it.
+pub(super) const NOT_VOUCHED_FOR: &str = "it is not what the archive's own checksum of it says";
+
 /// What is under a key, and what this store knows of it.
 #[derive(Debug, Default)]
 pub(super) struct There {
@@ -57,6 +60,8 @@ pub(super) struct Fetched {
     pub(super) receipted_rows: Option<u64>,
     /// Whether it is still what was put then.
     pub(super) as_receipted: bool,
+    /// Whether it is what the archive's own checksum says.
+    pub(super) is_vouched_for: bool,
 }
 
 impl Fetched {
@@ -158,7 +163,11 @@ impl TableThere {
     /// # Errors
     /// A conflict where it has rows of others.
     pub(super) fn open(copy: &Fetched, known: &HashSet<String>) -> Result<Self, Undelivered> {
-        let rows = tables::rows_by_frame(&copy.path);
+        // Only a row's presence can be compared with the database: a table must be sound.
+        let rows = match copy.is_vouched_for {
+            true => tables::rows_by_frame(&copy.path),
+            false => Err(ReadError::new(&copy.path, NOT_VOUCHED_FOR)),
+        };
         if let Ok(rows) = &rows
             && let Some(frame) = rows.keys().find(|frame| !known.contains(*frame))
         {

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     CloseMidBody { after: u64 },
     /// It is forwarded, and checksums and tags in the head of the answer are altered.
     CorruptChecksum,
+    /// It is forwarded, and the first byte of the answer's body altered, differently each time.
+    CorruptBody,
     /// It and its answer are forwarded with so many bytes a second.
     Slow { bytes_per_s: u64 },
     /// The connection is closed at once.
@@ -44,6 +46,7 @@ impl Fault {
             Self::Hang => "hang",
             Self::CloseMidBody { .. } => "close mid body",
             Self::CorruptChecksum => "corrupt checksum",
+            Self::CorruptBody => "corrupt body",
             Self::Slow { .. } => "slow",
             Self::Refuse => "refuse",
             Self::LoseAnswer => "lose answer",
@@ -224,7 +227,7 @@ impl Shared {
                 io::copy(&mut server, &mut io::sink())?;
                 client.shutdown(Shutdown::Both)
             }
-            Fault::Pass | Fault::CorruptChecksum | Fault::Slow { .. } => {
+            Fault::Pass | Fault::CorruptChecksum | Fault::CorruptBody | Fault::Slow { .. } => {
                 self.relay(client, &head, &mut body, fault, u64::MAX)
             }
             Fault::CloseMidBody { after } => self.relay(client, &head, &mut body, fault, after),
@@ -271,6 +274,13 @@ impl Shared {
             }
         }
         answer.write(&mut client)?;
+        if fault == Fault::CorruptBody {
+            let mut first = [0];
+            reader.read_exact(&mut first)?;
+            let times = self.state().fired.get(fault.name()).copied().unwrap_or(0);
+            let change = u8::try_from(times % 255).expect("it is below 255") + 1;
+            client.write_all(&[first[0] ^ change])?;
+        }
         copy_slowly(&mut reader.take(at_most), &mut client, pace)?;
         client.shutdown(Shutdown::Both)
     }

@@ -33,7 +33,7 @@ use super::central::Central;
 use super::destinations::Destinations;
 use super::engine;
 use super::error::{Remedy, SyncError};
-use super::objects::Archive;
+use super::objects::{Archive, Copied};
 use crate::base::clock::Clock;
 use crate::base::ids::{SessionId, StoreId};
 use crate::domain::facts::BoxName;
@@ -177,7 +177,7 @@ impl Adopting<'_> {
         let identity = self.reader.identity().map_err(failed)?;
         manifests.retain(|manifest| manifest.store.is_none_or(|store| store == identity.store));
         if manifests.is_empty() && matches!(whose, Whose::Store(_) | Whose::Box) {
-            return Err(self.found_nothing());
+            return Err(self.found_nothing(&missing));
         }
         let told = self.reader.told().map_err(failed)?;
         let told_all = told.iter().all(|told| told.stream != Stream::Results || told.waiting == 0);
@@ -243,13 +243,16 @@ impl Adopting<'_> {
     }
 
     /// Somebody wants a box back, and there is nothing of it.
-    fn found_nothing(&self) -> SyncError {
+    fn found_nothing(&self, missing: &[Lacking]) -> SyncError {
         let BoxName { site, name } = &self.box_name;
-        let why = format!(
+        let mut why = format!(
             "{} has no session of {site}/{name}; is that the archive, and the name under which the box \
              delivered? Another one is said with --box SITE/NAME",
             self.archive.name()
         );
+        for Lacking { session, what } in missing {
+            why.push_str(&format!("; session {session}: {what}"));
+        }
         SyncError::stop(WHAT, why)
     }
 
@@ -350,6 +353,10 @@ impl Adopting<'_> {
             }
         }
         for session in without {
+            // Of a session that this store knows, the manifest is yet to be delivered.
+            if self.reader.session_facts(session).map_err(failed)?.is_some() {
+                continue;
+            }
             lacking(
                 session,
                 "the archive has objects of it and no manifest, so nothing says what it is".into(),
@@ -378,7 +385,9 @@ impl Adopting<'_> {
     /// A small object; `None` where there is none.
     async fn document(&self, key: &str) -> Result<Option<Vec<u8>>, SyncError> {
         let file = self.spool.join("document");
-        let Some(found) = self.archive.fetch(key, &file).await? else { return Ok(None) };
+        let Some(Copied { found, .. }) = self.archive.fetch(key, &file).await? else {
+            return Ok(None);
+        };
         if found.bytes > LONGEST_DOCUMENT {
             return Err(SyncError::give_up(
                 format!("read {key}"),

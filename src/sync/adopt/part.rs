@@ -18,6 +18,8 @@ use crate::exchange::tables::read::{self, ResultRow};
 use crate::exchange::zarr::{ShardReader, ShardShape};
 use crate::store::{AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, Receipt};
 use crate::sync::error::SyncError;
+use crate::sync::objects::Copied;
+use crate::sync::there::NOT_VOUCHED_FOR;
 
 /// Focus, timings and time of a result of which the archive has no row.
 const UNKNOWN: (f32, Timings, Option<Stamp>) =
@@ -31,7 +33,9 @@ impl Adopting<'_> {
         key: &str,
         reading: &mut Reading<'_>,
     ) -> Result<Option<(Vec<FrameFacts>, Receipt)>, SyncError> {
-        let Some((file, receipt)) = self.fetch(key, "frames").await? else { return Ok(None) };
+        let Some((file, receipt)) = self.fetch_table(key, "frames", reading).await? else {
+            return Ok(None);
+        };
         let frames = match read::frames(&file) {
             Ok(frames) => frames,
             Err(error) => {
@@ -146,7 +150,7 @@ impl Adopting<'_> {
             Some(key) => self.summary(key, &mut receipts, reading).await?,
             None => None,
         };
-        let Some((file, receipt)) = self.fetch(table_key, "objects").await? else {
+        let Some((file, receipt)) = self.fetch_table(table_key, "objects", reading).await? else {
             return Ok(None);
         };
         let mut objects: HashMap<FrameId, Vec<Object>> = HashMap::new();
@@ -206,7 +210,9 @@ impl Adopting<'_> {
         receipts: &mut Vec<Receipt>,
         reading: &mut Reading<'_>,
     ) -> Result<Option<HashMap<FrameId, ResultRow>>, SyncError> {
-        let Some((file, receipt)) = self.fetch(key, "results").await? else { return Ok(None) };
+        let Some((file, receipt)) = self.fetch_table(key, "results", reading).await? else {
+            return Ok(None);
+        };
         match read::results(&file) {
             Ok(rows) => {
                 receipts.push(Receipt { rows: rows.len() as u64, ..receipt });
@@ -219,11 +225,32 @@ impl Adopting<'_> {
         }
     }
 
-    /// Copies an object here, and says what was read; `None` where it went meanwhile.
+    /// Copies an object here, and says what was read; `None` where it went meanwhile. Each frame
+    /// and each result in it is to be compared with its hash.
     async fn fetch(&self, key: &str, name: &str) -> Result<Option<(PathBuf, Receipt)>, SyncError> {
         let file = self.spool.join(format!("adopt-{name}"));
-        let found = self.archive.fetch(key, &file).await?;
-        let Some(found) = found else { return Ok(None) };
+        let Some(Copied { found, .. }) = self.archive.fetch(key, &file).await? else {
+            return Ok(None);
+        };
+        Ok(Some((file, self.receipt(key, found.bytes, found.sha256).await?)))
+    }
+
+    /// The same of a table, whose rows have no hash of their own: it must be what the archive
+    /// took once.
+    async fn fetch_table(
+        &self,
+        key: &str,
+        name: &str,
+        reading: &mut Reading<'_>,
+    ) -> Result<Option<(PathBuf, Receipt)>, SyncError> {
+        let file = self.spool.join(format!("adopt-{name}"));
+        let Some(Copied { found, is_vouched_for }) = self.archive.fetch(key, &file).await? else {
+            return Ok(None);
+        };
+        if !is_vouched_for {
+            reading.lacks(format!("{key} cannot be read: {NOT_VOUCHED_FOR}"));
+            return Ok(None);
+        }
         Ok(Some((file, self.receipt(key, found.bytes, found.sha256).await?)))
     }
 }

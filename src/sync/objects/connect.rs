@@ -11,7 +11,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    BehaviorVersion, Credentials, Region, SharedHttpClient, StalledStreamProtectionConfig,
+    BehaviorVersion, Credentials, Region, ResponseChecksumValidation, SharedHttpClient,
+    StalledStreamProtectionConfig,
 };
 use aws_smithy_async::time::TimeSource;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -85,6 +86,9 @@ pub(super) async fn client(
     let shared = Box::pin(loader.load()).await;
     let config = aws_sdk_s3::config::Builder::from(&shared)
         .force_path_style(options.path_style.unwrap_or(options.endpoint.is_some()))
+        // What is read is compared with what is known of it, by whoever reads; a body that is not
+        // what its checksum says must be seen to be mended.
+        .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         // The scheduler tries again, with pauses that grow and survive a restart.
         .retry_config(RetryConfig::disabled())
         .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())

@@ -107,6 +107,17 @@ pub struct Found {
     pub sha256: [u8; 32],
 }
 
+/// A copy of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// What was read.
+    pub found: Found,
+    /// Whether it is what the archive took once. It is not where the archive's own checksum is
+    /// of something else: a server that is killed in a put may keep the bytes of one object and
+    /// the checksum of another. True where the archive has none.
+    pub is_vouched_for: bool,
+}
+
 /// What an archive says of an object without reading it out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
@@ -287,17 +298,14 @@ impl Archive {
     ///
     /// # Errors
     /// The archive cannot be reached or read, or the file not written.
-    pub async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Found>, SyncError> {
+    pub async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Copied>, SyncError> {
         check_key(key)?;
         match self {
-            Self::Folder(archive) => archive.fetch(key, to).await,
-            Self::S3(archive) => {
-                let what = || format!("make the file {}", to.display());
-                let made = durable::create(to, durable::Access::Owner)
-                    .map_err(|error| SyncError::retry(what(), error))?;
-                let mut file = tokio::fs::File::from_std(made);
-                archive.read(key, Some(&mut file)).await
+            Self::Folder(archive) => {
+                let found = archive.fetch(key, to).await?;
+                Ok(found.map(|found| Copied { found, is_vouched_for: true }))
             }
+            Self::S3(archive) => archive.fetch(key, to).await,
         }
     }
 

@@ -6,6 +6,7 @@
 //! is asked what it holds (HEAD with checksums), and only its agreement makes a receipt.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::body::{self, Source, Unanswered};
@@ -26,11 +27,12 @@ use super::classify::{Failed, refused, unanswered, words};
 use super::connect::{self, Keys};
 use super::multipart::{self, MULTIPART_FROM};
 use super::{
-    Found, Hashed, Listed, ObjectReceipt, OnState, Patience, Stat, UploadState, changed, too_large,
-    unreadable,
+    Copied, Found, Hashed, Listed, ObjectReceipt, OnState, Patience, Stat, UploadState, changed,
+    too_large, unreadable,
 };
 use crate::base::address;
 use crate::base::clock::Clock;
+use crate::base::durable;
 use crate::sync::error::SyncError;
 use crate::sync::options::ArchiveOptions;
 use crate::sync::throttle::Throttle;
@@ -184,26 +186,18 @@ impl S3Archive {
         };
         let bytes = head.content_length.and_then(|bytes| u64::try_from(bytes).ok());
         let etag = head.e_tag.unwrap_or_default().trim_matches('"').to_owned();
-        // That of an upload in parts is of its parts, with their number behind a dash.
-        let sha256 =
-            head.checksum_sha256.and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
+        let sha256 = whole(head.checksum_sha256);
         Ok(Some(Stat { bytes: bytes.unwrap_or_default(), etag, sha256 }))
     }
 
     pub(super) async fn read_back(&self, key: &str) -> Result<Option<Found>, SyncError> {
-        self.read(key, None).await
+        let read = self.read(key, u64::MAX, || Ok(tokio::io::sink())).await?;
+        Ok(read.map(|(_, copied)| copied.found))
     }
 
-    /// Reads an object to its end, into a file where one is given.
-    pub(super) async fn read(
-        &self,
-        key: &str,
-        into: Option<&mut tokio::fs::File>,
-    ) -> Result<Option<Found>, SyncError> {
-        match into {
-            Some(file) => self.read_into(key, file, u64::MAX).await,
-            None => self.read_into(key, &mut tokio::io::sink(), u64::MAX).await,
-        }
+    pub(super) async fn fetch(&self, key: &str, to: &Path) -> Result<Option<Copied>, SyncError> {
+        let make = || durable::create(to, durable::Access::Owner).map(tokio::fs::File::from_std);
+        Ok(self.read(key, u64::MAX, make).await?.map(|(_, copied)| copied))
     }
 
     pub(super) async fn get_bytes(
@@ -211,23 +205,58 @@ impl S3Archive {
         key: &str,
         most: u64,
     ) -> Result<Option<Vec<u8>>, SyncError> {
-        let mut bytes = Vec::new();
-        Ok(self.read_into(key, &mut bytes, most).await?.map(|_| bytes))
+        Ok(self.read(key, most, || Ok(Vec::new())).await?.map(|(bytes, _)| bytes))
     }
 
-    async fn read_into(
+    /// Reads an object to its end into what `make` makes. Where that is not what the server's
+    /// checksum says, it is read once more: two readings that are the same were not damaged on
+    /// the way.
+    async fn read<W: AsyncWrite + Unpin>(
         &self,
         key: &str,
-        into: &mut (impl tokio::io::AsyncWrite + Unpin),
         most: u64,
-    ) -> Result<Option<Found>, SyncError> {
+        make: impl Fn() -> io::Result<W>,
+    ) -> Result<Option<(W, Copied)>, SyncError> {
         let what = format!("read {key} from {}", self.name);
-        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key)).send();
-        let mut body = match self.ask(&what, request).await {
-            Ok(answer) => answer.body,
+        let mut before = None;
+        loop {
+            let mut into = make().map_err(|error| SyncError::retry(&what, error))?;
+            let Some((found, stated)) = self.read_once(key, &mut into, most).await? else {
+                return Ok(None);
+            };
+            let is_vouched_for = stated.is_none_or(|stated| stated == found.sha256);
+            if is_vouched_for || before == Some(found) {
+                return Ok(Some((into, Copied { found, is_vouched_for })));
+            }
+            if before.replace(found).is_some() {
+                let why = "it arrives as something else each time: it is changed meanwhile, or \
+                           damaged on the way";
+                return Err(SyncError::retry(what, why));
+            }
+        }
+    }
+
+    /// What was read, and the hash that the server states.
+    async fn read_once(
+        &self,
+        key: &str,
+        into: &mut (impl AsyncWrite + Unpin),
+        most: u64,
+    ) -> Result<Option<(Found, Option<[u8; 32]>)>, SyncError> {
+        let what = format!("read {key} from {}", self.name);
+        let request = self.client.get_object().bucket(&self.bucket).key(self.full(key));
+        // Asked for by hand: the client would end the reading of what is not as stated, and
+        // nobody could ever see what it is.
+        let request = request.customize().mutate_request(|request| {
+            request.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
+        });
+        let answer = match self.ask(&what, request.send()).await {
+            Ok(answer) => answer,
             Err(failed) if failed.code == "NoSuchKey" => return Ok(None),
             Err(failed) => return Err(failed.into()),
         };
+        let stated = whole(answer.checksum_sha256);
+        let mut body = answer.body;
         let mut sha256 = Sha256::new();
         let mut bytes = 0;
         loop {
@@ -245,7 +274,7 @@ impl S3Archive {
             into.write_all(&chunk).await.map_err(|error| SyncError::retry(&what, error))?;
         }
         into.flush().await.map_err(|error| SyncError::retry(&what, error))?;
-        Ok(Some(Found { bytes, sha256: sha256.finalize().into() }))
+        Ok(Some((Found { bytes, sha256: sha256.finalize().into() }, stated)))
     }
 
     pub(super) async fn list(
@@ -383,6 +412,12 @@ fn bucket_and_prefix(to: &str) -> Result<(String, String), SyncError> {
     }
     let slash = if prefix.is_empty() { "" } else { "/" };
     Ok((bucket.to_owned(), format!("{prefix}{slash}")))
+}
+
+/// A checksum of a whole object. That of an upload in parts is of its parts, with their number
+/// behind a dash.
+fn whole(checksum: Option<String>) -> Option<[u8; 32]> {
+    BASE64.decode(checksum?).ok()?.try_into().ok()
 }
 
 #[cfg(test)]

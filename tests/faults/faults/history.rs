@@ -130,6 +130,7 @@ fn adopt(bench: &mut Bench) -> BTreeSet<String> {
     let (is_fine, adopted) = bench.report(&["sync", "adopt", "--json"]);
     assert!(is_fine, "reticle sync adopt ends with:\n{adopted:#}");
     let lacking = adopted["missing"].as_array().expect("a list");
+    lacking.iter().for_each(|one| eprintln!("  {one}"));
     let named = lacking.iter().filter_map(|one| one["session"].as_str().map(str::to_owned));
     let named: BTreeSet<String> = named.collect();
     eprintln!("  reticle sync adopt: changed {}, {} named", adopted["changed"], named.len());
