@@ -17,27 +17,16 @@ use crate::kind::one_in;
 const EVERYTHING: u64 = 1000;
 
 /// Bytes that were changed, and what they were.
-enum Rotten {
-    Labels { segmentation: i64, before: Vec<u8> },
-    File { path: PathBuf, before: Vec<u8> },
+struct Rotten {
+    /// The key of their frame.
+    frame: i64,
+    what: What,
+    before: Vec<u8>,
 }
 
-impl Rotten {
-    /// The key of its frame.
-    fn frame(&self, bench: &Bench) -> i64 {
-        let db = open(bench);
-        match self {
-            Self::Labels { segmentation, .. } => {
-                let frame = "SELECT frame FROM segmentation WHERE pk = ?1";
-                db.query_row(frame, [segmentation], |row| row.get(0)).unwrap()
-            }
-            Self::File { path, .. } => {
-                let name = path.strip_prefix(&bench.data).unwrap().to_str().unwrap();
-                let frame = "SELECT pk FROM frame WHERE file = ?1";
-                db.query_row(frame, [name], |row| row.get(0)).unwrap()
-            }
-        }
-    }
+enum What {
+    Labels { segmentation: i64 },
+    File { path: PathBuf },
 }
 
 /// A label image or a frame file rots on the box, the archive has it whole, and all of it is asked
@@ -49,12 +38,12 @@ pub(super) fn rot(bench: &mut Bench) {
     let rotten = spoil(bench);
     let check = bench.reticle(&["fsck"]).output().expect("the program can be started");
     let words = words(&check);
-    match &rotten {
-        Rotten::Labels { segmentation, .. } => {
+    match &rotten.what {
+        What::Labels { segmentation } => {
             let named = !check.status.success() && words.contains("BROKEN I");
             assert!(named, "label image {segmentation} is rotten and fsck says:\n{words}");
         }
-        Rotten::File { path, .. } => eprintln!("  {}", path.display()),
+        What::File { path } => eprintln!("  {}", path.display()),
     }
     ask_again(bench, &rotten);
     bench.go();
@@ -81,7 +70,7 @@ fn ask_again(bench: &Bench, rotten: &Rotten) {
                  WHERE destination = 'archive' AND (series, part) IN
                        (SELECT series.pk, frame.position / series.part_frames
                         FROM frame JOIN series ON series.pk = frame.series WHERE frame.pk = ?1)";
-    let parts = open(bench).execute(again, [rotten.frame(bench)]).unwrap();
+    let parts = open(bench).execute(again, [rotten.frame]).unwrap();
     assert!(parts > 0, "what rots was never to be delivered");
 }
 
@@ -106,37 +95,39 @@ fn spoil(bench: &mut Bench) -> Rotten {
     let db = open(bench);
     if one_in(&mut bench.random, 2) {
         // One whose pixels the archive has as well, and which is not yet evicted.
-        let file = "SELECT file FROM frame WHERE file IS NOT NULL AND sequence % 8 = 0
+        let file = "SELECT pk, file FROM frame WHERE file IS NOT NULL AND sequence % 8 = 0
                     ORDER BY pk DESC LIMIT 1 OFFSET ?1";
         let newest = bench.random.random_range(0..8);
-        let file: Option<String> =
-            db.query_row(file, [newest], |row| row.get(0)).optional().unwrap();
-        if let Some(file) = file {
+        let file: Option<(i64, String)> =
+            db.query_row(file, [newest], |row| Ok((row.get(0)?, row.get(1)?))).optional().unwrap();
+        if let Some((frame, file)) = file {
             let path = bench.data.join(file);
             let before = fs::read(&path).unwrap();
             write(&path, &turned(bench, before.clone()));
-            return Rotten::File { path, before };
+            return Rotten { frame, what: What::File { path }, before };
         }
     }
     let count: i64 =
         db.query_row("SELECT count(*) FROM segmentation", [], |row| row.get(0)).unwrap();
     // Of the newest: a part that is sent again has all that is in it.
     let which = bench.random.random_range(0..count.min(500));
-    let (segmentation, before): (i64, Vec<u8>) = db
+    let (segmentation, frame, before): (i64, i64, Vec<u8>) = db
         .query_row(
-            "SELECT pk, labels FROM segmentation ORDER BY pk DESC LIMIT 1 OFFSET ?1",
+            "SELECT pk, frame, labels FROM segmentation ORDER BY pk DESC LIMIT 1 OFFSET ?1",
             [which],
-            |row| Ok((row.get(0)?, row.get(1)?)),
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .unwrap();
     set_labels(&db, segmentation, &turned(bench, before.clone()));
-    Rotten::Labels { segmentation, before }
+    Rotten { frame, what: What::Labels { segmentation }, before }
 }
 
 fn mend(bench: &Bench, rotten: &Rotten) {
-    match rotten {
-        Rotten::Labels { segmentation, before } => set_labels(&open(bench), *segmentation, before),
-        Rotten::File { path, before } => write(path, before),
+    match &rotten.what {
+        What::Labels { segmentation } => set_labels(&open(bench), *segmentation, &rotten.before),
+        // Otherwise it made room meanwhile, as the archive has its pixels whole.
+        What::File { path } if path.exists() => write(path, &rotten.before),
+        What::File { .. } => {}
     }
 }
 
