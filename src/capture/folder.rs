@@ -288,11 +288,9 @@ impl Folder {
     fn shot(&self, name: &OsStr, page: Page, several: bool) -> Shot {
         let name = name.to_string_lossy();
         let origin = if several { format!("{name}#{}", page.index) } else { name.to_string() };
-        Shot {
-            pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
-            place: place::from_name(&name),
-            ..page.into_shot(self.clock.now(), origin)
-        }
+        let shot = page.into_shot(self.clock.now(), origin);
+        Shot { place: place::from_name(&name), ..shot }
+            .with_configured_pixel_size(self.pixel_size_um)
     }
 
     /// Numbers a shot and gives it its time, and its id where that is written down.

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::base::progress::Progress;
 use crate::domain::frame::Frame;
+use crate::domain::pixel_size::{self, LARGEST_UM, SMALLEST_UM};
 use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ};
 
 pub mod cameras;
@@ -64,7 +65,9 @@ pub struct Options {
     /// Gain in the camera's own units; switches automatic gain off. Left out: as the camera
     /// is set.
     pub gain: Option<i32>,
-    /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
+    /// Edge of a pixel in the sample, in µm, from 0.01 to 20. Left out: as the image files say,
+    /// else unknown.
+    #[schemars(range(min = 0.01, max = 20.0))]
     pub pixel_size_um: Option<f64>,
     /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
@@ -126,8 +129,11 @@ impl Options {
         if !(1..=3600).contains(&self.max_read_s) {
             return wrong(format!("max_read_s = {}: must lie between 1 and 3600", self.max_read_s));
         }
-        if let Some(size) = self.pixel_size_um.filter(|size| !(size.is_finite() && *size > 0.0)) {
-            return wrong(format!("pixel_size_um = {size}: must be a positive number"));
+        if let Some(size) = self.pixel_size_um.filter(|size| !pixel_size::is_plausible(*size)) {
+            return wrong(format!(
+                "pixel_size_um = {size}: must lie between {SMALLEST_UM} and {LARGEST_UM}, in \
+                 micrometres"
+            ));
         }
         Ok(())
     }

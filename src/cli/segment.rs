@@ -1,6 +1,6 @@
 //! `reticle segment`: images in, label images and tables out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::imagefile::{self, Limits, Page};
 use crate::segment::package::ModelPackage;
@@ -62,6 +63,8 @@ struct Done {
     image: String,
     page: u32,
     pixel_size_um: Option<f64>,
+    pixel_size_source: Option<PixelSizeSource>,
+    pixel_size_note: Option<String>,
     labels: PathBuf,
     objects: Arc<Vec<Object>>,
     focus: f32,
@@ -192,7 +195,8 @@ impl Work<'_> {
         let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
-        let pixel_size_um = page.pixel_size_um;
+        let (pixel_size_um, pixel_size_source) = (page.pixel_size_um, page.pixel_size_source);
+        let pixel_size_note = page.pixel_size_note.clone();
         let frame = page
             .into_shot(start, image.clone())
             .into_frame()
@@ -206,6 +210,8 @@ impl Work<'_> {
             image,
             page: number,
             pixel_size_um,
+            pixel_size_source,
+            pixel_size_note,
             labels,
             objects: segmentation.objects,
             focus: segmentation.focus,
@@ -220,6 +226,8 @@ struct Collected {
     objects: usize,
     /// What could not be segmented, each as a sentence that names it.
     failed: Vec<String>,
+    /// What was said of pixel sizes.
+    noted: BTreeSet<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -255,6 +263,13 @@ fn collect(
                 csv.append(image, &done.objects)?;
                 parquet.append(image, &done.objects)?;
                 collected.objects += done.objects.len();
+                if let Some(note) = &done.pixel_size_note
+                    && collected.noted.insert(note.clone())
+                {
+                    // Once for all images of which it is true: a folder is of one microscope.
+                    let image = &done.image;
+                    progress.suspend(|| out::tell(format_args!("reticle: {image}: {note}")));
+                }
                 collected.images.push(json!({
                     "image": done.image,
                     "page": done.page,
@@ -262,6 +277,9 @@ fn collect(
                     "objects": done.objects.len(),
                     "focus": done.focus,
                     "milliseconds": done.milliseconds,
+                    "pixel_size_um": done.pixel_size_um,
+                    "pixel_size_source": done.pixel_size_source,
+                    "pixel_size_note": done.pixel_size_note,
                 }));
             }
             next += 1;

@@ -12,8 +12,9 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::grey::{Channels, one_channel};
-use super::{Limits, Page, Problem};
+use super::{Limits, Page, Problem, meta};
 use crate::domain::frame::Pixels;
+use crate::domain::pixel_size::PixelSize;
 
 /// Comments, thumbnails and colour profiles beside the picture.
 const MAX_OVERHEAD: u64 = 64 * 1024 * 1024;
@@ -23,6 +24,7 @@ pub(super) struct Image<R> {
     reader: R,
     width: u16,
     height: u16,
+    pixel_size: PixelSize,
 }
 
 impl<R> std::fmt::Debug for Image<R> {
@@ -36,8 +38,9 @@ impl<R: BufRead + Seek> Image<R> {
     pub(super) fn open(mut reader: R, limits: Limits) -> Result<Self, Problem> {
         let (width, height) = frame_size(&mut reader)?;
         limits.check(u32::from(width), u32::from(height))?;
+        let pixel_size = meta::of_jpeg(&mut reader);
         reader.seek(SeekFrom::Start(0))?;
-        Ok(Self { reader, width, height })
+        Ok(Self { reader, width, height, pixel_size })
     }
 
     /// Width and height in pixels.
@@ -73,7 +76,7 @@ impl<R: BufRead + Seek> Image<R> {
             return Err(Problem::Damaged("it has two different sizes".to_owned()));
         }
         let pixels = Pixels::U8(values);
-        Ok(Page { width, height, bit_depth: 8, pixels, pixel_size_um: None, index: 0 })
+        Ok(Page::new(width, height, 8, pixels, 0).with_pixel_size(self.pixel_size))
     }
 }
 

@@ -41,6 +41,7 @@ use timed::{Timed, Timer};
 use crate::base::clock::Stamp;
 use crate::base::memory;
 use crate::domain::frame::{Pixels, Place, Shot};
+use crate::domain::pixel_size::{PixelSize, PixelSizeSource};
 
 /// Pixels above which an image is refused unless the caller allows more: 8192².
 ///
@@ -157,11 +158,35 @@ pub struct Page {
     pub pixels: Pixels,
     /// Edge of a pixel in the sample, in µm, where the file says it and it can be believed.
     pub pixel_size_um: Option<f64>,
+    /// Who stated that size.
+    pub pixel_size_source: Option<PixelSizeSource>,
+    /// What a person should know of it, see [`PixelSize::note`].
+    pub pixel_size_note: Option<String>,
     /// Number of the page in its file, from 0. Thumbnails are not counted.
     pub index: usize,
 }
 
 impl Page {
+    /// A page of which no more is known than its pixels.
+    pub(self) fn new(width: u32, height: u32, bit_depth: u8, pixels: Pixels, index: usize) -> Self {
+        Self {
+            width,
+            height,
+            bit_depth,
+            pixels,
+            pixel_size_um: None,
+            pixel_size_source: None,
+            pixel_size_note: None,
+            index,
+        }
+    }
+
+    /// The page with what is known of the edge of a pixel.
+    pub(self) fn with_pixel_size(self, size: PixelSize) -> Self {
+        let PixelSize { um, source, note } = size;
+        Self { pixel_size_um: um, pixel_size_source: source, pixel_size_note: note, ..self }
+    }
+
     /// The page as a source's shot: what the file says of it, its index as the sequence, and
     /// nothing that only a source can know (exposure, place).
     pub fn into_shot(self, captured: Stamp, origin: String) -> Shot {
@@ -174,6 +199,8 @@ impl Page {
             bit_depth: self.bit_depth,
             pixels: self.pixels,
             pixel_size_um: self.pixel_size_um,
+            pixel_size_source: self.pixel_size_source,
+            pixel_size_note: self.pixel_size_note,
             place: Place::default(),
             origin: Some(origin),
             truth: None,

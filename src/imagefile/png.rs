@@ -7,8 +7,9 @@ use image::error::{ImageError, LimitErrorKind};
 use image::{ColorType, ImageDecoder};
 
 use super::grey::{Channels, one_channel};
-use super::{Limits, Page, Problem};
+use super::{Limits, Page, Problem, meta};
 use crate::domain::frame::Pixels;
+use crate::domain::pixel_size::PixelSize;
 
 /// Rows, text chunks and colour profiles of real images stay far below this.
 const MAX_OVERHEAD: u64 = 256 * 1024 * 1024;
@@ -19,6 +20,7 @@ pub(super) struct Image<R: BufRead + Seek> {
     /// Bits of a sample in the file: 1, 2, 4, 8 or 16.
     sample_bits: u8,
     palette: bool,
+    pixel_size: PixelSize,
 }
 
 impl<R: BufRead + Seek> std::fmt::Debug for Image<R> {
@@ -37,15 +39,16 @@ impl<R: BufRead + Seek> Image<R> {
         let (width, height) =
             (u32::from_be_bytes([w0, w1, w2, w3]), u32::from_be_bytes([h0, h1, h2, h3]));
         limits.check(width, height)?;
-        reader.seek(SeekFrom::Start(0))?;
         let mut decoder_limits = image::Limits::no_limits();
         decoder_limits.max_alloc = Some(MAX_OVERHEAD);
+        let pixel_size = meta::of_png(&mut reader);
+        reader.seek(SeekFrom::Start(0))?;
         let decoder = PngDecoder::with_limits(reader, decoder_limits).map_err(problem)?;
         let (found_width, found_height) = decoder.dimensions();
         if (found_width, found_height) != (width, height) {
             return Err(Problem::Damaged("its header is not where it should be".to_owned()));
         }
-        Ok(Self { decoder, sample_bits, palette: colour_type == 3 })
+        Ok(Self { decoder, sample_bits, palette: colour_type == 3, pixel_size })
     }
 
     /// Width and height in pixels.
@@ -93,7 +96,7 @@ impl<R: BufRead + Seek> Image<R> {
             }
         };
         let bit_depth = if pixels.bytes_per_pixel() == 1 { 8 } else { 16 };
-        Ok(Page { width, height, bit_depth, pixels, pixel_size_um: None, index: 0 })
+        Ok(Page::new(width, height, bit_depth, pixels, 0).with_pixel_size(self.pixel_size))
     }
 }
 

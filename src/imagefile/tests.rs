@@ -9,6 +9,7 @@ use super::*;
 use crate::base::clock::Clock;
 use crate::domain::frame::{Frame, Place, Shot};
 use crate::domain::label_image::LabelImage;
+use crate::domain::pixel_size::PixelSizeSource;
 
 const WIDTH: u32 = 23;
 const HEIGHT: u32 = 19;
@@ -367,6 +368,8 @@ fn frame(width: u32, height: u32, bit_depth: u8, pixels: Pixels) -> Frame {
         bit_depth,
         pixels,
         pixel_size_um: Some(0.325),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: None,
         place: Place {
             plate: Some("µ & <plate>".to_owned()),
             well: Some("C07".to_owned()),

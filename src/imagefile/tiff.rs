@@ -3,15 +3,15 @@
 use std::collections::HashSet;
 use std::io::{Read, Seek};
 
-use tiff::decoder::ifd::Value;
 use tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
 use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, SampleFormat, Tag};
 use tiff::{ColorType, TiffError, TiffFormatError, TiffUnsupportedError};
 
 use super::grey::{Channels, one_channel};
-use super::meta::Description;
+use super::meta::{self, Description, Resolution};
 use super::{Limits, Page, Problem};
 use crate::domain::frame::Pixels;
+use crate::domain::pixel_size::PixelSize;
 
 /// Largest value of one tag: the OME-XML of a whole plate, the strips of a tall image.
 const MAX_TAG_BYTES: usize = 64 * 1024 * 1024;
@@ -44,10 +44,10 @@ pub(super) struct Raw {
 
 impl<R: Read + Seek> Stack<R> {
     /// Lists the pages of a file of `bytes`; reads none.
-    pub(super) fn open(reader: R, bytes: u64, limits: Limits) -> Result<Self, Problem> {
+    pub(super) fn open(mut reader: R, bytes: u64, limits: Limits) -> Result<Self, Problem> {
+        let description = Description::read(&mut reader)?;
         let mut decoder =
             Decoder::new(reader).map_err(problem)?.with_limits(decoder_limits(limits));
-        let description = description(&mut decoder)?;
         let (pages, broken) = list_pages(&mut decoder, bytes, limits)?;
         if let Some(images) = description.imagej_images
             && images > pages.len()
@@ -91,10 +91,8 @@ impl<R: Read + Seek> Stack<R> {
             Some(bits @ (10 | 12 | 14)) if most == 16 && all_below(&pixels, bits) => bits,
             _ => most,
         };
-        let resolution = self.number(Tag::XResolution)?.zip(self.number(Tag::YResolution)?);
-        let unit = self.decoder.find_tag_unsigned(Tag::ResolutionUnit).ok().flatten();
-        let pixel_size_um = self.description.pixel_size_um(resolution, unit);
-        Ok(Page { width: raw.width, height: raw.height, bit_depth, pixels, pixel_size_um, index })
+        let page = Page::new(raw.width, raw.height, bit_depth, pixels, index);
+        Ok(page.with_pixel_size(self.pixel_size(index)?))
     }
 
     /// Reads page `index` without narrowing its values.
@@ -167,14 +165,17 @@ impl<R: Read + Seek> Stack<R> {
         }
     }
 
+    /// What is said of the edge of a pixel of page `index`, which is the current one.
+    fn pixel_size(&mut self, index: usize) -> Result<PixelSize, Problem> {
+        let (x, y) = (self.number(Tag::XResolution)?, self.number(Tag::YResolution)?);
+        let unit = self.decoder.find_tag_unsigned(Tag::ResolutionUnit).ok().flatten();
+        let directory = self.pages.get(index).copied().unwrap_or(index);
+        Ok(self.description.pixel_size(directory, Resolution { x, y, unit }))
+    }
+
     /// A tag of the current page as a number.
     fn number(&mut self, tag: Tag) -> Result<Option<f64>, Problem> {
-        Ok(match said(self.decoder.find_tag(tag))?.flatten() {
-            Some(Value::Rational(n, d)) => Some(f64::from(n) / f64::from(d)),
-            Some(Value::Float(value)) => Some(f64::from(value)),
-            Some(Value::Double(value)) => Some(value),
-            _ => None,
-        })
+        Ok(said(self.decoder.find_tag(tag))?.flatten().and_then(meta::tag_number))
     }
 }
 
@@ -283,13 +284,6 @@ impl Claimed {
         }
         Ok(())
     }
-}
-
-/// The description of the first page.
-fn description<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Description, Problem> {
-    let text = said(decoder.find_tag(Tag::ImageDescription))?.flatten();
-    let text = text.and_then(|text| text.into_string().ok());
-    Ok(text.map(|text| Description::parse(&text)).unwrap_or_default())
 }
 
 fn decoder_limits(limits: Limits) -> DecoderLimits {

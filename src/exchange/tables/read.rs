@@ -16,6 +16,7 @@ use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
 use crate::exchange::ReadError;
 
@@ -65,6 +66,10 @@ pub fn frames(path: &Path) -> Result<Vec<FrameFacts>, ReadError> {
             bit_depth: row.number::<UInt8Type>("bit_depth")?,
             sha256: row.hash("sha256")?,
             pixel_size_um: row.optional::<Float64Type>("pixel_size_um")?,
+            pixel_size_source: row
+                .text_since("pixel_size_source")?
+                .and_then(|word| PixelSizeSource::from_word(&word)),
+            pixel_size_note: row.text_since("pixel_size_note")?,
             place: Place {
                 plate: row.optional_text("plate")?,
                 well: row.optional_text("well")?,
@@ -193,6 +198,14 @@ impl Row<'_> {
             .as_string_opt::<i32>()
             .ok_or_else(|| format!("its column {name} is of another type"))?;
         Ok((!values.is_null(self.at)).then(|| values.value(self.at).to_owned()))
+    }
+
+    /// Of a column that tables of older versions do not have.
+    fn text_since(&self, name: &str) -> Result<Option<String>, String> {
+        if self.batch.column_by_name(name).is_none() {
+            return Ok(None);
+        }
+        self.optional_text(name)
     }
 
     fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<T, String> {
