@@ -382,4 +382,7 @@ fn guarded<T>(timer: &Timer, decode: impl FnOnce() -> Result<T, Problem>) -> Res
 
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+mod kinds;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests;

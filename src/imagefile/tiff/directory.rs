@@ -214,6 +214,16 @@ impl<R: Read + Seek> Source<R> {
         Ok(texts)
     }
 
+    /// Where the values are that do not fit into the directory.
+    pub(super) fn outside(&self, directory: &Directory) -> Vec<u64> {
+        let field_bytes = if self.big { 8 } else { 4 };
+        let is_outside = |entry: &&Entry| {
+            entry.size().is_some_and(|size| entry.count.saturating_mul(size) > field_bytes)
+        };
+        let place = |entry: &Entry| self.number(&entry.field[..field_bytes as usize]);
+        directory.entries.iter().filter(is_outside).map(place).collect()
+    }
+
     /// How many values a tag says it has, without reading them.
     pub(super) fn count(directory: &Directory, tag: u16) -> Option<u64> {
         directory.entry(tag).map(|entry| entry.count)

@@ -18,8 +18,10 @@ use crate::imagefile::{Limits, Problem};
 
 const NEW_SUBFILE_TYPE: u16 = 254;
 const SUBFILE_TYPE: u16 = 255;
-/// MetaMorph: one entry for each plane.
+/// MetaMorph: three numbers for each plane, which it counts as one.
 const UIC2: u16 = 33_629;
+/// MetaMorph: one wavelength for each plane.
+const UIC3: u16 = 33_630;
 /// Hamamatsu's slide scanners: the magnification; negative for the overview.
 const NDPI_MAGNIFICATION: u16 = 65_421;
 
@@ -119,7 +121,11 @@ fn walk<R: Read + Seek>(
         walked.pages.extend(page);
         if place == 0 {
             walked.is_ndpi = directory.has(NDPI_MAGNIFICATION);
-            walked.stk_planes = Source::<R>::count(&directory, UIC2)
+            // Writers who count the numbers of UIC2 say three times as many.
+            let planes = Source::<R>::count(&directory, UIC3);
+            let planes = planes.filter(|_| directory.has(UIC2));
+            walked.stk_planes = planes
+                .or_else(|| Source::<R>::count(&directory, UIC2))
                 .and_then(|planes| usize::try_from(planes).ok())
                 .filter(|&planes| planes > 1);
         }
@@ -251,7 +257,12 @@ fn unfold<R: Read + Seek>(
     if !listing.pages.iter().enumerate().all(follows) {
         return Err(hidden("those that are listed do not follow each other"));
     }
-    let fit = source.bytes.saturating_sub(start).checked_div(size).unwrap_or(0);
+    // The planes end where anything else begins, or at the end of the file.
+    let listed_end = start.saturating_add(size.saturating_mul(listed as u64));
+    let others = source.outside(&directory).into_iter();
+    let others = others.chain(listing.pages.iter().map(|page| page.directory));
+    let end = others.filter(|&place| place >= listed_end).min().unwrap_or(source.bytes);
+    let fit = end.min(source.bytes).saturating_sub(start).checked_div(size).unwrap_or(0);
     let fit = usize::try_from(fit).unwrap_or(usize::MAX).min(planes);
     if fit <= listed {
         return Err(hidden("the others are not in it"));
