@@ -277,7 +277,7 @@ fn axes<R: Read + Seek>(
 ) -> Result<Axes, Problem> {
     let places: Vec<_> = pages.iter().map(|page| page.place).collect();
     let labels = match (
-        source.texts(head, IMAGEJ_METADATA)?.pop(),
+        source.raw(head, IMAGEJ_METADATA)?,
         source.numbers(head, IMAGEJ_METADATA_BYTE_COUNTS)?,
     ) {
         (Some(bytes), Some(counts)) => {

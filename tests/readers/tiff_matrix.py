@@ -215,7 +215,7 @@ def refusal(spec):
         return "floating-point"
     if spec["format"] in (5, 6):
         return "complex numbers"
-    if samples != "grey" and bits not in (8, 16, 32):
+    if samples not in ("grey", "palette") and bits not in (8, 16, 32):
         return "samples of"
     if spec["format"] == 2 and spec["photometric"] == 0:
         return "white is 0"

@@ -22,7 +22,44 @@ pub(super) enum Decoded {
 }
 
 /// Decodes one page.
+///
+/// Planes are decoded one by one, as pages of one sample: the crate takes a tile's place in all
+/// planes for its place in its own, and panics at the edges of the second.
 pub(super) fn decode<R: Read + Seek>(
+    reader: &mut R,
+    big_endian: bool,
+    layout: &Layout,
+    limits: Limits,
+) -> Result<Decoded, Problem> {
+    if !layout.planar {
+        return decode_plane(reader, big_endian, layout, limits);
+    }
+    let chunks = layout.offsets.len() / layout.samples as usize;
+    let mut planes: Option<Decoded> = None;
+    for plane in 0..layout.samples as usize {
+        let own = plane * chunks..(plane + 1) * chunks;
+        let plane = Layout {
+            samples: 1,
+            planar: false,
+            offsets: layout.offsets[own.clone()].to_vec(),
+            counts: layout.counts[own].to_vec(),
+            jpeg_tables: layout.jpeg_tables.clone(),
+            greys: None,
+            ..*layout
+        };
+        let decoded = decode_plane(reader, big_endian, &plane, limits)?;
+        match (&mut planes, decoded) {
+            (None, decoded) => planes = Some(decoded),
+            (Some(Decoded::U8(all)), Decoded::U8(more)) => all.extend(more),
+            (Some(Decoded::U16(all)), Decoded::U16(more)) => all.extend(more),
+            (Some(Decoded::U32(all)), Decoded::U32(more)) => all.extend(more),
+            _ => return Err(Problem::kind("has samples of different kinds in one pixel")),
+        }
+    }
+    planes.ok_or_else(|| Problem::Damaged("it holds no image".to_owned()))
+}
+
+fn decode_plane<R: Read + Seek>(
     reader: &mut R,
     big_endian: bool,
     layout: &Layout,
@@ -118,7 +155,6 @@ fn head(layout: &Layout, big_endian: bool, as_bytes: bool) -> Vec<u8> {
         single(layout::COMPRESSION, layout.compression as u32),
         single(layout::PHOTOMETRIC, 1),
         single(layout::SAMPLES_PER_PIXEL, layout.samples),
-        single(layout::PLANAR_CONFIGURATION, if layout.planar { 2 } else { 1 }),
         single(layout::PREDICTOR, layout.predictor as u32),
     ];
     match layout.tile {

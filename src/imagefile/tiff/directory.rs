@@ -196,7 +196,17 @@ impl<R: Read + Seek> Source<R> {
         })
     }
 
-    /// The values of a tag as bytes, once for each time that it stands there.
+    /// The value of a tag as bytes.
+    pub(super) fn raw(
+        &mut self,
+        directory: &Directory,
+        tag: u16,
+    ) -> Result<Option<Vec<u8>>, Problem> {
+        let Some(entry) = directory.entry(tag) else { return Ok(None) };
+        self.value(entry)
+    }
+
+    /// The texts of a tag without the zeros that end them, once for each time that it stands there.
     pub(super) fn texts(
         &mut self,
         directory: &Directory,

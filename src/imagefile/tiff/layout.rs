@@ -19,7 +19,7 @@ pub(super) const STRIP_OFFSETS: u16 = 273;
 pub(super) const SAMPLES_PER_PIXEL: u16 = 277;
 pub(super) const ROWS_PER_STRIP: u16 = 278;
 pub(super) const STRIP_BYTE_COUNTS: u16 = 279;
-pub(super) const PLANAR_CONFIGURATION: u16 = 284;
+const PLANAR_CONFIGURATION: u16 = 284;
 pub(super) const PREDICTOR: u16 = 317;
 const COLOR_MAP: u16 = 320;
 pub(super) const TILE_WIDTH: u16 = 322;
@@ -138,7 +138,7 @@ impl Layout {
             PALETTE => Some(grey_table(source, directory, bits)?),
             _ => None,
         };
-        let jpeg_tables = source.texts(directory, JPEG_TABLES)?.pop();
+        let jpeg_tables = source.raw(directory, JPEG_TABLES)?;
         let mut layout = Self {
             width,
             height,
