@@ -7,6 +7,7 @@
 //! the samples mean is decided in one place, [`super::layout`].
 
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 
 use tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
 use tiff::{TiffError, TiffFormatError};
@@ -23,8 +24,9 @@ pub(super) enum Decoded {
 
 /// Decodes one page.
 ///
-/// Planes are decoded one by one, as pages of one sample: the crate takes a tile's place in all
-/// planes for its place in its own, and panics at the edges of the second.
+/// Planes and tiles are decoded one by one, as pages of one plane and one strip. The crate takes a
+/// tile's place in all planes for its place in its own, and panics at the edges of the second
+/// plane; and of some tiles that reach over the edge it loses the end when it reads LZW in parts.
 pub(super) fn decode<R: Read + Seek>(
     reader: &mut R,
     big_endian: bool,
@@ -37,16 +39,8 @@ pub(super) fn decode<R: Read + Seek>(
     let chunks = layout.offsets.len() / layout.samples as usize;
     let mut planes: Option<Decoded> = None;
     for plane in 0..layout.samples as usize {
-        let own = plane * chunks..(plane + 1) * chunks;
-        let plane = Layout {
-            samples: 1,
-            planar: false,
-            offsets: layout.offsets[own.clone()].to_vec(),
-            counts: layout.counts[own].to_vec(),
-            jpeg_tables: layout.jpeg_tables.clone(),
-            greys: None,
-            ..*layout
-        };
+        let plane = part(layout, plane * chunks..(plane + 1) * chunks);
+        let plane = Layout { samples: 1, planar: false, ..plane };
         let decoded = decode_plane(reader, big_endian, &plane, limits)?;
         match (&mut planes, decoded) {
             (None, decoded) => planes = Some(decoded),
@@ -59,7 +53,74 @@ pub(super) fn decode<R: Read + Seek>(
     planes.ok_or_else(|| Problem::Damaged("it holds no image".to_owned()))
 }
 
+/// The same page with some of its strips or tiles.
+fn part(layout: &Layout, chunks: Range<usize>) -> Layout {
+    Layout {
+        offsets: layout.offsets[chunks.clone()].to_vec(),
+        counts: layout.counts[chunks].to_vec(),
+        jpeg_tables: layout.jpeg_tables.clone(),
+        greys: None,
+        ..*layout
+    }
+}
+
 fn decode_plane<R: Read + Seek>(
+    reader: &mut R,
+    big_endian: bool,
+    layout: &Layout,
+    limits: Limits,
+) -> Result<Decoded, Problem> {
+    let Some((width, height)) = layout.tile else {
+        return decode_strips(reader, big_endian, layout, limits);
+    };
+    let across = layout.width.div_ceil(width) as usize;
+    let values = layout.width as usize * layout.height as usize * layout.samples as usize;
+    let mut image = match layout.bits {
+        ..=8 => Decoded::U8(vec![0; values]),
+        9..=16 => Decoded::U16(vec![0; values]),
+        _ => Decoded::U32(vec![0; values]),
+    };
+    for number in 0..layout.offsets.len() {
+        let tile = part(layout, number..number + 1);
+        let tile = Layout { width, height, rows_per_strip: height, tile: None, ..tile };
+        let place = Place {
+            row: width as usize * layout.samples as usize,
+            left: (number % across) * width as usize * layout.samples as usize,
+            top: (number / across) * height as usize,
+            stride: layout.width as usize * layout.samples as usize,
+        };
+        match (&mut image, decode_strips(reader, big_endian, &tile, limits)?) {
+            (Decoded::U8(image), Decoded::U8(tile)) => place.put(image, &tile),
+            (Decoded::U16(image), Decoded::U16(tile)) => place.put(image, &tile),
+            (Decoded::U32(image), Decoded::U32(tile)) => place.put(image, &tile),
+            _ => return Err(Problem::kind("has samples of different kinds in one pixel")),
+        }
+    }
+    Ok(image)
+}
+
+/// Where a tile goes, in values.
+struct Place {
+    /// Values of a row of the tile.
+    row: usize,
+    left: usize,
+    top: usize,
+    /// Values of a row of the image.
+    stride: usize,
+}
+
+impl Place {
+    /// Copies a tile; what of it lies outside of the image is left out.
+    fn put<T: Copy>(&self, image: &mut [T], tile: &[T]) {
+        let used = self.row.min(self.stride - self.left);
+        let rows = image.chunks_exact_mut(self.stride).skip(self.top);
+        for (into, from) in rows.zip(tile.chunks_exact(self.row)) {
+            into[self.left..self.left + used].copy_from_slice(&from[..used]);
+        }
+    }
+}
+
+fn decode_strips<R: Read + Seek>(
     reader: &mut R,
     big_endian: bool,
     layout: &Layout,
@@ -135,10 +196,6 @@ fn head(layout: &Layout, big_endian: bool, as_bytes: bool) -> Vec<u8> {
         if as_bytes { u32::try_from(layout.row_bytes(width)).unwrap_or(u32::MAX) } else { width }
     };
     let tables = layout.jpeg_tables.as_deref().filter(|_| layout.compression == layout::JPEG);
-    let (offsets_tag, counts_tag) = match layout.tile {
-        Some(_) => (layout::TILE_OFFSETS, layout::TILE_BYTE_COUNTS),
-        None => (layout::STRIP_OFFSETS, layout::STRIP_BYTE_COUNTS),
-    };
     let single = |tag, value: u32| Tag { tag, kind: LONG8, values: vec![value.into()] };
     let one_pixel = [
         single(layout::IMAGE_WIDTH, 1),
@@ -157,13 +214,7 @@ fn head(layout: &Layout, big_endian: bool, as_bytes: bool) -> Vec<u8> {
         single(layout::SAMPLES_PER_PIXEL, layout.samples),
         single(layout::PREDICTOR, layout.predictor as u32),
     ];
-    match layout.tile {
-        Some((width, length)) => page.extend([
-            single(layout::TILE_WIDTH, narrow(width)),
-            single(layout::TILE_LENGTH, length),
-        ]),
-        None => page.push(single(layout::ROWS_PER_STRIP, layout.rows_per_strip)),
-    }
+    page.push(single(layout::ROWS_PER_STRIP, layout.rows_per_strip));
     if let Some(tables) = tables {
         let values = tables.iter().map(|&byte| byte.into()).collect();
         page.push(Tag { tag: layout::JPEG_TABLES, kind: UNDEFINED, values });
@@ -174,8 +225,8 @@ fn head(layout: &Layout, big_endian: bool, as_bytes: bool) -> Vec<u8> {
         + Head::length(&page)
         + 2 * (Head::ENTRY + 8 * layout.offsets.len() as u64);
     let behind = layout.offsets.iter().map(|offset| offset.saturating_add(length)).collect();
-    page.push(Tag { tag: offsets_tag, kind: LONG8, values: behind });
-    page.push(Tag { tag: counts_tag, kind: LONG8, values: layout.counts.clone() });
+    page.push(Tag { tag: layout::STRIP_OFFSETS, kind: LONG8, values: behind });
+    page.push(Tag { tag: layout::STRIP_BYTE_COUNTS, kind: LONG8, values: layout.counts.clone() });
     head.header();
     head.directory(&one_pixel, true);
     head.directory(&page, false);
