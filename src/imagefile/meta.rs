@@ -19,11 +19,12 @@ mod vendors;
 use std::io::{Read, Seek};
 use std::str::FromStr;
 
-pub(super) use density::{Resolution, of_jpeg, of_png, tag_number};
+pub(super) use density::{Resolution, of_jpeg, of_png};
 
 use self::imagej::ImageJ;
 use self::ome::Ome;
 use super::Problem;
+use super::tiff::{Directory, Source};
 use crate::domain::pixel_size::{self, PixelSize, Stated};
 
 /// What a whole TIFF file says.
@@ -40,12 +41,14 @@ pub(super) struct Description {
 }
 
 impl Description {
-    /// Reads what the first directory of a TIFF has; leaves the reader at the start.
-    pub(super) fn read(reader: &mut (impl Read + Seek)) -> Result<Self, Problem> {
-        let tags = tags::first_directory(reader)?;
-        let texts: Vec<String> = tags.all(tags::IMAGE_DESCRIPTION).map(tags::text).collect();
+    /// Of the first directory of a TIFF, and of the texts of its descriptions.
+    pub(super) fn read<R: Read + Seek>(
+        source: &mut Source<R>,
+        head: &Directory,
+        texts: &[String],
+    ) -> Result<Self, Problem> {
         let mut description = Self::of_texts(texts.iter().map(String::as_str));
-        description.stated.extend(vendors::of_tags(&tags));
+        description.stated.extend(vendors::of_tags(&tags::of_directory(source, head)?));
         Ok(description)
     }
 

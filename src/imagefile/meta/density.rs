@@ -2,8 +2,6 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use tiff::decoder::ifd::Value;
-
 use crate::domain::pixel_size::{self, PixelSize, PixelSizeSource, Said, Stated};
 
 /// Dots an inch of scanners and printers that would be plausible pixels (2.6 to 18 µm). Those below
@@ -54,28 +52,6 @@ pub(super) fn stated(source: PixelSizeSource, x: f64, y: f64) -> Stated {
     match printed {
         Some(known) => Stated { source, said: Said::Printed(*known) },
         None => Stated::size(source, x, y),
-    }
-}
-
-/// A tag's value as a number, of whatever type: whole numbers stand where fractions should.
-#[expect(deprecated, reason = "BigTIFF of other writers has them")]
-pub(in crate::imagefile) fn tag_number(value: Value) -> Option<f64> {
-    match value {
-        Value::Rational(n, d) => Some(f64::from(n) / f64::from(d)),
-        Value::SRational(n, d) => Some(f64::from(n) / f64::from(d)),
-        Value::RationalBig(n, d) => Some(n as f64 / d as f64),
-        Value::SRationalBig(n, d) => Some(n as f64 / d as f64),
-        Value::Float(value) => Some(f64::from(value)),
-        Value::Double(value) => Some(value),
-        Value::Byte(value) => Some(f64::from(value)),
-        Value::Short(value) => Some(f64::from(value)),
-        Value::Unsigned(value) => Some(f64::from(value)),
-        Value::UnsignedBig(value) => Some(value as f64),
-        Value::Signed(value) => Some(f64::from(value)),
-        Value::SignedBig(value) => Some(value as f64),
-        Value::Ascii(text) => super::number(&text),
-        Value::List(values) => values.into_iter().next().and_then(tag_number),
-        _ => None,
     }
 }
 

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use super::Problem;
 use super::ome::Ome;
-use super::{Description, Problem, density};
 use crate::domain::pixel_size::PixelSizeSource::{self, *};
 use crate::domain::pixel_size::{self, PixelSize};
+use crate::imagefile::planes::Selection;
+use crate::imagefile::tiff::Stack;
 use crate::imagefile::{Limits, Page, open};
 
 /// A TIFF of 4×4 pixels of 16 bits with the tags of a test, byte by byte.
@@ -182,6 +184,18 @@ fn micro_manager(um: f64, per_cm: u32) -> Tiff {
         .described(MM_IMAGEJ)
         .resolution(per_cm, 1, 3)
         .ascii(51_123, format!(r#"{{"PixelSizeUm":{um:?},"BitDepth":12,"Camera":"sim"}}"#))
+}
+
+/// What is believed of a TIFF's bytes, whatever its pixels are.
+fn described_by(bytes: Vec<u8>) -> Result<PixelSize, Problem> {
+    let length = bytes.len() as u64;
+    let page = Stack::open(Cursor::new(bytes), length, Limits::default(), &Selection::default())?
+        .read(0)?;
+    Ok(PixelSize {
+        um: page.pixel_size_um,
+        source: page.pixel_size_source,
+        note: page.pixel_size_note,
+    })
 }
 
 // K01: which of several statements counts.
@@ -614,7 +628,7 @@ fn a_private_tag_that_points_nowhere_is_left_and_a_cut_description_is_damage() {
     }
     let mut bytes = Tiff::new().described(MM_IMAGEJ).bytes();
     bytes.truncate(bytes.len() - 5);
-    let cut = Description::read(&mut Cursor::new(bytes));
+    let cut = described_by(bytes);
     assert!(matches!(cut, Err(Problem::Damaged(_))), "{cut:?}");
 }
 
@@ -705,8 +719,7 @@ proptest! {
             tiff = tiff.tag(tag, kind, usize::from(count), bytes);
         }
         let bytes = tiff.bytes();
-        if let Ok(description) = Description::read(&mut Cursor::new(bytes)) {
-            let size = description.pixel_size(0, density::Resolution::default());
+        if let Ok(size) = described_by(bytes) {
             prop_assert!(size.um.is_none_or(pixel_size::is_plausible));
             prop_assert_eq!(size.um.is_some(), size.source.is_some());
         }

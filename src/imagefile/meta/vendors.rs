@@ -6,10 +6,11 @@
 use super::tags::{self, Tags, le_f64, le_u32};
 use super::{number, units};
 use crate::domain::pixel_size::{PixelSizeSource as Source, Said, Stated};
+use crate::imagefile::tiff::decode_text;
 
 /// What the private tags say.
 pub(super) fn of_tags(tags: &Tags) -> impl Iterator<Item = Stated> {
-    let texts = |tag| tags.all(tag).map(tags::text);
+    let texts = |tag| tags.all(tag).map(decode_text);
     let micro_manager = texts(tags::MICRO_MANAGER).filter_map(|json| {
         let um = pixel_size_um(&json)?;
         Some(Stated::size(Source::MicroManager, um, um))
@@ -88,7 +89,7 @@ fn metamorph_stk(bytes: &[u8]) -> Option<Stated> {
     if le_u32(bytes, 0) == 0 {
         return None;
     }
-    in_unit(Source::Metamorph, (fraction(4), fraction(12)), &tags::text(bytes.get(20..)?))
+    in_unit(Source::Metamorph, (fraction(4), fraction(12)), &decode_text(bytes.get(20..)?))
 }
 
 /// BioTek Gen5 (Cytation, Lionheart): width of the image in pixels and in µm.
@@ -135,7 +136,7 @@ fn fluoview(header: &[u8]) -> Option<Stated> {
             let dimension = header.get(FIRST + at * EACH..FIRST + (at + 1) * EACH)?;
             let word = |bytes: &[u8]| {
                 let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-                tags::text(&bytes[..end]).trim().to_owned()
+                decode_text(&bytes[..end]).trim().to_owned()
             };
             let is_it = word(&dimension[..16]).eq_ignore_ascii_case(axis);
             is_it.then(|| (le_f64(dimension, 28), word(&dimension[36..])))
