@@ -375,8 +375,11 @@ mod tests {
         let size = |width, height| Options { width, height, ..Options::default() };
         assert!(why(size(Some(512), None)).contains("give both or neither"));
         assert!(why(size(Some(512), Some(0))).contains("must not be 0"));
-        let pixel = Options { pixel_size_um: Some(-0.5), ..Options::default() };
-        assert!(why(pixel).contains("pixel_size_um = -0.5"));
+        for um in [-0.5, 0.0, 0.0065, 20.5, 650.0, f64::NAN] {
+            let pixel = Options { pixel_size_um: Some(um), ..Options::default() };
+            let expected = format!("pixel_size_um = {um}: must lie between 0.01 and 20, in micro");
+            assert!(why(pixel).contains(&expected), "{um}");
+        }
     }
 
     #[test]

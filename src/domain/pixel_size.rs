@@ -408,6 +408,16 @@ mod tests {
     }
 
     #[test]
+    fn the_guide_has_the_same_table_in_the_same_order() {
+        let guide = include_str!("../../docs/guide/scientist.md");
+        let (_, section) = guide.split_once("## Pixel size").expect("the guide has a section");
+        let (section, _) = section.split_once("\n## ").expect("another follows");
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let words: Vec<&str> = PixelSizeSource::RANKED.iter().map(|row| row.1).collect();
+        assert_eq!(rows.collect::<Vec<_>>(), words);
+    }
+
+    #[test]
     fn each_source_has_one_word_which_serde_writes_too() {
         for (source, word, _) in PixelSizeSource::RANKED {
             assert_eq!(source.as_str(), word);

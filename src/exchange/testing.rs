@@ -72,7 +72,7 @@ pub(super) fn frame(position: u64) -> FrameFacts {
         sha256: [position as u8; 32],
         pixel_size_um: Some(0.65),
         pixel_size_source: Some(PixelSizeSource::OmeXml),
-        pixel_size_note: None,
+        pixel_size_note: Some("the resolution tag says 0.325 µm".into()),
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(3) },
         origin: Some("t 1.tif#2".into()),
         segmented: true,

@@ -71,7 +71,7 @@ pub(crate) fn frame(clock: &Clock, sequence: u64, width: u32, height: u32) -> Ar
         pixels: Pixels::U16(pixels),
         pixel_size_um: Some(0.65),
         pixel_size_source: Some(PixelSizeSource::OmeXml),
-        pixel_size_note: None,
+        pixel_size_note: Some("the resolution tag says 0.325 µm".into()),
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(3) },
         origin: None,
         truth: None,

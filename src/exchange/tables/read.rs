@@ -243,7 +243,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
+    use super::super::{
+        Cell, Column, Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
+    };
     use super::*;
     use crate::domain::facts::{BoxName, ResultFacts};
     use crate::exchange::testing;
@@ -276,6 +278,42 @@ mod tests {
             .collect();
         assert_eq!(frames(&path).unwrap(), expected);
         assert!(results(&path).is_err(), "a table of frames is none of results");
+    }
+
+    /// The table as it was before it told who stated a pixel size.
+    struct OlderFrames;
+
+    impl Table for OlderFrames {
+        type Row<'a> = <Frames as Table>::Row<'a>;
+
+        fn columns() -> Vec<Column> {
+            let is_new = |column: &Column| column.name.starts_with("pixel_size_");
+            let is_size = |column: &Column| column.name == "pixel_size_um";
+            Frames::columns().into_iter().filter(|c| is_size(c) || !is_new(c)).collect()
+        }
+
+        fn cells(row: &Self::Row<'_>, put: &mut dyn FnMut(Cell<'_>)) {
+            let mut left = Self::columns().len();
+            Frames::cells(row, &mut |cell| {
+                // The new ones are the last.
+                if left > 0 {
+                    left -= 1;
+                    put(cell);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_older_version_is_read_without_who_stated_the_pixel_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frames.parquet");
+        let frame = testing::frame(1);
+        assert!(frame.pixel_size_source.is_some());
+        write::<OlderFrames>(&path, &[(None, &frame)]);
+        let found = frames(&path).unwrap().remove(0);
+        assert_eq!(found.pixel_size_um, frame.pixel_size_um);
+        assert_eq!((found.pixel_size_source, found.pixel_size_note), (None, None));
     }
 
     proptest! {
