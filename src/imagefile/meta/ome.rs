@@ -97,17 +97,20 @@ impl Named for Node<'_, '_> {
 fn size(pixels: Node<'_, '_>) -> Option<Said> {
     let along = |size: &str, unit: &str| {
         let size = number(pixels.attribute(size)?).filter(|size| *size > 0.0)?;
-        // The schema's default unit is µm.
-        let unit = pixels.attribute(unit).unwrap_or("µm");
         match units::unit_um(unit) {
             Some(um) => Some(Ok(size * um)),
             None if units::is_none(unit) => None,
             None => Some(Err(unit.to_owned())),
         }
     };
-    let x = along("PhysicalSizeX", "PhysicalSizeXUnit")?;
-    // Some writers give x alone.
-    let y = along("PhysicalSizeY", "PhysicalSizeYUnit").unwrap_or_else(|| x.clone());
+    // The schema's default unit is µm.
+    let x_unit = pixels.attribute("PhysicalSizeXUnit").unwrap_or("µm");
+    let x = along("PhysicalSizeX", x_unit)?;
+    // Some writers give x alone, and some its unit alone.
+    let same_number = pixels.attribute("PhysicalSizeX") == pixels.attribute("PhysicalSizeY");
+    let default = if same_number { x_unit } else { "µm" };
+    let y = along("PhysicalSizeY", pixels.attribute("PhysicalSizeYUnit").unwrap_or(default))
+        .unwrap_or_else(|| x.clone());
     Some(match (x, y) {
         (Ok(x), Ok(y)) => Said::Size { x, y },
         (Err(unit), _) | (_, Err(unit)) => Said::UnknownUnit(unit),

@@ -278,7 +278,8 @@ fn what_imagej_kept_of_an_image_s_past_counts_last_of_a_tiff() {
     }
     // Scaled to half its size since then.
     let found = size(past(Tiff::new().described("ImageJ=1.53t\nunit=um\n").resolution(10, 13, 1)));
-    assert_eq!((found.um, found.source), (Some(1.3), Some(Imagej)));
+    assert!(found.um.is_some_and(|um| (um - 1.3).abs() < 1e-9), "{found:?}");
+    assert_eq!(found.source, Some(Imagej));
     assert!(found.note.unwrap().contains("0.65 µm"));
 }
 
@@ -619,7 +620,7 @@ fn texts_of_other_programs_are_read() {
 
 #[test]
 fn a_private_tag_that_points_nowhere_is_left_and_a_cut_description_is_damage() {
-    for tag in [51_123, 33_560, 33_628, 34_361, 65_332] {
+    for tag in [33_560, 33_628, 34_361, 65_332] {
         let mut bytes = Tiff::new().ascii(tag, [b'1'; 40]).bytes();
         let keep = bytes.len() - 41;
         bytes.truncate(keep);
