@@ -525,8 +525,10 @@ def pillow(folder):
                 continue
             # A codec is refused before what it holds is looked at.
             found = {"file": name, "agree": ["Pillow"], "spec": [mode, codec]}
-            if unread or refused:
-                found["refusal"] = unread or refused
+            # Alpha that was blurred is not opaque.
+            lossy = "holds JPEG of" if codec == "jpeg" and len(image.getbands()) in (2, 4) else None
+            if unread or lossy or refused:
+                found["refusal"] = unread or lossy or refused
             else:
                 seen = again if mode in ("L", "I;16") else again.convert("L")
                 found["pages"] = [told(np.asarray(seen))]

@@ -293,6 +293,10 @@ impl Layout {
                 self.bits
             )));
         }
+        if !matches!(self.interleaved(), 1 | 3) {
+            let samples = self.interleaved();
+            return Err(Problem::kind(&format!("holds JPEG of {samples} samples a pixel")));
+        }
         let width = self.tile.map_or(self.width, |(width, _)| width);
         if u32::from(header.width) != width || u32::from(header.components) != self.interleaved() {
             return Err(Problem::kind(&format!(
