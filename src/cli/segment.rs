@@ -1,6 +1,8 @@
 //! `reticle segment`: images in, label images and tables out.
 
-use std::collections::{BTreeMap, HashMap};
+mod plan;
+
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use self::plan::{Input, Planned, plan};
 use super::Outcome;
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
@@ -84,7 +87,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if images.is_empty() {
         bail!("no image found in {}; TIFF, PNG and JPEG are read", display_all(&args.paths));
     }
-    let Planned { images, passed_over } = plan(images);
+    let pages =
+        |path: &Path| imagefile::open(path, Limits::default()).map_or(1, |pages| pages.total());
+    let Planned { images, passed_over } = plan(images, pages);
     let labels_folder = args.out.join("labels");
     durable::create_dir(&labels_folder)
         .with_context(|| format!("cannot make {}", labels_folder.display()))?;
@@ -156,9 +161,9 @@ impl Work<'_> {
     fn run(&self, mut segmenter: Segmenter, told: &queue::Sender<Told>) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(Input { path, name }) = self.images.get(index) else { return };
+            let Some(input) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open(path, self.limits) {
+            match imagefile::open(&input.path, self.limits) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
@@ -167,7 +172,7 @@ impl Work<'_> {
                     for page in pages {
                         let done = page
                             .map_err(anyhow::Error::from)
-                            .and_then(|page| self.page(path, name, several, page, &mut segmenter));
+                            .and_then(|page| self.page(input, several, page, &mut segmenter));
                         let told = tell(done.map(Some).map_err(|error| format!("{error:#}")));
                         if !told {
                             return;
@@ -183,13 +188,13 @@ impl Work<'_> {
 
     fn page(
         &self,
-        path: &Path,
-        name: &str,
+        input: &Input,
         several: bool,
         page: Page,
         segmenter: &mut Segmenter,
     ) -> anyhow::Result<Done> {
-        let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = &input.path;
+        let image = imagefile::shown_name(path);
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
         let pixel_size_um = page.pixel_size_um;
@@ -199,8 +204,7 @@ impl Work<'_> {
             .with_context(|| path.display().to_string())?;
         let segmentation =
             segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
-        let file =
-            if several { format!("{name}-page{number:04}.png") } else { format!("{name}.png") };
+        let file = input.label_file(several.then_some(number));
         let labels = imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
         Ok(Done {
             image,
@@ -300,67 +304,6 @@ impl Collected {
     }
 }
 
-/// One image to segment.
-#[derive(Debug, PartialEq, Eq)]
-struct Input {
-    path: PathBuf,
-    /// Name of its label image, without ending: its stem.
-    name: String,
-}
-
-/// What is done, and what is not.
-struct Planned {
-    images: Vec<Input>,
-    /// One sentence for each image whose label image would replace that of another.
-    passed_over: Vec<String>,
-}
-
-/// Names the label images. An image that is given twice (in its folder, and by itself) is
-/// segmented once.
-fn plan(paths: Vec<PathBuf>) -> Planned {
-    let mut taken: HashMap<String, PathBuf> = HashMap::new();
-    let mut planned = Planned { images: Vec::new(), passed_over: Vec::new() };
-    for path in paths {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        match taken.get(&name) {
-            None => {
-                taken.insert(name.clone(), path.clone());
-                planned.images.push(Input { path, name });
-            }
-            Some(first) if *first == path => {}
-            Some(first) => planned.passed_over.push(format!(
-                "{} is passed over: its labels/{name}.png would replace that of {}; rename it, or \
-                 segment it with another --out",
-                path.display(),
-                first.display()
-            )),
-        }
-    }
-    planned
-}
-
 fn display_all(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_label_image_is_written_twice() {
-        let paths = ["x/a.png", "x/b.png", "y/a.png", "x/b.tif", "x/a.png"].map(PathBuf::from);
-        let planned = plan(paths.to_vec());
-        let input = |path: &str, name: &str| Input { path: path.into(), name: name.into() };
-        assert_eq!(planned.images, [input("x/a.png", "a"), input("x/b.png", "b")]);
-        assert_eq!(
-            planned.passed_over,
-            [
-                "y/a.png is passed over: its labels/a.png would replace that of x/a.png; rename \
-                 it, or segment it with another --out",
-                "x/b.tif is passed over: its labels/b.png would replace that of x/b.png; rename \
-                 it, or segment it with another --out",
-            ]
-        );
-    }
 }

@@ -35,7 +35,7 @@ use std::time::Duration;
 pub use error::{ImageFileError, Problem};
 pub use frame_tiff::{NoPixels, decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
-pub use list::{is_image_name, list_images, natural_order};
+pub use list::{is_image_name, label_stem, list_images, natural_order, shown_name};
 use timed::{Timed, Timer};
 
 use crate::base::clock::Stamp;
