@@ -28,7 +28,17 @@ pub mod tables;
 mod testing;
 pub mod zarr;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+/// Runs a decoder of another's making on bytes of another's making: where it panics, the file is
+/// damaged. `parquet` and `zarrs` take some of what a file says for granted, and all that they
+/// borrowed is gone after an error, so that no broken state survives.
+fn guarded<T>(path: &Path, decode: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ReadError::new(path, "is damaged: its decoder gave up; write or copy it again"))
+    })
+}
 
 /// Something of others' making that was not read. The text says where, what, and what to do.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{mutate, tiff};
 
 /// Pixels that an image may have here: few enough that memory beyond them is noticed.
-const MAX_PIXELS: u64 = 4 << 20;
+const MAX_PIXELS: u64 = 8 << 20;
 
 /// Bytes that a pixel may take while it is decoded: what `Limits` reckons with.
 const BYTES_A_PIXEL: u64 = 10;

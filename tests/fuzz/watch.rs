@@ -64,9 +64,13 @@ impl Memory {
     }
 }
 
-/// Counts panics from now on instead of printing them.
-pub(crate) fn count_panics() {
-    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+/// Counts panics from now on, and prints them only where they `are_shown`.
+pub(crate) fn count_panics(are_shown: bool) {
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+        if are_shown {
+            show(info);
+        }
         let place = info.location().map_or_else(
             || "somewhere".to_owned(),
             |at| format!("{}:{}", short(at.file()), at.line()),
