@@ -5,6 +5,7 @@
 //!   [`manifest`] make what lies under them; [`standing`] is what a store says of itself there.
 //! - [`ome_tiff`], [`coco`] and [`geojson`] are for people who take a session along; [`import`]
 //!   reads label images back, whoever wrote them.
+//! - [`made`] keeps what a folder holds of ours apart from what people have put there.
 //!
 //! Promises: the same facts give the same bytes, so that sending twice changes nothing; memory
 //! is that of one frame (of one row group in a table), never of a session; a label image that
@@ -17,6 +18,7 @@ pub mod coco;
 pub mod geojson;
 pub mod import;
 pub mod layout;
+pub mod made;
 pub mod manifest;
 pub mod ome_tiff;
 mod outline;
