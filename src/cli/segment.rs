@@ -1,6 +1,7 @@
 //! `reticle segment`: images in, label images and tables out.
 
 mod plan;
+mod results;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,14 +15,14 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::plan::{Input, Planned, plan};
+use self::results::Results;
 use super::Outcome;
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
-use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::object::Object;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
-use crate::imagefile::{self, Limits, Page};
+use crate::imagefile::{self, Limits, Page, Survey};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
 
@@ -32,9 +33,14 @@ pub struct Args {
     /// or a.tif and a.png), which would write the same label image, only the first is segmented
     #[arg(required = true, value_name = "PATHS")]
     paths: Vec<PathBuf>,
-    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there
+    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there. Results of an
+    /// earlier run of the same images are replaced; files that this program did not make there,
+    /// or that were changed since, never are
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Remove results of an earlier run from --out, also those of images that are not given now
+    #[arg(long)]
+    force: bool,
     /// Model package: a built-in name or a folder
     #[arg(long, default_value = "nuclei")]
     model: String,
@@ -46,7 +52,7 @@ pub struct Args {
     #[arg(long, value_name = "PX", value_parser = diameter)]
     object_diameter: Option<f32>,
     /// Images of more megapixels are refused
-    #[arg(long, value_name = "MP")]
+    #[arg(long, value_name = "MP", value_parser = megapixels)]
     max_megapixels: Option<f64>,
     /// Print one JSON document on stdout
     #[arg(long)]
@@ -58,6 +64,14 @@ fn diameter(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|pixels| (1.0..=1000.0).contains(pixels))
         .ok_or_else(|| "must be a number of pixels from 1 to 1000".to_owned())
+}
+
+fn megapixels(text: &str) -> Result<f64, String> {
+    // The same bounds as `max_megapixels` in [segment] has.
+    text.parse()
+        .ok()
+        .filter(|megapixels: &f64| (0.001..=10_000.0).contains(megapixels))
+        .ok_or_else(|| "must be a number of megapixels from 0.001 to 10000".to_owned())
 }
 
 /// Everything made of one page of one image.
@@ -83,18 +97,26 @@ struct Told {
 /// # Errors
 /// When nothing can be done at all: no image, no model, no room for results.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let images = imagefile::list_images(&args.paths)?;
+    let Survey { images, failed, left_out } = imagefile::survey(&args.paths, Some(&args.out));
+    let mut failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    for said in left_out.iter().chain(&failed) {
+        out::tell(format_args!("reticle: {said}"));
+    }
     if images.is_empty() {
-        bail!("no image found in {}; TIFF, PNG and JPEG are read", display_all(&args.paths));
+        bail!(
+            "no image found in {}; TIFF, PNG and JPEG are read{}",
+            display_all(&args.paths),
+            if left_out.is_empty() { "" } else { ", and what was left out is named above" }
+        );
     }
     let pages =
         |path: &Path| imagefile::open(path, Limits::default()).map_or(1, |pages| pages.total());
     let Planned { images, passed_over } = plan(images, pages);
-    let labels_folder = args.out.join("labels");
-    durable::create_dir(&labels_folder)
-        .with_context(|| format!("cannot make {}", labels_folder.display()))?;
-    let mut csv = ObjectsCsv::create(&args.out.join("objects.csv"))?;
-    let mut parquet = ObjectsParquet::create(&args.out.join("objects.parquet"))?;
+    for why in &passed_over {
+        out::tell(format_args!("reticle: {why}"));
+    }
+    failed.extend(passed_over);
+    let mut results = Results::take(&args.out, &images, args.force)?;
 
     let package = ModelPackage::find(&args.model)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -111,21 +133,21 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    for why in &passed_over {
-        out::tell(format_args!("reticle: {why}"));
-    }
+    // Nothing is in the way of segmenting now.
+    results.clear()?;
+    let (mut csv, mut parquet) = results.tables()?;
     let template = "{bar:32} {pos}/{len} images, {eta} left";
     let progress = progress_bar(images.len() as u64, template);
     let next = AtomicUsize::new(0);
     let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
-    let mut collected = Collected { failed: passed_over, ..Collected::default() };
+    let mut collected = Collected { failed, left_out, ..Collected::default() };
     let written = std::thread::scope(|scope| {
         for segmenter in segmenters {
             let told = told.clone();
             let work = Work {
                 images: &images,
                 next: &next,
-                labels_folder: &labels_folder,
+                results: &results,
                 limits: limits(&options, jobs),
                 clock: &clock,
             };
@@ -152,7 +174,7 @@ fn limits(options: &Options, jobs: usize) -> Limits {
 struct Work<'a> {
     images: &'a [Input],
     next: &'a AtomicUsize,
-    labels_folder: &'a Path,
+    results: &'a Results,
     limits: Limits,
     clock: &'a Clock,
 }
@@ -204,8 +226,8 @@ impl Work<'_> {
             .with_context(|| path.display().to_string())?;
         let segmentation =
             segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
-        let file = input.label_file(several.then_some(number));
-        let labels = imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
+        let page = several.then_some(number);
+        let labels = self.results.labels(input, page, &segmentation.labels)?;
         Ok(Done {
             image,
             page: number,
@@ -224,6 +246,8 @@ struct Collected {
     objects: usize,
     /// What could not be segmented, each as a sentence that names it.
     failed: Vec<String>,
+    /// What is in the folders that were given and was not taken for an image.
+    left_out: Vec<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -285,6 +309,7 @@ impl Collected {
                 "images": self.images,
                 "objects": self.objects,
                 "failed": self.failed,
+                "left_out": self.left_out,
             });
             serde_json::to_writer_pretty(&mut out, &document)?;
             writeln!(out)?;
@@ -298,6 +323,9 @@ impl Collected {
             )?;
             if !self.failed.is_empty() {
                 writeln!(out, "{} could not be segmented, see above", self.failed.len())?;
+            }
+            if !self.left_out.is_empty() {
+                writeln!(out, "other files or folders were left out, see above")?;
             }
         }
         Ok(outcome)

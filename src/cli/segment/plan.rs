@@ -24,9 +24,12 @@ pub(super) struct Input {
 
 impl Input {
     /// Name of the label image of a page; of the only one without a number.
-    pub(super) fn label_file(&self, page: Option<u32>) -> String {
+    pub(super) fn label_file(&self, page: Option<u32>, ending: &str) -> String {
         let name = &self.name;
-        page.map_or_else(|| format!("{name}.png"), |page| format!("{name}-page{page:04}.png"))
+        match page {
+            None => format!("{name}.{ending}"),
+            Some(page) => format!("{name}-page{page:04}.{ending}"),
+        }
     }
 }
 
@@ -64,7 +67,7 @@ pub(super) fn plan(paths: Vec<PathBuf>, pages: impl Fn(&Path) -> usize) -> Plann
     images.retain(|image| match page_of_another(image, &taken, &pages) {
         None => true,
         Some(other) => {
-            names.push(passed_over(&image.path, &image.label_file(None), &other));
+            names.push(passed_over(&image.path, &image.label_file(None, "png"), &other));
             false
         }
     });
@@ -213,7 +216,7 @@ mod tests {
         assert_eq!(planned.images.len(), 2);
         assert_ne!(planned.images[0].name, planned.images[1].name);
         for image in &planned.images {
-            let file = image.label_file(Some(9_999)) + crate::base::durable::TEMPORARY;
+            let file = image.label_file(Some(9_999), "png") + crate::base::durable::TEMPORARY;
             assert!(file.len() <= 255, "{} bytes", file.len());
         }
     }
