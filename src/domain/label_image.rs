@@ -120,17 +120,17 @@ impl LabelImage {
         self
     }
 
-    /// Whether it looks like a mask, in which all objects bear one label: the label, and how many
-    /// pieces of it do not touch, where there is but one label and more than one such piece. Specks
-    /// do not count: an object may have lost a corner.
-    pub fn as_mask(&self) -> Option<(u32, usize)> {
+    /// Whether it looks like a mask, in which all objects bear one label: how many pieces of it do
+    /// not touch, where there is but one label and more than one such piece. Specks do not count:
+    /// an object may have lost a corner.
+    pub fn as_mask(&self) -> Option<usize> {
         let mut present = self.labels.iter().copied().filter(|&label| label != 0);
         let label = present.next()?;
         if present.any(|other| other != label) {
             return None;
         }
         let pieces = self.pieces(MASK_PIECE);
-        (pieces > 1).then_some((label, pieces))
+        (pieces > 1).then_some(pieces)
     }
 
     /// How many pieces of labelled pixels, connected by edges or corners, have so many pixels.
@@ -204,8 +204,8 @@ mod tests {
             let labels = (0..28 * 12).map(|at| label(disc(at % 28, at / 28)) as u32).collect();
             LabelImage::new(28, 12, labels).unwrap()
         };
-        assert_eq!(image(|(a, b)| (a + b) * 255).as_mask(), Some((255, 2)));
-        assert_eq!(image(|(a, b)| a + b).as_mask(), Some((1, 2)));
+        assert_eq!(image(|(a, b)| (a + b) * 255).as_mask(), Some(2));
+        assert_eq!(image(|(a, b)| a + b).as_mask(), Some(2));
         assert_eq!(image(|(a, b)| a + 2 * b).as_mask(), None);
         assert_eq!(image(|(a, _)| a * 255).as_mask(), None, "one object is its own mask");
         assert_eq!(LabelImage::empty(9, 9).as_mask(), None);

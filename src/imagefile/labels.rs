@@ -22,10 +22,10 @@ pub fn read_drawn_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
     let labels = read_labels(path)?;
     match labels.as_mask() {
         None => Ok(labels),
-        Some((label, pieces)) => {
+        Some(pieces) => {
             let why = format!(
                 "is a binary mask and no label image: {pieces} pieces that do not touch bear one \
-                 label ({label}); give each object a number of its own (Fiji: Analyze Particles… \
+                 label; give each object a number of its own (Fiji: Analyze Particles… \
                  with Show: Count Masks; Python: skimage.measure.label)"
             );
             Err(ImageFileError::new(path, None, Problem::Unsupported(why)))

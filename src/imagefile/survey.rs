@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn where_results_go_is_no_folder_that_is_left_out() {
-        let folder = lay(&["a.tif", "results/day1/labels/", "other/"]);
+        let folder = lay(&["a.tif", "results/day1/labels/a.png", "other/a.txt"]);
         let out = folder.path().join("results/day1");
         let found = survey(&[folder.path().to_owned()], Some(&out));
         assert_eq!(found.left_out.len(), 1, "{found:?}");
