@@ -107,10 +107,13 @@ fn disc(number: u32) -> GrayImage {
 
 /// A stack of such pictures.
 fn stack(path: &Path, pages: u32) {
+    grey_tiff(path, &(0..pages).map(disc).collect::<Vec<_>>());
+}
+
+fn grey_tiff(path: &Path, pages: &[GrayImage]) {
     let mut file = fs::File::create(path).unwrap();
     let mut encoder = tiff::encoder::TiffEncoder::new(&mut file).unwrap();
-    for number in 0..pages {
-        let page = disc(number);
+    for page in pages {
         encoder.write_image::<tiff::encoder::colortype::Gray8>(64, 64, page.as_raw()).unwrap();
     }
 }
@@ -377,7 +380,7 @@ fn a_mask_a_stack_and_floating_point_labels_as_truth_are_said_to_be_what_they_ar
     }
     let mask =
         GrayImage::from_fn(64, 64, |x, y| Luma([if x % 20 < 9 && y < 40 { 255 } else { 0 }]));
-    mask.save(truth("a.tif")).unwrap();
+    grey_tiff(&truth("a.tif"), &[mask]);
     eval().says(&["is a binary mask", "Count Masks"]);
     stack(&truth("a.tif"), 2);
     eval().says(&["has 2 pages, and a label image is one page"]);

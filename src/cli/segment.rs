@@ -22,7 +22,7 @@ use crate::base::clock::Clock;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::object::Object;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
-use crate::imagefile::{self, Limits, Page, Survey};
+use crate::imagefile::{self, Limits, Page, Pick, Selection, Survey};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
 
@@ -54,6 +54,14 @@ pub struct Args {
     /// Images of more megapixels are refused
     #[arg(long, value_name = "MP", value_parser = megapixels)]
     max_megapixels: Option<f64>,
+    /// Channel of the images that hold several: its name, or its number from 1; `red`, `green` or
+    /// `blue` of a colour image [default: such an image is refused, with the names]
+    #[arg(long, value_name = "NAME|N")]
+    channel: Option<Pick>,
+    /// z plane of the images that hold several: its number from 1, or `middle` [default: each plane
+    /// is segmented by itself]
+    #[arg(long, value_name = "N|middle")]
+    z: Option<Pick>,
     /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -109,8 +117,11 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             if left_out.is_empty() { "" } else { ", and what was left out is named above" }
         );
     }
-    let pages =
-        |path: &Path| imagefile::open(path, Limits::default()).map_or(1, |pages| pages.total());
+    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
+    let pages = |path: &Path| {
+        let pages = imagefile::open_chosen(path, Limits::default(), &selection);
+        pages.map_or(1, |pages| pages.total())
+    };
     let Planned { images, passed_over } = plan(images, pages);
     for why in &passed_over {
         out::tell(format_args!("reticle: {why}"));
@@ -149,6 +160,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
                 next: &next,
                 results: &results,
                 limits: limits(&options, jobs),
+                selection: &selection,
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));
@@ -176,6 +188,7 @@ struct Work<'a> {
     next: &'a AtomicUsize,
     results: &'a Results,
     limits: Limits,
+    selection: &'a Selection,
     clock: &'a Clock,
 }
 
@@ -185,11 +198,14 @@ impl Work<'_> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(input) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open(&input.path, self.limits) {
+            match imagefile::open_chosen(&input.path, self.limits, self.selection) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
                 Ok(pages) => {
+                    for note in pages.notes() {
+                        out::tell(format_args!("reticle: {} {note}", input.path.display()));
+                    }
                     let several = pages.total() > 1;
                     for page in pages {
                         let done = page

@@ -8,6 +8,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder, colortype};
 
 use super::error::{ImageFileError, Problem};
+use super::planes::Selection;
 use super::{Format, Limits, Timer, guarded, open_file, png, sniff, tiff as tiff_file};
 use crate::base::durable;
 use crate::domain::frame::Pixels;
@@ -53,7 +54,7 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
                 return Err(not_labels("is shown through a palette"));
             }
             let scale = image.scale();
-            let page = image.read().map_err(for_labels)?;
+            let page = image.read(&Selection::default()).map_err(for_labels)?;
             let labels = match page.pixels {
                 Pixels::U8(values) => values.iter().map(|value| u32::from(value / scale)).collect(),
                 Pixels::U16(values) => values.iter().copied().map(u32::from).collect(),
@@ -61,7 +62,8 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
             label_image(page.width, page.height, labels)
         }
         Format::Tiff => {
-            let mut stack = tiff_file::Stack::open(file, bytes, limits).map_err(for_labels)?;
+            let mut stack = tiff_file::Stack::open(file, bytes, limits, &Selection::default())
+                .map_err(for_labels)?;
             if stack.len() > 1 {
                 let pages = stack.len();
                 return Err(Problem::Unsupported(format!(
@@ -69,7 +71,10 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
                      its own, named as the image's (`a-page0000.tif`)"
                 )));
             }
-            let raw = stack.read_raw(0).map_err(for_labels)?;
+            let raw = stack.read_raw().map_err(for_labels)?;
+            if raw.greys.is_some() {
+                return Err(not_labels("is shown through a palette"));
+            }
             let labels = match raw.values {
                 tiff_file::Values::U8(values) => values.into_iter().map(u32::from).collect(),
                 tiff_file::Values::U16(values) => values.into_iter().map(u32::from).collect(),
