@@ -14,6 +14,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::Problem;
+use crate::base::plain_text;
+
+/// Channels whose names are said.
+const MOST_NAMED: usize = 20;
+
+/// Longest name of a channel that is said, in characters.
+const LONGEST_NAME: usize = 40;
 
 /// One channel or z plane as a person names it: by its name, or by its number from 1.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -151,15 +158,23 @@ fn not_there(pick: &Pick, names: &[Option<String>], count: usize) -> Problem {
 
 /// Channels as a person is to choose from them: `1 Brightfield, 2 DAPI`.
 fn listed(names: &[Option<String>], count: usize) -> String {
-    let name = |at: usize| match names.get(at) {
-        Some(Some(name)) => format!("{} {name}", at + 1),
-        _ => format!("{}", at + 1),
-    };
-    let mut text = (0..count.min(20)).map(name).collect::<Vec<_>>().join(", ");
-    if count > 20 {
+    let shown = (0..count.min(MOST_NAMED)).map(|at| shown(names, at));
+    let mut text = shown.collect::<Vec<_>>().join(", ");
+    if count > MOST_NAMED {
         text.push_str(", …");
     }
     text
+}
+
+/// One channel: its number from 1, and its name, which is foreign text.
+fn shown(names: &[Option<String>], at: usize) -> String {
+    let number = at + 1;
+    let Some(Some(name)) = names.get(at) else { return number.to_string() };
+    let mut short: String = name.chars().take(LONGEST_NAME).collect();
+    if short.len() < name.len() {
+        short.push('…');
+    }
+    format!("{number} {}", plain_text::one_line(&short))
 }
 
 /// Where a page stands in its file, each from 0.
@@ -244,7 +259,7 @@ impl Axes {
                 notes.push(format!(
                     "has {} channels; {} is read",
                     names.len(),
-                    listed(names, names.len()).split(", ").nth(channel).unwrap_or_default()
+                    shown(names, channel)
                 ));
             }
         }
@@ -310,6 +325,19 @@ mod tests {
             let error = axes.choose(&channel(text)).unwrap_err().to_string();
             assert!(error.contains(&format!("`{text}` is none of them")), "{error}");
         }
+    }
+
+    #[test]
+    fn names_are_said_whole_short_and_harmless() {
+        let hostile = format!("\u{1b}[2J{}", "x".repeat(1000));
+        let axes = named(&["DAPI, 405 nm", &hostile]);
+        let first = axes.choose(&channel("1")).unwrap();
+        assert!(first.notes[0].contains("1 DAPI, 405 nm is read"), "{:?}", first.notes);
+        let error = axes.choose(&Selection::default()).unwrap_err().to_string();
+        assert!(error.len() < 400 && !error.contains(plain_text::is_active), "{error}");
+        let many = Axes::regular(30, "CZT", (30, 1, 1));
+        let last = many.choose(&channel("30")).unwrap();
+        assert!(last.notes[0].contains("has 30 channels; 30 is read"), "{:?}", last.notes);
     }
 
     #[test]

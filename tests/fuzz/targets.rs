@@ -11,12 +11,13 @@ use reticle::domain::facts::{Dated, FrameFacts, ModelFacts, Series};
 use reticle::domain::frame::Place;
 use reticle::domain::label_image::LabelImage;
 use reticle::domain::object::Object;
+use reticle::domain::pixel_size;
 use reticle::domain::segmentation::ModelRef;
 use reticle::exchange::import::{self, Kind, Source};
 use reticle::exchange::output::Output;
 use reticle::exchange::tables::{self, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
 use reticle::exchange::zarr::{self, ShardShape, ShardWriter};
-use reticle::imagefile::{self, Limits};
+use reticle::imagefile::{self, Limits, Selection};
 use reticle::store;
 use serde_json::{Value, json};
 
@@ -205,8 +206,8 @@ impl Inputs {
             path
         };
         match target {
-            Target::Pages => pages(&lay("image")),
-            Target::Labels => answer(imagefile::read_labels(&lay("image"))),
+            Target::Pages => pages(&lay("image"), &selection(rng)),
+            Target::Labels => answer(imagefile::read_drawn_labels(&lay("image"))),
             Target::Frame => answer(imagefile::decode_frame_tiff(bytes)),
             Target::Blob => answer(store::unpack_labels(bytes)),
             Target::Coco => imported(lay("coco.json"), Kind::Coco),
@@ -264,9 +265,22 @@ fn answer<T, E>(read: Result<T, E>) -> Answer {
     if read.is_ok() { Answer::Read } else { Answer::Refused }
 }
 
-fn pages(path: &Path) -> Answer {
+/// Most often none; else a channel, a z plane, or both.
+fn selection(rng: &mut Rng) -> Selection {
+    let pick = |of: &[&str], rng: &mut Rng| {
+        let text = of.get(rng.usize(..of.len() + 4))?;
+        Some(text.parse().expect("it picks something"))
+    };
+    let channel = pick(&["1", "2", "DAPI", "red", "4294967296"], rng);
+    Selection { channel, z: pick(&["1", "3", "middle"], rng) }
+}
+
+fn pages(path: &Path, selection: &Selection) -> Answer {
     let limits = Limits { max_pixels: MAX_PIXELS, max_pages: 50, ..Limits::default() };
-    let Ok(mut pages) = imagefile::open(path, limits) else { return Answer::Refused };
+    let Ok(mut pages) = imagefile::open_chosen(path, limits, selection) else {
+        return Answer::Refused;
+    };
+    assert!(pages.len() <= pages.total(), "no more is chosen than there is");
     pages.next_is_heavy();
     let mut answer = Answer::Refused;
     for page in pages.flatten() {
@@ -274,7 +288,8 @@ fn pages(path: &Path) -> Answer {
         assert_eq!(page.pixels.len() as u64, pixels, "a page has all its pixels");
         assert!(pixels <= MAX_PIXELS, "a page is within its limit");
         if let Some(size) = page.pixel_size_um {
-            assert!(size.is_finite() && size > 0.0, "a pixel has a size: {size}");
+            assert!(pixel_size::is_plausible(size), "a pixel has a size: {size}");
+            assert!(page.pixel_size_source.is_some(), "somebody stated it");
         }
         answer = Answer::Read;
     }

@@ -9,9 +9,10 @@ const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
 /// Tags that readers look at.
-const TAGS: [u16; 36] = [
+const TAGS: [u16; 49] = [
     254, 255, 256, 257, 258, 259, 262, 266, 269, 270, 273, 274, 277, 278, 279, 280, 281, 282, 283,
-    284, 285, 296, 305, 317, 320, 322, 323, 324, 325, 330, 338, 339, 347, 530, 33628, 50838,
+    284, 285, 296, 305, 317, 320, 322, 323, 324, 325, 330, 338, 339, 347, 530, 33560, 33628, 33629,
+    33630, 34361, 34412, 34680, 34682, 50838, 50839, 51123, 65332, 65333, 65421, 65535,
 ];
 
 /// One entry of a directory, in the file's byte order already.
@@ -217,6 +218,9 @@ fn page(file: &mut Writer, jpeg: &[u8], rng: &mut Rng) -> Vec<Entry> {
     if rng.bool() {
         entries.push(Writer::text(270, &description(rng)));
     }
+    if rng.u8(..4) == 0 {
+        entries.extend(private(file, rng));
+    }
     if rng.u8(..3) == 0 {
         for tag in [282, 283] {
             let mut value = file.number(edge(rng), 4);
@@ -314,6 +318,62 @@ fn description(rng: &mut Rng) -> Vec<u8> {
         super::mutate::havoc(&mut text, b"<&\"\xb5\xff]]>", rng);
     }
     text
+}
+
+/// What one microscope's program adds in tags of its own, with lies in it half of the time.
+fn private(file: &mut Writer, rng: &mut Rng) -> Vec<Entry> {
+    let bytes = |tag: u16, mut value: Vec<u8>, rng: &mut Rng| {
+        if rng.bool() {
+            super::mutate::havoc(&mut value, &[0xff; 9], rng);
+        }
+        Entry { tag, kind: 1, count: value.len() as u64, value }
+    };
+    match rng.u8(..9) {
+        0 => {
+            let place = file.bytes.len() as u64;
+            let mut block = b"SIS0".to_vec();
+            block.resize(58, 0);
+            block.extend(1_u16.to_le_bytes());
+            block.extend([1, 0, 0, 0]);
+            block.extend((place as u32 + 68).to_le_bytes());
+            block.resize(68 + 10, 0);
+            block.extend((-9_i16).to_le_bytes());
+            block.extend([650.0_f64.to_le_bytes(), 650.0_f64.to_le_bytes()].concat());
+            block.resize(68 + 112, 0);
+            let block = bytes(0, block, rng).value;
+            file.bytes.extend(block);
+            vec![file.entry(33560, LONG, &[place])]
+        }
+        1 => {
+            // MetaMorph: pairs of an id and a value or a place, and planes that are not listed.
+            let planes = rng.u64(1..5);
+            let pairs: Vec<u64> = (0..8).flat_map(|id| [id, edge(rng)]).collect();
+            let mut pairs = file.entry(33628, LONG, &pairs);
+            pairs.count /= 2;
+            let stack = |tag| Entry { tag, kind: 5, count: planes, value: vec![1; 24] };
+            vec![pairs, stack(33629), stack(33630)]
+        }
+        2 => vec![bytes(34361, vec![b'X'; 1500], rng)],
+        3 => {
+            let mut info = 0x0400_494c_u32.to_le_bytes().to_vec();
+            info.resize(40, 0);
+            info.extend([6.5e-7_f64.to_le_bytes(), 6.5e-7_f64.to_le_bytes()].concat());
+            vec![bytes(34412, info, rng)]
+        }
+        4 => vec![bytes(34682, b"[Scan]\r\nPixelWidth=6.5e-7\r\n".to_vec(), rng)],
+        5 => {
+            let blocks: Vec<u64> = (0..3).map(|_| edge(rng)).collect();
+            let mut value = b"IJIJ".to_vec();
+            value.extend(b"labl\0\0\0\x02D\0A\0P\0I\0");
+            vec![file.entry(50838, LONG, &blocks), bytes(50839, value, rng)]
+        }
+        6 => {
+            let page = r#"{"ChannelIndex": 1, "Channel": "DAPI", "SliceIndex": 2, "PixelSizeUm": {"scalar": 0.65}}"#;
+            vec![bytes(51123, page.into(), rng)]
+        }
+        7 => vec![bytes(65332, b"<x><dCalibration value=\"0.65\"/></x>".to_vec(), rng)],
+        _ => vec![Entry { tag: 65421, kind: 11, count: 1, value: vec![0, 0, 0x80, 0xbf] }],
+    }
 }
 
 /// Makes one entry say what is not so.
