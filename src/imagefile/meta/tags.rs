@@ -14,6 +14,9 @@ const MAX_PRIVATE_BYTES: u64 = 4 << 20;
 /// Bytes of FluoView's and LSM's headers that are looked at: their tags' counts are of bytes or 1.
 const HEADER_BYTES: u64 = 2048;
 
+/// The kind of a tag of 4-byte numbers.
+const LONG: u16 = 4;
+
 /// Olympus Soft Imaging System: a structure at the tag's offset.
 pub(super) const OLYMPUS_SIS: u16 = 33_560;
 /// MetaMorph STK: pairs of an id and a value or an offset.
@@ -86,7 +89,9 @@ fn value<R: Read + Seek>(
     let at = source.offset(entry);
     match tag {
         OLYMPUS_SIS => olympus_sis(source, at),
-        METAMORPH_UIC1 if entry.kind == 4 => metamorph_uic1(source, at, entry.count).map(Some),
+        METAMORPH_UIC1 if entry.kind == LONG => metamorph_uic1(source, at, entry.count).map(Some),
+        // Of other kinds it has distances along z: MetaMorph before 2.5.
+        METAMORPH_UIC1 => Ok(None),
         FLUOVIEW_HEADER | ZEISS_LSM if entry.bytes().is_some_and(|bytes| bytes < HEADER_BYTES) => {
             let there = source.bytes.saturating_sub(at).min(HEADER_BYTES);
             source.read_at(at, there).map(Some)

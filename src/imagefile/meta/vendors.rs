@@ -89,7 +89,10 @@ fn metamorph_stk(bytes: &[u8]) -> Option<Stated> {
     if le_u32(bytes, 0) == 0 {
         return None;
     }
-    in_unit(Source::Metamorph, (fraction(4), fraction(12)), &decode_text(bytes.get(20..)?))
+    let unit = decode_text(bytes.get(20..)?);
+    // A place that leads to numbers is no unit.
+    let is_text = !unit.trim_end_matches('\0').contains(char::is_control);
+    is_text.then(|| in_unit(Source::Metamorph, (fraction(4), fraction(12)), &unit)).flatten()
 }
 
 /// BioTek Gen5 (Cytation, Lionheart): width of the image in pixels and in µm.
