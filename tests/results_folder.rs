@@ -389,7 +389,7 @@ fn a_mask_a_stack_and_floating_point_labels_as_truth_are_said_to_be_what_they_ar
     eval().says(&["floating-point", "labels are whole numbers", "without scaling"]);
     // Of two of one name one would be taken without a word.
     two(1, 2).save(truth("a.png")).unwrap();
-    two(1, 2).save(lab.at("truth/a.tif")).unwrap();
+    stack(&lab.at("truth/a.tif"), 1);
     eval().says(&["truth/a.tif: ", "has the same name"]);
     // So it is before a training.
     picture(&lab.at("data/images/a.png"), 1);

@@ -66,6 +66,9 @@ fn is_near(page: &Page, expected: &str) -> bool {
 
 /// What is wrong with what we see, where anything is.
 fn fault(folder: &Path, entry: &Value) -> Option<String> {
+    if let Some([other, ..]) = entry["differ"].as_array().map(Vec::as_slice) {
+        return Some(format!("is another picture for {other}"));
+    }
     let seen = read(folder, entry);
     match (entry["refusal"].as_str(), seen) {
         (Some(word), Err(why)) if why.contains("damaged") || !why.contains(word) => {

@@ -265,7 +265,6 @@ fn descriptions<R: Read + Seek>(
     Ok(texts.iter().map(|text| decode_text(text)).collect())
 }
 
-/// What the file says of itself in words.
 /// Which channel and z plane each page is, as far as anybody says.
 fn axes<R: Read + Seek>(
     source: &mut Source<R>,
