@@ -12,6 +12,7 @@ use reticle::base::ids::{FrameId, SessionId};
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::pixel_size::PixelSizeSource;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::segment::measure;
@@ -136,6 +137,8 @@ fn take(clock: &Clock, number: u32) -> Taken {
         bit_depth: if number < 3 { 12 } else { 8 },
         pixels,
         pixel_size_um: Some(0.65),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: None,
         place: Place { plate: Some("P 1".into()), well: Some("C07".into()), field: Some(number) },
         origin: Some(format!("drop/t{number}.tif")),
         truth: None,
@@ -374,6 +377,32 @@ fn a_folder_that_holds_something_is_not_written_into_unless_forced() {
     assert!(said(&refused).contains("holds something"), "{}", said(&refused));
     recorded.export("csv", out.path(), &["--force"]);
     assert_eq!(std::fs::read(out.path().join("objects.csv")).unwrap(), before);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+fn a_forced_export_removes_what_an_earlier_one_made_and_nothing_else() {
+    let recorded = Recorded::new();
+    let out = tempfile::tempdir().unwrap();
+    let at = |name: &str| out.path().join(name);
+    std::fs::write(at("notes.txt"), "mine").unwrap();
+    recorded.export("csv", out.path(), &["--force"]);
+    // Another form takes the place of the first.
+    recorded.export("parquet", out.path(), &["--force"]);
+    assert!(at("objects.parquet").exists() && !at("objects.csv").exists());
+    // Files of others, and those that were changed, stay.
+    let path = out.path().to_str().unwrap();
+    let refused = |name: &str| {
+        std::fs::write(at(name), "mine").unwrap();
+        let ran = recorded.run("export", &["--format", "csv", "--out", path, "--force"]);
+        assert_eq!(ran.status.code(), Some(1), "{}", said(&ran));
+        assert!(said(&ran).contains(name), "{}", said(&ran));
+        assert_eq!(std::fs::read(at(name)).unwrap(), b"mine");
+        std::fs::remove_file(at(name)).unwrap();
+    };
+    refused("objects.parquet");
+    refused("frames.csv");
+    assert_eq!(std::fs::read(at("notes.txt")).unwrap(), b"mine");
 }
 
 #[test]

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod health;
 pub mod label_image;
 pub mod object;
+pub mod pixel_size;
 pub mod record;
 pub mod segmentation;
 pub mod session;

@@ -16,8 +16,9 @@ use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
-use crate::exchange::ReadError;
+use crate::exchange::{ReadError, guarded};
 
 /// Rows in one table at most: a part has 64 frames, and no frame has a million objects.
 const MAX_ROWS: i64 = 64 << 20;
@@ -65,6 +66,10 @@ pub fn frames(path: &Path) -> Result<Vec<FrameFacts>, ReadError> {
             bit_depth: row.number::<UInt8Type>("bit_depth")?,
             sha256: row.hash("sha256")?,
             pixel_size_um: row.optional::<Float64Type>("pixel_size_um")?,
+            pixel_size_source: row
+                .text_since("pixel_size_source")?
+                .and_then(|word| PixelSizeSource::from_word(&word)),
+            pixel_size_note: row.text_since("pixel_size_note")?,
             place: Place {
                 plate: row.optional_text("plate")?,
                 well: row.optional_text("well")?,
@@ -142,7 +147,11 @@ pub fn objects(path: &Path, mut each_object: impl FnMut(FrameId, Object)) -> Res
     })
 }
 
-fn each(
+fn each(path: &Path, take: impl FnMut(&Row<'_>) -> Result<(), String>) -> Result<(), ReadError> {
+    guarded(path, || each_row(path, take))
+}
+
+fn each_row(
     path: &Path,
     mut take: impl FnMut(&Row<'_>) -> Result<(), String>,
 ) -> Result<(), ReadError> {
@@ -195,6 +204,14 @@ impl Row<'_> {
         Ok((!values.is_null(self.at)).then(|| values.value(self.at).to_owned()))
     }
 
+    /// Of a column that tables of older versions do not have.
+    fn text_since(&self, name: &str) -> Result<Option<String>, String> {
+        if self.batch.column_by_name(name).is_none() {
+            return Ok(None);
+        }
+        self.optional_text(name)
+    }
+
     fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<T, String> {
         let text = self.optional_text(name)?.ok_or_else(|| empty(name))?;
         text.parse().map_err(|_wrong| format!("\"{text}\" in its column {name} is no id"))
@@ -230,7 +247,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
+    use super::super::{
+        Cell, Column, Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
+    };
     use super::*;
     use crate::domain::facts::{BoxName, ResultFacts};
     use crate::exchange::testing;
@@ -263,6 +282,42 @@ mod tests {
             .collect();
         assert_eq!(frames(&path).unwrap(), expected);
         assert!(results(&path).is_err(), "a table of frames is none of results");
+    }
+
+    /// The table as it was before it told who stated a pixel size.
+    struct OlderFrames;
+
+    impl Table for OlderFrames {
+        type Row<'a> = <Frames as Table>::Row<'a>;
+
+        fn columns() -> Vec<Column> {
+            let is_new = |column: &Column| column.name.starts_with("pixel_size_");
+            let is_size = |column: &Column| column.name == "pixel_size_um";
+            Frames::columns().into_iter().filter(|c| is_size(c) || !is_new(c)).collect()
+        }
+
+        fn cells(row: &Self::Row<'_>, put: &mut dyn FnMut(Cell<'_>)) {
+            let mut left = Self::columns().len();
+            Frames::cells(row, &mut |cell| {
+                // The new ones are the last.
+                if left > 0 {
+                    left -= 1;
+                    put(cell);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_older_version_is_read_without_who_stated_the_pixel_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frames.parquet");
+        let frame = testing::frame(1);
+        assert!(frame.pixel_size_source.is_some());
+        write::<OlderFrames>(&path, &[(None, &frame)]);
+        let found = frames(&path).unwrap().remove(0);
+        assert_eq!(found.pixel_size_um, frame.pixel_size_um);
+        assert_eq!((found.pixel_size_source, found.pixel_size_note), (None, None));
     }
 
     proptest! {
