@@ -30,6 +30,7 @@ use reticle::domain::facts::BoxName;
 use reticle::domain::frame::{Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
 use reticle::domain::object::Object;
+use reticle::domain::look::Look;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::store::{self, Depth, Job, Keep, Outcome, Store};
@@ -233,6 +234,7 @@ fn record(
                 labels,
                 objects,
                 focus: 0.9,
+                look: Look::PLAIN,
                 timings: Timings::default(),
             },
         });

@@ -23,6 +23,7 @@ use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
 use reticle::domain::object::Object;
+use reticle::domain::look::Look;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::store::{self, Depth, Job, Keep, Outcome, Store};
@@ -429,6 +430,7 @@ fn result(clock: &Clock, sequence: u64) -> Segmentation {
         labels: Arc::new(LabelImage::new(EDGE, EDGE, labels).unwrap()),
         objects: Arc::new(objects),
         focus: 0.9,
+        look: Look::PLAIN,
         timings: Timings::default(),
     }
 }

@@ -122,6 +122,7 @@ fn result(frame: &Arc<FrameFacts>, focus: f32, areas: &[u32]) -> (ResultFacts, V
         model: Arc::new(ModelFacts { pk: 0, model }),
         objects: u32::try_from(areas.len()).unwrap(),
         focus,
+        look: None,
         timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
         committed: dated(frame.captured.at_ns + 50_000_000),
         labels_sha256: frame.sha256,

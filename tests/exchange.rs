@@ -12,6 +12,7 @@ use reticle::base::ids::{FrameId, SessionId};
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::segment::measure;
@@ -180,6 +181,7 @@ fn segmentation(name: &str, frame: &Arc<Frame>, labels: &Arc<LabelImage>) -> Seg
         labels: Arc::clone(labels),
         objects: Arc::new(measure::objects(labels, &frame.pixels)),
         focus: 0.5,
+        look: Look::PLAIN,
         timings: Timings::default(),
     }
 }

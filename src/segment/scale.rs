@@ -12,6 +12,10 @@ use crate::domain::label_image::LabelImage;
 
 use super::normalise::Span;
 
+/// Edges of a pixel in µm that are believed, whoever states them: below are units that got lost, above
+/// are dots an inch of a printer. A light microscope has 0.05 to 7.
+pub const PLAUSIBLE_UM: std::ops::RangeInclusive<f64> = 0.01..=20.0;
+
 /// By how much a frame is enlarged or reduced: `over` pixels along an edge become `times`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
@@ -54,6 +58,11 @@ impl Scale {
         let wanted = self.factor().log2() - octaves;
         let off = |step: &Self| (step.factor().log2() - wanted).abs();
         Self::STEPS.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(Self::NATIVE)
+    }
+
+    /// The scale that multiplies an edge by about `factor`.
+    pub fn of_factor(factor: f32) -> Self {
+        Self::NATIVE.smaller_by(-factor.log2())
     }
 
     /// How many times as long an edge gets.

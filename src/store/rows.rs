@@ -2,7 +2,8 @@
 //!
 //! Each function may be given the same thing twice and then changes nothing.
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::aggregates;
 use super::job::{Gap, NoFile};
@@ -10,6 +11,7 @@ use super::outbox::{self, Deliveries, Kind, PartRef, Want};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
+use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
 use crate::domain::segmentation::{ModelRef, Timings};
 use crate::domain::session::Session;
@@ -231,6 +233,50 @@ pub(super) struct NewResult<'a> {
     pub(super) objects: &'a [Object],
     pub(super) focus: f32,
     pub(super) timings: Timings,
+    /// `None` where nobody looked at a picture: labels of another program, and old results.
+    pub(super) look: Option<Look>,
+}
+
+fn insert_look(db: &Connection, segmentation: i64, look: &Look) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO look (segmentation, scale_from, scale, size_ratio, unlike)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        segmentation,
+        look.scale_from.word(),
+        look.scale,
+        look.size_ratio,
+        look.unlike.map(Unlike::word),
+    ])
+    .map(drop)
+}
+
+/// Columns of a result's look for [`look`], of a query that has `segmentation`. They are looked up
+/// one by one, so that no query must join what old results do not have.
+pub(super) const LOOK: &str = "(SELECT scale_from FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT scale FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT size_ratio FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT unlike FROM look WHERE look.segmentation = segmentation.pk)";
+pub(super) const LOOK_COLUMNS: usize = 4;
+
+/// A result's look from the columns of [`LOOK`].
+pub(super) fn look(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Look>> {
+    let Some(from) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
+    let unknown = |at, word: &str| {
+        let error = format!("\"{word}\" is no word of this program");
+        rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into())
+    };
+    let unlike: Option<String> = row.get(at + 3)?;
+    Ok(Some(Look {
+        scale_from: ScaleFrom::of_word(&from).ok_or_else(|| unknown(at, &from))?,
+        scale: row.get(at + 1)?,
+        size_ratio: row.get(at + 2)?,
+        unlike: match unlike {
+            Some(word) => Some(Unlike::of_word(&word).ok_or_else(|| unknown(at + 3, &word))?),
+            None => None,
+        },
+    }))
 }
 
 /// Records a model's answer to a frame that is recorded: the result, its label image, its
@@ -278,6 +324,9 @@ pub(super) fn segmentation(
         ":labels": result.packed,
     })?;
     let pk = db.last_insert_rowid();
+    if let Some(look) = &result.look {
+        insert_look(db, pk, look)?;
+    }
     crate::base::crash::point("segmentation inserted");
     for object in result.objects {
         insert_object(db, pk, object)?;

@@ -16,6 +16,7 @@ use reticle::capture::{self, Event};
 use reticle::domain::frame::Frame;
 use reticle::domain::health::{Health, StageHealth};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -260,6 +261,7 @@ impl Pump {
             labels,
             objects: Arc::new(objects),
             focus: f32::from_bits(self.controls.focus.load(Ordering::SeqCst)),
+            look: Look::PLAIN,
             timings: Timings::default(),
         };
         let live = Arc::new(LiveFrame {

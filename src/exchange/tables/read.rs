@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
+use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
 use crate::domain::segmentation::Timings;
 use crate::exchange::ReadError;
@@ -31,6 +32,8 @@ pub struct ResultRow {
     pub objects: u32,
     /// Focus score; not a number where it could not be told.
     pub focus: f32,
+    /// How the picture was looked at; `None` in tables of before that was recorded.
+    pub look: Option<Look>,
     /// Where the time went.
     pub timings: Timings,
     /// When it was committed.
@@ -105,6 +108,7 @@ pub fn results(path: &Path) -> Result<Vec<ResultRow>, ReadError> {
                 boot: row.parsed::<Uuid>("committed_boot")?,
             },
             labels_sha256: row.hash("labels_sha256")?,
+            look: row.look()?,
         });
         Ok(())
     })?;
@@ -208,6 +212,26 @@ impl Row<'_> {
         Ok(hash)
     }
 
+    /// The four columns of a look, which tables of older versions do not have.
+    fn look(&self) -> Result<Option<Look>, String> {
+        if self.batch.column_by_name("scale_from").is_none() {
+            return Ok(None);
+        }
+        let Some(from) = self.optional_text("scale_from")? else { return Ok(None) };
+        let no_word = |word: &str| format!("\"{word}\" is no word that is known here");
+        let unlike = self.optional_text("unlike")?;
+        Ok(Some(Look {
+            scale_from: ScaleFrom::of_word(&from).ok_or_else(|| no_word(&from))?,
+            // Both were written from 32 bits.
+            scale: self.number::<Float64Type>("scale")? as f32,
+            size_ratio: self.optional::<Float64Type>("size_ratio")?.map(|ratio| ratio as f32),
+            unlike: match unlike {
+                Some(word) => Some(Unlike::of_word(&word).ok_or_else(|| no_word(&word))?),
+                None => None,
+            },
+        }))
+    }
+
     fn flag(&self, name: &str) -> Result<bool, String> {
         let column = self.column(name)?;
         let values = column
@@ -297,6 +321,12 @@ mod tests {
                 objects: counts[0],
                 focus,
                 timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
+                look: (counts[1] % 2 == 0).then_some(Look {
+                    scale_from: ScaleFrom::ALL[counts[2] as usize % ScaleFrom::ALL.len()],
+                    scale: 2.0 / 3.0,
+                    size_ratio: (counts[3] % 2 == 0).then_some(0.3),
+                    unlike: Unlike::ALL.get(counts[4] as usize % (1 + Unlike::ALL.len())).copied(),
+                }),
                 committed: frame.captured,
                 labels_sha256: [9; 32],
                 frame: Arc::new(frame),
@@ -306,6 +336,7 @@ mod tests {
             prop_assert_eq!(read.len(), 1);
             prop_assert_eq!(read[0].frame, result.frame.id);
             prop_assert_eq!((read[0].objects, read[0].timings), (result.objects, result.timings));
+            prop_assert_eq!(read[0].look, result.look);
             prop_assert_eq!(read[0].committed, result.committed);
             prop_assert_eq!(read[0].labels_sha256, result.labels_sha256);
             let same = if focus.is_finite() { focus.to_bits() } else { f32::NAN.to_bits() };
