@@ -61,6 +61,8 @@ words! {
         Soft = "soft",
         /// Beside very bright objects there are many that are too dim to be found.
         DimBesideBright = "dim-beside-bright",
+        /// Among the objects there are many specks.
+        Debris = "debris",
         /// What was found does not follow what is bright or dark in the picture.
         Strange = "strange",
     }
@@ -77,6 +79,7 @@ impl Unlike {
             Self::FixedPattern => "a regular pattern, not cells?",
             Self::Soft => "glow without edges, or far out of focus?",
             Self::DimBesideBright => "many dim cells beside very bright ones?",
+            Self::Debris => "many specks or debris among the cells?",
             Self::Strange => "another contrast or another kind of sample?",
         }
     }

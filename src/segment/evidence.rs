@@ -17,8 +17,12 @@ const CELL: usize = 4;
 /// diameter of an object.
 const AROUND: usize = 5;
 
+/// How many standard deviations of the cells' noise a spot rises that is there for sure: the wide tails of
+/// real noise stay below.
+const UNSEEN_SIGMAS: f32 = 12.0;
+
 /// Bins of the histogram of cells, over the range of the plane.
-const BINS: usize = 192;
+const BINS: usize = 384;
 
 /// Strips across a picture that are compared when stripes are looked for.
 const STRIPS: usize = 4;
@@ -37,18 +41,12 @@ pub struct Evidence {
     pub tail: f32,
     /// How far apart the 2nd and 98th percentile of the cells lie, in spans of the plane.
     pub contrast: f32,
-    /// Where the most frequent value lies between those two, 0 to 1.
-    pub mode: f32,
-    /// Surplus of bright spots on dark over dark spots on bright, over their sum: -1 to 1.
-    pub spots: f32,
-    /// How many spots of both kinds there are.
-    pub spot_count: u32,
     /// Share of what stands out from its surroundings that does so by being dark, 0 to 1.
     pub dark_share: f32,
     /// How alike the network's foreground and the cells' values are: -1 to 1.
     pub agreement: f32,
-    /// How much brighter than their surroundings objects are, in spans of the plane.
-    pub object_contrast: f32,
+    /// Focus score.
+    pub focus: f32,
     /// Share of the foreground of which the network is sure, 0 to 1.
     pub sure: f32,
     /// Share of the picture that is foreground.
@@ -63,8 +61,6 @@ pub struct Evidence {
     pub area_spread: f32,
     /// Spread of the distances to the nearest neighbour over their mean.
     pub distance_spread: f32,
-    /// Median width of an object's edge over its diameter.
-    pub edge: f32,
     /// Spots that rise far above the noise and are not among the objects.
     pub unseen: u32,
     /// How many times as high as those the objects rise.
@@ -89,8 +85,6 @@ pub struct View<'a> {
     pub focus: f32,
     /// Grey value of the background, and of the plane's 1.
     pub grey: (f32, f32),
-    /// Edge of a focus score of 1, in pixels.
-    pub sharp_edge_px: f32,
 }
 
 /// A picture in cells.
@@ -107,6 +101,7 @@ impl Evidence {
         let picture = Cells::of(&view.plane.values, view.plane.width, edge);
         let mut evidence = Self {
             objects: view.objects.len() as u32,
+            focus: view.focus,
             cells: picture.values.len() as u32,
             ..Self::default()
         };
@@ -141,13 +136,6 @@ impl Evidence {
         self.contrast = high - low;
         if self.contrast > 0.0 {
             self.tail = (high + low - 2.0 * middle) / self.contrast;
-            // Over three bins, so that one crowded value is no mode by itself.
-            let smooth = |bin: usize| -> u32 {
-                histogram[bin.saturating_sub(2)..(bin + 3).min(BINS)].iter().sum()
-            };
-            let mode = (0..BINS).max_by_key(|&bin| (smooth(bin), std::cmp::Reverse(bin)));
-            let mode = value_of(mode.unwrap_or(0));
-            self.mode = ((mode - low) / self.contrast).clamp(0.0, 1.0);
         }
     }
 
@@ -163,14 +151,6 @@ impl Evidence {
         if bright + dark > 0.0 {
             self.dark_share = (dark / (bright + dark)) as f32;
         }
-        let [bright, dark] = [1.0_f32, -1.0].map(|sign| {
-            let limit = 0.15 * self.contrast;
-            picture.peaks(&near, &around, sign, limit)
-        });
-        self.spot_count = bright + dark;
-        if self.spot_count > 0 {
-            self.spots = (bright as f32 - dark as f32) / self.spot_count as f32;
-        }
     }
 
     fn look_at_foreground(&mut self, maps: &Maps, picture: &Cells) {
@@ -185,16 +165,6 @@ impl Evidence {
         self.sure = sure as f32 / inside.max(1) as f32;
         if (foreground.width, foreground.height) == (picture.width, picture.height) {
             self.agreement = correlation(&foreground.values, &picture.values);
-            let (mut in_sum, mut in_count, mut out_sum, mut out_count) = (0.0, 0.0, 0.0, 0.0);
-            for (share, value) in foreground.values.iter().zip(&picture.values) {
-                in_sum += share * value;
-                in_count += share;
-                out_sum += (1.0 - share) * value;
-                out_count += 1.0 - share;
-            }
-            if in_count > 0.0 && out_count > 0.0 {
-                self.object_contrast = in_sum / in_count - out_sum / out_count;
-            }
         }
     }
 
@@ -234,10 +204,6 @@ impl Evidence {
         let typical = typical.unwrap_or(0) as f32;
         let small = areas.iter().filter(|area| (**area as f32) < 0.16 * typical).count();
         self.small = small as f32 / areas.len() as f32;
-        if view.focus > 0.0 && typical > 0.0 {
-            let diameter = (typical * 4.0 / std::f32::consts::PI).sqrt();
-            self.edge = view.sharp_edge_px / view.focus / diameter;
-        }
     }
 
     /// Spots beside the objects, in a picture in which the objects are far brighter.
@@ -252,10 +218,12 @@ impl Evidence {
             near(row, height).any(|y| near(column, width).any(|x| seen[y * width + x] != 0))
         };
         let (around, near) = (picture.blurred(AROUND), picture.blurred(1));
-        let noise = picture.noise();
-        let limit = (12.0 * noise).max(1e-4);
+        // Where there is no noise, the picture's own steps are all that is small.
+        let (low, high) = view.grey;
+        let step = 3.0 / (high - low).max(1.0);
+        let limit = (UNSEEN_SIGMAS * picture.noise()).max(step);
         let mut heights = Vec::new();
-        picture.each_peak(&near, &around, 1.0, limit, |column, row, rise| {
+        picture.each_peak(&near, &around, limit, |column, row, rise| {
             if !is_seen(column, row) {
                 heights.push(rise);
             }
@@ -268,7 +236,6 @@ impl Evidence {
         let (_, median, _) = heights.select_nth_unstable_by(middle, f32::total_cmp);
         let brightest =
             view.objects.iter().map(|object| object.intensity_mean as f32).fold(0.0, f32::max);
-        let (low, high) = view.grey;
         self.unseen_depth = (brightest - low) / (high - low).max(1.0) / median.max(1e-6);
     }
 }
@@ -321,19 +288,12 @@ impl Cells {
         along(&turned, self.height, self.width)
     }
 
-    /// Cells that stand out from their surroundings by more than `limit`, and more than their
-    /// neighbours.
-    fn peaks(&self, near: &[f32], around: &[f32], sign: f32, limit: f32) -> u32 {
-        let mut count = 0;
-        self.each_peak(near, around, sign, limit, |_, _, _| count += 1);
-        count
-    }
-
+    /// Hands out column, row and rise of cells that stand out from their surroundings by more than `limit`, and
+    /// more than their neighbours.
     fn each_peak(
         &self,
         near: &[f32],
         around: &[f32],
-        sign: f32,
         limit: f32,
         mut found: impl FnMut(usize, usize, f32),
     ) {
@@ -341,17 +301,17 @@ impl Cells {
         for y in 1..self.height - 1 {
             for x in 1..width - 1 {
                 let at = y * width + x;
-                let own = sign * near[at];
-                if own - sign * around[at] <= limit {
+                let own = near[at];
+                if own - around[at] <= limit {
                     continue;
                 }
                 let before = [at - width - 1, at - width, at - width + 1, at - 1];
                 let after = [at + 1, at + width - 1, at + width, at + width + 1];
                 // Of equal neighbours the first counts.
-                if before.iter().all(|&at| own > sign * near[at])
-                    && after.iter().all(|&at| own >= sign * near[at])
+                if before.iter().all(|&at| own > near[at])
+                    && after.iter().all(|&at| own >= near[at])
                 {
-                    found(x, y, own - sign * around[at]);
+                    found(x, y, own - around[at]);
                 }
             }
         }

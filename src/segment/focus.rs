@@ -14,7 +14,7 @@ use super::normalise::Span;
 
 /// Width in pixels of an edge whose score is 1. A gradient over 4 pixels cannot tell a
 /// narrower one; nuclei of the virtual microscope in focus score about 0.93 with it.
-pub(super) const SHARP_EDGE_PX: f64 = 4.0;
+const SHARP_EDGE_PX: f64 = 4.0;
 
 /// Focus score of a frame, 0 to 1; 0 where there is no object to judge by.
 pub fn score(labels: &LabelImage, objects: &[Object], pixels: &Pixels, grey: Span) -> f32 {

@@ -340,7 +340,6 @@ impl Segmenter {
             objects: &objects,
             focus,
             grey: (grey.low, grey.high),
-            sharp_edge_px: focus::SHARP_EDGE_PX as f32,
         });
         let look = Look {
             scale_from: from,
