@@ -16,6 +16,7 @@ use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
 use crate::imagefile::{self, Limits, Page};
@@ -39,7 +40,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Typical diameter of the objects in pixels [default: from the pixel size, where image and
-    /// model know it, else estimated from each image]
+    /// model know it, else estimated from each image alone, whatever the others are]
     #[arg(long, value_name = "PX", value_parser = diameter)]
     object_diameter: Option<f32>,
     /// Images of more megapixels are refused
@@ -65,6 +66,8 @@ struct Done {
     labels: PathBuf,
     objects: Arc<Vec<Object>>,
     focus: f32,
+    look: Look,
+    model: String,
     milliseconds: f64,
 }
 
@@ -209,6 +212,8 @@ impl Work<'_> {
             labels,
             objects: segmentation.objects,
             focus: segmentation.focus,
+            look: segmentation.look,
+            model: segmentation.model.name.clone(),
             milliseconds: self.clock.now().since(&start).as_secs_f64() * 1e3,
         })
     }
@@ -247,6 +252,9 @@ fn collect(
         }
         while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
             for done in waiting.remove(&next).map(|(pages, _)| pages).unwrap_or_default() {
+                for doubt in done.look.doubts(&done.model) {
+                    progress.suspend(|| out::tell(format_args!("reticle: {}: {doubt}", done.image)));
+                }
                 let image = ImageRef {
                     image: &done.image,
                     page: done.page,
@@ -261,6 +269,10 @@ fn collect(
                     "labels": done.labels,
                     "objects": done.objects.len(),
                     "focus": done.focus,
+                    "scale_from": done.look.scale_from,
+                    "scale": done.look.scale,
+                    "size_ratio": done.look.size_ratio,
+                    "unlike": done.look.unlike,
                     "milliseconds": done.milliseconds,
                 }));
             }

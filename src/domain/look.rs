@@ -112,6 +112,12 @@ impl Look {
     pub const PLAIN: Self =
         Self { scale_from: ScaleFrom::Model, scale: 1.0, size_ratio: None, unlike: None };
 
+    /// What a person should look at, a sentence each.
+    pub fn doubts(&self, model: &str) -> Vec<String> {
+        let unlike = self.unlike.map(|unlike| unlike.sentence(model));
+        unlike.into_iter().chain(self.disagreement()).collect()
+    }
+
     /// That the stated size and the picture disagree, for a person, where they do.
     pub fn disagreement(&self) -> Option<String> {
         let ratio = self.size_ratio?;

@@ -144,7 +144,14 @@ impl Evidence {
         let around = picture.blurred(AROUND);
         let near = picture.blurred(1);
         let (mut bright, mut dark) = (0.0_f64, 0.0_f64);
-        for (near, around) in near.iter().zip(&around) {
+        // Near the border the surroundings lie on one side, and light that falls off is dark there.
+        let margin = if picture.width.min(picture.height) > 4 * AROUND { AROUND } else { 0 };
+        let lines = near.chunks_exact(picture.width).zip(around.chunks_exact(picture.width));
+        let inside = lines.skip(margin).take(picture.height - 2 * margin).flat_map(|(near, around)| {
+            let inside = margin..picture.width - margin;
+            near[inside.clone()].iter().zip(&around[inside])
+        });
+        for (near, around) in inside {
             let rise = f64::from(near - around);
             if rise > 0.0 { bright += rise.powi(3) } else { dark -= rise.powi(3) }
         }

@@ -172,6 +172,8 @@ pub enum Stage {
     Instances,
     /// Objects and focus.
     Measure,
+    /// Whether the model knows such pictures.
+    Judge,
 }
 
 /// Segments frames, one after the other, with all its threads on each.
@@ -332,6 +334,7 @@ impl Segmenter {
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
         let focus = focus::score(&labels, &objects, &frame.pixels, grey);
+        ended(Stage::Measure);
         self.evidence = Evidence::of(&View {
             plane: &self.plane,
             scale,
@@ -347,7 +350,7 @@ impl Segmenter {
             size_ratio,
             unlike: unlike::judge(&self.evidence, self.polarity),
         };
-        ended(Stage::Measure);
+        ended(Stage::Judge);
         let measure_us = lap.next();
         Ok(Segmentation {
             frame: Arc::clone(frame),

@@ -7,8 +7,7 @@
 //!   without enough of them, out of focus or unlike what the model knows has no vote.
 //! - The first scale with [`ENOUGH`] objects and two thirds of all votes is the session's from then
 //!   on; after [`FRAMES`] frames with a vote the one with the most is, the first of two.
-//! - Frames before the decision keep the scale of their own picture, and their results say so. The
-//!   frame that decides has the session's scale by itself.
+//! - Frames up to the decision keep the scale of their own picture, and their results say so.
 //! - Frames of another size decide for themselves: with binning a pixel is another.
 //! - A session ends with its process, so a new process decides anew; a segmenter that is replaced
 //!   after a panic does not.
@@ -80,6 +79,9 @@ impl SessionScales {
             return;
         }
         let votes = self.sizes.entry(size).or_default();
+        if votes.decided.is_some() {
+            return;
+        }
         votes.add(Scale::of_factor(look.scale), objects);
         if let Some(scale) = votes.decided {
             tracing::info!(
