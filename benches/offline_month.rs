@@ -219,6 +219,8 @@ fn record(
             bit_depth: 16,
             pixels: Pixels::U16(noise[at..at + (EDGE * EDGE) as usize].to_vec()),
             pixel_size_um: Some(0.65),
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(1) },
             origin: None,
             truth: None,

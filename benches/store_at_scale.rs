@@ -413,6 +413,8 @@ fn result(clock: &Clock, sequence: u64) -> Segmentation {
         bit_depth: 16,
         pixels: Pixels::U16(vec![1; (EDGE * EDGE) as usize]),
         pixel_size_um: Some(0.65),
+            pixel_size_source: None,
+            pixel_size_note: None,
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(1) },
         origin: None,
         truth: None,

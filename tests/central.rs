@@ -79,6 +79,8 @@ fn frame(session: &SessionFacts, well: &str, position: u64) -> FrameFacts {
         bit_depth: 8,
         sha256: [u8::try_from(position % 251).unwrap(); 32],
         pixel_size_um: None,
+        pixel_size_source: None,
+        pixel_size_note: None,
         place: Place { plate: Some("P7".to_owned()), well: Some(well.to_owned()), field: Some(1) },
         origin: None,
         segmented: true,

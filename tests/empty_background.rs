@@ -152,6 +152,8 @@ fn an_object_in_one_corner_is_found_by_its_tile_alone_with_the_same_labels() {
         bit_depth: 16,
         pixels: Pixels::U16((0..EDGE * EDGE).map(pixel).collect()),
         pixel_size_um: None,
+        pixel_size_source: None,
+        pixel_size_note: None,
         place: Place::default(),
         origin: None,
         truth: None,

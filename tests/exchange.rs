@@ -13,6 +13,7 @@ use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
 use reticle::domain::look::Look;
+use reticle::domain::pixel_size::PixelSizeSource;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::segment::measure;
@@ -137,6 +138,8 @@ fn take(clock: &Clock, number: u32) -> Taken {
         bit_depth: if number < 3 { 12 } else { 8 },
         pixels,
         pixel_size_um: Some(0.65),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: None,
         place: Place { plate: Some("P 1".into()), well: Some("C07".into()), field: Some(number) },
         origin: Some(format!("drop/t{number}.tif")),
         truth: None,

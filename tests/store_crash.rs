@@ -54,6 +54,8 @@ fn frame(clock: &Clock, sequence: u64) -> Frame {
         bit_depth: 16,
         pixels: Pixels::U16(pixels.collect()),
         pixel_size_um: None,
+        pixel_size_source: None,
+        pixel_size_note: None,
         place: Place::default(),
         origin: None,
         truth: None,

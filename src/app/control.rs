@@ -520,6 +520,8 @@ mod tests {
                 bit_depth: 8,
                 pixels: Pixels::U8(vec![0]),
                 pixel_size_um: None,
+                pixel_size_source: None,
+                pixel_size_note: None,
                 place: Place::default(),
                 origin: None,
                 truth: None,

@@ -39,7 +39,7 @@ use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::FrameId;
 use crate::domain::frame::{Frame, Shot};
-use crate::imagefile::{self, Limits, Page, Pages, Problem};
+use crate::imagefile::{self, Limits, Page, Pages, Problem, Selection};
 use ledger::Ledger;
 pub use memory::Memory;
 use taking::{Asked, Asking, Entry};
@@ -55,6 +55,8 @@ pub struct Folder {
     identity: Identity,
     clock: Clock,
     limits: Limits,
+    /// Channel and z plane that are taken of a file that holds several.
+    selection: Selection,
     pixel_size_um: Option<f64>,
     mode: Mode,
     /// Where there is one, a watched folder asks it before it opens a file.
@@ -163,6 +165,7 @@ impl Folder {
             identity,
             clock,
             limits,
+            selection: Selection { channel: options.channel.clone(), z: options.z.clone() },
             pixel_size_um: options.pixel_size_um,
             mode,
             ledger,
@@ -183,8 +186,11 @@ impl Folder {
         mut entry: Option<Entry>,
     ) -> Result<Option<Event>, SourceError> {
         let path = self.path.join(&arrival.name);
-        match imagefile::open(&path, self.limits) {
+        match imagefile::open_chosen(&path, self.limits, &self.selection) {
             Ok(mut pages) => {
+                for note in pages.notes() {
+                    tracing::info!(file = ?arrival.name, note, "an image file is read in part");
+                }
                 // As many pages as before or fewer: it did not grow by pages, it is another.
                 if arrival.skip_pages < pages.total() {
                     pages.skip_to(arrival.skip_pages);
@@ -288,11 +294,9 @@ impl Folder {
     fn shot(&self, name: &OsStr, page: Page, several: bool) -> Shot {
         let name = name.to_string_lossy();
         let origin = if several { format!("{name}#{}", page.index) } else { name.to_string() };
-        Shot {
-            pixel_size_um: self.pixel_size_um.or(page.pixel_size_um),
-            place: place::from_name(&name),
-            ..page.into_shot(self.clock.now(), origin)
-        }
+        let shot = page.into_shot(self.clock.now(), origin);
+        Shot { place: place::from_name(&name), ..shot }
+            .with_configured_pixel_size(self.pixel_size_um)
     }
 
     /// Numbers a shot and gives it its time, and its id where that is written down.

@@ -19,7 +19,8 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::base::progress::Progress;
 use crate::domain::frame::Frame;
-use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ};
+use crate::domain::pixel_size::{self, LARGEST_UM, SMALLEST_UM};
+use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ, Pick};
 
 pub mod cameras;
 mod exposure;
@@ -64,8 +65,18 @@ pub struct Options {
     /// Gain in the camera's own units; switches automatic gain off. Left out: as the camera
     /// is set.
     pub gain: Option<i32>,
-    /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
+    /// Edge of a pixel in the sample, in µm, from 0.01 to 20. Left out: as the image files say,
+    /// else unknown.
+    #[schemars(range(min = 0.01, max = 20.0))]
     pub pixel_size_um: Option<f64>,
+    /// Folder: the channel that is segmented, where a file holds several: its name, or its number
+    /// from 1. Left out: such files are refused, with the names of their channels.
+    #[schemars(with = "Option<String>")]
+    pub channel: Option<Pick>,
+    /// Folder: the z plane that is segmented, where a file holds several: its number from 1, or
+    /// `middle`. Left out: each plane is a frame.
+    #[schemars(with = "Option<String>")]
+    pub z: Option<Pick>,
     /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
     /// Folder: a file of more pages is refused.
@@ -92,6 +103,8 @@ impl Default for Options {
             exposure_us: None,
             gain: None,
             pixel_size_um: None,
+            channel: None,
+            z: None,
             replay: false,
             max_pages: MAX_PAGES as u32,
             max_file_bytes: MAX_FILE_BYTES,
@@ -126,8 +139,11 @@ impl Options {
         if !(1..=3600).contains(&self.max_read_s) {
             return wrong(format!("max_read_s = {}: must lie between 1 and 3600", self.max_read_s));
         }
-        if let Some(size) = self.pixel_size_um.filter(|size| !(size.is_finite() && *size > 0.0)) {
-            return wrong(format!("pixel_size_um = {size}: must be a positive number"));
+        if let Some(size) = self.pixel_size_um.filter(|size| !pixel_size::is_plausible(*size)) {
+            return wrong(format!(
+                "pixel_size_um = {size}: must lie between {SMALLEST_UM} and {LARGEST_UM}, in \
+                 micrometres"
+            ));
         }
         Ok(())
     }
@@ -359,8 +375,11 @@ mod tests {
         let size = |width, height| Options { width, height, ..Options::default() };
         assert!(why(size(Some(512), None)).contains("give both or neither"));
         assert!(why(size(Some(512), Some(0))).contains("must not be 0"));
-        let pixel = Options { pixel_size_um: Some(-0.5), ..Options::default() };
-        assert!(why(pixel).contains("pixel_size_um = -0.5"));
+        for um in [-0.5, 0.0, 0.0065, 20.5, 650.0, f64::NAN] {
+            let pixel = Options { pixel_size_um: Some(um), ..Options::default() };
+            let expected = format!("pixel_size_um = {um}: must lie between 0.01 and 20, in micro");
+            assert!(why(pixel).contains(&expected), "{um}");
+        }
     }
 
     #[test]
@@ -369,6 +388,8 @@ mod tests {
             spec: SourceSpec::V4l("/dev/video0".into()),
             pixel_format: Some("Y12".parse().unwrap()),
             fps: Some(12.5),
+            channel: Some("DAPI".parse().unwrap()),
+            z: Some("3".parse().unwrap()),
             ..Options::default()
         };
         let text = toml::to_string(&options).unwrap();

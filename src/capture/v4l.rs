@@ -31,6 +31,7 @@ use super::pixel_format::{PixelFormat, Unfit};
 use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::domain::frame::{Place, Shot};
+use crate::domain::pixel_size::PixelSizeSource;
 
 /// A camera that gives nothing for so long is lost. Half a second under the three seconds in
 /// which an operator is told, for the time it takes to tell.
@@ -207,6 +208,8 @@ impl Camera {
             bit_depth: format.bit_depth(),
             pixels,
             pixel_size_um: self.pixel_size_um,
+            pixel_size_source: self.pixel_size_um.map(|_| PixelSizeSource::Configured),
+            pixel_size_note: None,
             place: Place::default(),
             origin: None,
             truth: None,

@@ -392,6 +392,8 @@ mod tests {
             bit_depth: 8,
             sha256: [0; 32],
             pixel_size_um: None,
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: crate::domain::frame::Place::default(),
             origin: Some(origin.to_owned()),
             segmented: false,

@@ -1,6 +1,6 @@
 //! `reticle segment`: images in, label images and tables out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,9 @@ use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::look::Look;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
-use crate::imagefile::{self, Limits, Page};
+use crate::imagefile::{self, Limits, Page, Pick, Selection};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
 
@@ -46,6 +47,14 @@ pub struct Args {
     /// Images of more megapixels are refused
     #[arg(long, value_name = "MP")]
     max_megapixels: Option<f64>,
+    /// Channel of the images that hold several: its name, or its number from 1; `red`, `green` or
+    /// `blue` of a colour image [default: such an image is refused, with the names]
+    #[arg(long, value_name = "NAME|N")]
+    channel: Option<Pick>,
+    /// z plane of the images that hold several: its number from 1, or `middle` [default: each plane
+    /// is segmented by itself]
+    #[arg(long, value_name = "N|middle")]
+    z: Option<Pick>,
     /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -63,6 +72,8 @@ struct Done {
     image: String,
     page: u32,
     pixel_size_um: Option<f64>,
+    pixel_size_source: Option<PixelSizeSource>,
+    pixel_size_note: Option<String>,
     labels: PathBuf,
     objects: Arc<Vec<Object>>,
     focus: f32,
@@ -104,6 +115,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         object_diameter_px: args.object_diameter,
         max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
     };
+    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
     let clock = Clock::system();
     let segmenters = (0..jobs)
         .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
@@ -125,6 +137,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
                 next: &next,
                 labels_folder: &labels_folder,
                 limits: limits(&options, jobs),
+                selection: &selection,
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));
@@ -152,6 +165,7 @@ struct Work<'a> {
     next: &'a AtomicUsize,
     labels_folder: &'a Path,
     limits: Limits,
+    selection: &'a Selection,
     clock: &'a Clock,
 }
 
@@ -161,11 +175,14 @@ impl Work<'_> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(Input { path, name }) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open(path, self.limits) {
+            match imagefile::open_chosen(path, self.limits, self.selection) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
                 Ok(pages) => {
+                    for note in pages.notes() {
+                        out::tell(format_args!("reticle: {} {note}", path.display()));
+                    }
                     let several = pages.total() > 1;
                     for page in pages {
                         let done = page
@@ -195,7 +212,8 @@ impl Work<'_> {
         let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
-        let pixel_size_um = page.pixel_size_um;
+        let (pixel_size_um, pixel_size_source) = (page.pixel_size_um, page.pixel_size_source);
+        let pixel_size_note = page.pixel_size_note.clone();
         let frame = page
             .into_shot(start, image.clone())
             .into_frame()
@@ -209,6 +227,8 @@ impl Work<'_> {
             image,
             page: number,
             pixel_size_um,
+            pixel_size_source,
+            pixel_size_note,
             labels,
             objects: segmentation.objects,
             focus: segmentation.focus,
@@ -225,6 +245,8 @@ struct Collected {
     objects: usize,
     /// What could not be segmented, each as a sentence that names it.
     failed: Vec<String>,
+    /// What was said of pixel sizes.
+    noted: BTreeSet<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -263,6 +285,13 @@ fn collect(
                 csv.append(image, &done.objects)?;
                 parquet.append(image, &done.objects)?;
                 collected.objects += done.objects.len();
+                if let Some(note) = &done.pixel_size_note
+                    && collected.noted.insert(note.clone())
+                {
+                    // Once for all images of which it is true: a folder is of one microscope.
+                    let image = &done.image;
+                    progress.suspend(|| out::tell(format_args!("reticle: {image}: {note}")));
+                }
                 collected.images.push(json!({
                     "image": done.image,
                     "page": done.page,
@@ -274,6 +303,9 @@ fn collect(
                     "size_ratio": done.look.size_ratio,
                     "unlike": done.look.unlike,
                     "milliseconds": done.milliseconds,
+                    "pixel_size_um": done.pixel_size_um,
+                    "pixel_size_source": done.pixel_size_source,
+                    "pixel_size_note": done.pixel_size_note,
                 }));
             }
             next += 1;

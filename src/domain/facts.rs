@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::frame::Place;
 use super::look::Look;
+use super::pixel_size::PixelSizeSource;
 use super::segmentation::{ModelRef, Timings};
 use crate::base::ids::{FrameId, SessionId};
 
@@ -137,6 +138,10 @@ pub struct FrameFacts {
     pub sha256: [u8; 32],
     /// Edge of a pixel in the sample, in µm, where known.
     pub pixel_size_um: Option<f64>,
+    /// Who stated that size.
+    pub pixel_size_source: Option<PixelSizeSource>,
+    /// What a person should know of it.
+    pub pixel_size_note: Option<String>,
     /// Where on the plate.
     pub place: Place,
     /// File it came from, where it was a file.

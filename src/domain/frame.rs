@@ -3,6 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use super::label_image::LabelImage;
+use super::pixel_size::{PixelSize, PixelSizeSource};
 use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
 
@@ -111,6 +112,10 @@ pub struct Frame {
     pub sha256: [u8; 32],
     /// Edge of a pixel in the sample, in µm, where known.
     pub pixel_size_um: Option<f64>,
+    /// Who stated that size.
+    pub pixel_size_source: Option<PixelSizeSource>,
+    /// What a person should know of it, see [`PixelSize::note`].
+    pub pixel_size_note: Option<String>,
     /// Where it was taken.
     pub place: Place,
     /// File the frame came from (with `#page` for a page of several), where it was a file.
@@ -138,6 +143,10 @@ pub struct Shot {
     pub pixels: Pixels,
     /// See [`Frame::pixel_size_um`].
     pub pixel_size_um: Option<f64>,
+    /// See [`Frame::pixel_size_source`].
+    pub pixel_size_source: Option<PixelSizeSource>,
+    /// See [`Frame::pixel_size_note`].
+    pub pixel_size_note: Option<String>,
     /// See [`Frame::place`].
     pub place: Place,
     /// See [`Frame::origin`].
@@ -156,6 +165,18 @@ pub struct WrongPixelCount {
 }
 
 impl Shot {
+    /// The shot with the pixel size that a person configured, where one did, before what the file
+    /// says.
+    pub fn with_configured_pixel_size(self, um: Option<f64>) -> Self {
+        let said = PixelSize {
+            um: self.pixel_size_um,
+            source: self.pixel_size_source,
+            note: self.pixel_size_note,
+        };
+        let PixelSize { um, source, note } = said.configured(um);
+        Self { pixel_size_um: um, pixel_size_source: source, pixel_size_note: note, ..self }
+    }
+
     /// Gives the shot its id and its hash.
     ///
     /// # Errors
@@ -179,6 +200,8 @@ impl Shot {
             sha256: self.pixels.sha256(),
             pixels: self.pixels,
             pixel_size_um: self.pixel_size_um,
+            pixel_size_source: self.pixel_size_source,
+            pixel_size_note: self.pixel_size_note,
             place: self.place,
             origin: self.origin,
             truth: self.truth,

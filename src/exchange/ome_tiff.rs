@@ -52,6 +52,8 @@ pub fn encode_frame(facts: &FrameFacts, pixels: Pixels) -> Result<Vec<u8>, NoPix
         pixels,
         sha256: facts.sha256,
         pixel_size_um: facts.pixel_size_um,
+        pixel_size_source: facts.pixel_size_source,
+        pixel_size_note: facts.pixel_size_note.clone(),
         place: facts.place.clone(),
         origin: facts.origin.clone(),
         truth: None,

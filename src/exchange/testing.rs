@@ -8,6 +8,7 @@ use crate::domain::facts::{Dated, FrameFacts, ModelFacts, Series, SessionFacts};
 use crate::domain::frame::Place;
 use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::ModelRef;
 
 pub(super) fn dated(at_ns: i64) -> Dated {
@@ -70,6 +71,8 @@ pub(super) fn frame(position: u64) -> FrameFacts {
         bit_depth: 12,
         sha256: [position as u8; 32],
         pixel_size_um: Some(0.65),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: Some("the resolution tag says 0.325 µm".into()),
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(3) },
         origin: Some("t 1.tif#2".into()),
         segmented: true,

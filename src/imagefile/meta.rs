@@ -1,180 +1,116 @@
-//! What TIFF files say about themselves in words: OME-XML, ImageJ's description, resolution.
+//! What image files say of themselves in words and numbers beside their pixels: OME-XML, ImageJ's
+//! description, what microscopes' programs add, resolution.
+//!
+//! - Every statement of a pixel size becomes a [`Stated`]; who wins is decided in one place,
+//!   [`pixel_size`], never here.
+//! - Foreign text says something or nothing; it is never an error, and never in the way of the
+//!   pixels. Only a description that is cut off is damage.
 
+mod density;
+mod imagej;
+mod ome;
+mod tags;
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+mod tests;
+mod units;
+mod vendors;
+
+use std::io::{Read, Seek};
 use std::str::FromStr;
 
-/// Resolution tags are believed up to this pixel size. Scanners, cameras and office programs
-/// write 72 to 2,400 dots an inch (353 to 11 µm) whatever the picture shows; microscopes with
-/// a magnification of 1 or more stay below their camera's pixel, which is under 10 µm.
-const LARGEST_BELIEVED_UM: f64 = 10.0;
+pub(super) use density::{Resolution, of_jpeg, of_png};
+
+use self::imagej::ImageJ;
+use self::ome::Ome;
+use super::Problem;
+use super::tiff::{Directory, Source};
+use crate::domain::pixel_size::{self, PixelSize, Stated};
 
 /// What a whole TIFF file says.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Description {
-    /// From OME-XML: edge of a pixel in µm.
-    pub(super) ome_pixel_size_um: Option<f64>,
     /// From OME-XML: used bits of a pixel.
     pub(super) significant_bits: Option<u8>,
-    /// From ImageJ: how long its unit of length is, in µm. The resolution counts in it.
-    pub(super) imagej_unit_um: Option<f64>,
     /// From ImageJ: how many images there are, listed or not.
     pub(super) imagej_images: Option<usize>,
-    /// Whether ImageJ wrote it; its resolution unit tag says nothing then.
-    pub(super) is_imagej: bool,
+    ome: Ome,
+    imagej: Option<ImageJ>,
+    /// What else states a pixel size, for the whole file.
+    stated: Vec<Stated>,
 }
 
 impl Description {
-    /// Reads the text of the tag `ImageDescription` of the first page.
-    pub(super) fn parse(text: &str) -> Self {
-        let text = text.trim_start_matches('\u{feff}').trim();
-        if text.starts_with("ImageJ=") {
-            return Self::parse_imagej(text);
-        }
-        if text.starts_with('<') && text.contains("OME") {
-            return Self::parse_ome(text).unwrap_or_default();
-        }
-        Self::default()
+    /// Of the first directory of a TIFF, and of the texts of its descriptions.
+    pub(super) fn read<R: Read + Seek>(
+        source: &mut Source<R>,
+        head: &Directory,
+        texts: &[String],
+    ) -> Result<Self, Problem> {
+        let mut description = Self::of_texts(texts.iter().map(String::as_str));
+        description.stated.extend(vendors::of_tags(&tags::of_directory(source, head)?));
+        Ok(description)
     }
 
-    fn parse_imagej(text: &str) -> Self {
-        let value = |key: &str| {
-            text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('=')).map(str::trim)
-        };
-        Self {
-            is_imagej: true,
-            imagej_unit_um: value("unit").and_then(unit_um),
-            imagej_images: value("images").and_then(|images| images.parse().ok()),
-            ..Self::default()
-        }
-    }
-
-    /// Several images in one file (fields, wells) have to agree, or none is believed.
-    fn parse_ome(text: &str) -> Option<Self> {
-        let document = roxmltree::Document::parse(text).ok()?;
-        let mut images = document
-            .descendants()
-            .filter(|node| node.tag_name().name() == "Pixels")
-            .map(|pixels| (ome_pixel_size_um(pixels), ome_significant_bits(pixels)));
-        let (size, bits) = images.next()?;
-        let (mut size, mut bits) = (size, bits);
-        for (other_size, other_bits) in images {
-            size = size.filter(|_| size == other_size);
-            bits = bits.filter(|_| bits == other_bits);
-        }
-        Some(Self { ome_pixel_size_um: size, significant_bits: bits, ..Self::default() })
-    }
-
-    /// Edge of a pixel in µm, with the resolution tags of the page: pixels in a unit along x
-    /// and y, and the unit (2 inch, 3 cm).
-    pub(super) fn pixel_size_um(
-        &self,
-        resolution: Option<(f64, f64)>,
-        resolution_unit: Option<u16>,
-    ) -> Option<f64> {
-        if self.ome_pixel_size_um.is_some() {
-            return self.ome_pixel_size_um;
-        }
-        let (x, y) = resolution?;
-        let unit = if self.is_imagej {
-            self.imagej_unit_um?
-        } else {
-            match resolution_unit {
-                Some(3) => 10_000.0,
-                // The format's default is the inch.
-                Some(2) | None => 25_400.0,
-                Some(_) => return None,
+    /// Of the texts of one directory: Micro-Manager writes two.
+    fn of_texts<'t>(texts: impl Iterator<Item = &'t str>) -> Self {
+        let mut all = Self::default();
+        for text in texts {
+            let text = text.trim_start_matches('\u{feff}').trim();
+            if Ome::is_one(text) {
+                all.ome = Ome::parse(&readable_xml(text));
+                all.significant_bits = all.ome.significant_bits;
+                continue;
             }
+            if let Some(imagej) = ImageJ::parse(text) {
+                all.imagej_images = imagej.images;
+                all.imagej = Some(imagej);
+            }
+            all.stated.extend(imagej::scifio(text));
+            all.stated.extend(vendors::of_text(&readable_xml(text)));
+        }
+        all
+    }
+
+    /// The edge of a pixel of the page in directory `at`, which has this resolution.
+    pub(super) fn pixel_size(&self, at: usize, resolution: Resolution) -> PixelSize {
+        let by_text =
+            self.imagej.as_ref().zip(resolution.both()).and_then(|(text, xy)| text.stated(xy));
+        let mut by_tag = resolution.stated(self.imagej.is_some());
+        let believed = |stated: &Option<Stated>| {
+            stated.as_ref().is_some_and(|stated| pixel_size::decide([stated.clone()]).um.is_some())
         };
-        let size = square(unit / x, unit / y)?;
-        (self.is_imagej || size <= LARGEST_BELIEVED_UM).then_some(size)
+        // One number in two units: where only the text's makes sense, the tag's is a default.
+        if believed(&by_text) && !believed(&by_tag) {
+            by_tag = None;
+        }
+        let stated = self.ome.stated(at).into_iter().chain(self.stated.iter().cloned());
+        pixel_size::decide(stated.chain(by_tag).chain(by_text))
     }
 }
 
-fn ome_pixel_size_um(pixels: roxmltree::Node<'_, '_>) -> Option<f64> {
-    let along = |size: &str, unit: &str| {
-        let size = f64::from_str(pixels.attribute(size)?.trim()).ok()?;
-        // The schema's default unit is µm.
-        Some(size * pixels.attribute(unit).map_or(Some(1.0), unit_um)?)
+/// XML as far as it goes: without the control characters that XML does not have, and without what
+/// writers leave behind its end.
+fn readable_xml(text: &str) -> String {
+    if !text.starts_with('<') {
+        return text.to_owned();
+    }
+    let end = text.rfind('>').map_or(text.len(), |last| last + 1);
+    text.get(..end)
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_control() && !matches!(c, '\n' | '\r' | '\t') { ' ' } else { c })
+        .collect()
+}
+
+/// A number as programs of any country write it.
+fn number(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let found = match f64::from_str(text) {
+        Err(_) if text.matches(',').count() == 1 && !text.contains('.') => {
+            f64::from_str(&text.replace(',', "."))
+        }
+        found => found,
     };
-    let x = along("PhysicalSizeX", "PhysicalSizeXUnit")?;
-    // Some writers give x alone.
-    square(x, along("PhysicalSizeY", "PhysicalSizeYUnit").unwrap_or(x))
-}
-
-fn ome_significant_bits(pixels: roxmltree::Node<'_, '_>) -> Option<u8> {
-    pixels.attribute("SignificantBits")?.trim().parse().ok()
-}
-
-/// A pixel has one edge length here; pixels that are not square (by more than 1%) have none.
-fn square(x: f64, y: f64) -> Option<f64> {
-    let positive = x.is_finite() && y.is_finite() && x > 0.0 && y > 0.0;
-    (positive && (x - y).abs() <= 0.01 * x.max(y)).then_some(x)
-}
-
-/// How many µm a unit of length is; `None` for pixels and for what is not known.
-fn unit_um(unit: &str) -> Option<f64> {
-    // The micro sign, the Greek letter, and ImageJ's way to write the former in ASCII.
-    match unit.trim() {
-        "µm" | "μm" | "\\u00B5m" | "\\u00b5m" | "um" | "micron" | "microns" | "micrometer"
-        | "micrometers" => Some(1.0),
-        "Å" | "\\u00C5" | "angstrom" => Some(1e-4),
-        "pm" => Some(1e-6),
-        "nm" => Some(1e-3),
-        "mm" => Some(1e3),
-        "cm" => Some(1e4),
-        "m" => Some(1e6),
-        "in" | "inch" | "inches" => Some(25_400.0),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ome(attributes: &str) -> Description {
-        Description::parse(&format!(
-            r#"<?xml version="1.0" encoding="UTF-8"?>
-            <OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">
-            <Pixels ID="Pixels:0" SizeX="4" {attributes}/></Image></OME>"#
-        ))
-    }
-
-    #[test]
-    fn ome_sizes_are_converted_to_micrometres() {
-        let size = |attributes: &str| ome(attributes).ome_pixel_size_um;
-        assert_eq!(size(r#"PhysicalSizeX="0.65""#), Some(0.65));
-        assert_eq!(size(r#"PhysicalSizeX="650" PhysicalSizeXUnit="nm""#), Some(0.65));
-        assert_eq!(size(r#"PhysicalSizeX="0.00065" PhysicalSizeXUnit="mm""#), Some(0.65));
-        assert_eq!(size(r#"PhysicalSizeX="0.65" PhysicalSizeXUnit="&#181;m""#), Some(0.65));
-        assert_eq!(size(r#"PhysicalSizeX="0.65" PhysicalSizeXUnit="pixel""#), None);
-        assert_eq!(size(r#"PhysicalSizeX="0""#), None);
-        assert_eq!(size(r#"PhysicalSizeX="0.65" PhysicalSizeY="1.3""#), None);
-        assert_eq!(size(""), None);
-    }
-
-    #[test]
-    fn broken_xml_says_nothing_and_harms_nothing() {
-        assert_eq!(Description::parse("<OME><Image"), Description::default());
-        let bomb = r#"<!DOCTYPE OME [<!ENTITY a "aaaa">]><OME>&a;</OME>"#;
-        assert_eq!(Description::parse(bomb), Description::default());
-    }
-
-    #[test]
-    fn imagej_counts_in_its_own_unit() {
-        let description = Description::parse("ImageJ=1.53t\nimages=3\nunit=micron\nmin=0.0\n");
-        assert_eq!(description.imagej_images, Some(3));
-        assert_eq!(description.pixel_size_um(Some((4.0, 4.0)), Some(1)), Some(0.25));
-        let pixels = Description::parse("ImageJ=1.53t\nunit=pixel\n");
-        assert_eq!(pixels.pixel_size_um(Some((4.0, 4.0)), None), None);
-    }
-
-    #[test]
-    fn office_resolutions_are_not_believed() {
-        let plain = Description::default();
-        assert_eq!(plain.pixel_size_um(Some((300.0, 300.0)), Some(2)), None);
-        assert_eq!(plain.pixel_size_um(Some((2400.0, 2400.0)), None), None);
-        assert_eq!(plain.pixel_size_um(Some((20_000.0, 20_000.0)), Some(3)), Some(0.5));
-        assert_eq!(plain.pixel_size_um(Some((20_000.0, 20_000.0)), Some(1)), None);
-        assert_eq!(plain.pixel_size_um(Some((0.0, 0.0)), Some(3)), None);
-    }
+    found.ok().filter(|number| number.is_finite())
 }

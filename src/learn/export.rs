@@ -300,6 +300,8 @@ mod tests {
             bit_depth: 16,
             pixels: Pixels::U16(values),
             pixel_size_um: None,
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: Place::default(),
             origin: None,
             truth: None,

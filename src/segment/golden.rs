@@ -137,6 +137,8 @@ pub fn frame(package: &ModelPackage, clock: &Clock) -> Result<Frame, GoldenError
         bit_depth,
         pixels,
         pixel_size_um: None,
+        pixel_size_source: None,
+        pixel_size_note: None,
         place: Place::default(),
         origin: Some(FRAME_FILE.to_owned()),
         truth: None,

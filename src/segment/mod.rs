@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::domain::look::{DISAGREES, Look, ScaleFrom};
+use crate::domain::pixel_size::is_plausible;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
 
@@ -422,7 +423,7 @@ impl Segmenter {
         if let Some(diameter) = self.object_diameter_px {
             return Some((ScaleFrom::Configured, diameter / own.object_diameter_px));
         }
-        let pixel = frame.pixel_size_um.filter(|size| scale::PLAUSIBLE_UM.contains(size))?;
+        let pixel = frame.pixel_size_um.filter(|size| is_plausible(*size))?;
         Some((ScaleFrom::Stated, (own.pixel_size_um? / pixel) as f32))
     }
 }

@@ -12,10 +12,6 @@ use crate::domain::label_image::LabelImage;
 
 use super::normalise::Span;
 
-/// Edges of a pixel in µm that are believed, whoever states them: below are units that got lost, above
-/// are dots an inch of a printer. A light microscope has 0.05 to 7.
-pub const PLAUSIBLE_UM: std::ops::RangeInclusive<f64> = 0.01..=20.0;
-
 /// By how much a frame is enlarged or reduced: `over` pixels along an edge become `times`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {

@@ -19,6 +19,7 @@ use crate::domain::facts::{Dated, FrameFacts, ModelFacts, ResultFacts, Series, S
 use crate::domain::frame::Place;
 use crate::domain::label_image::LabelImage;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Timings};
 
 /// How far one destination is. Times are RFC 3339 in UTC.
@@ -538,8 +539,9 @@ pub(super) const FRAME: &str = "frame.pk, frame.id, frame.position, frame.sequen
         coalesce(frame.captured_mono_ns + captured_in.offset_ns, frame.captured_wall_ns),
         frame.captured_wall_ns, frame.captured_mono_ns, captured_in.id, frame.exposure_us,
         frame.bit_depth, frame.sha256, frame.pixel_size_um, frame.plate, frame.well,
-        frame.field, frame.origin, frame.segmented, frame.file IS NOT NULL";
-pub(super) const FRAME_COLUMNS: usize = 18;
+        frame.field, frame.origin, frame.segmented, frame.file IS NOT NULL,
+        frame.pixel_size_source, frame.pixel_size_note";
+pub(super) const FRAME_COLUMNS: usize = 20;
 
 /// A frame from the columns of [`FRAME`], of a series with this number and size in pixels.
 pub(super) fn frame_facts(
@@ -563,6 +565,8 @@ pub(super) fn frame_facts(
         bit_depth: row.get(at + 9)?,
         sha256: row.get(at + 10)?,
         pixel_size_um: row.get(at + 11)?,
+        pixel_size_source: pixel_size_source(row, at + 18)?,
+        pixel_size_note: row.get(at + 19)?,
         place: Place {
             plate: row.get(at + 12)?,
             well: row.get(at + 13)?,
@@ -572,6 +576,15 @@ pub(super) fn frame_facts(
         segmented: row.get(at + 16)?,
         has_pixels: row.get(at + 17)?,
     })
+}
+
+/// Who stated a pixel size; `None`, too, for a word of a newer program.
+pub(super) fn pixel_size_source(
+    row: &Row<'_>,
+    at: usize,
+) -> rusqlite::Result<Option<PixelSizeSource>> {
+    let word: Option<String> = row.get(at)?;
+    Ok(word.as_deref().and_then(PixelSizeSource::from_word))
 }
 
 /// Columns of a result for [`result_facts`]; the boot of its commit is called `committed_in`.

@@ -8,6 +8,7 @@ use crate::domain::frame::{Frame, Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
 use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::domain::session::Session;
 
@@ -70,6 +71,8 @@ pub(crate) fn frame(clock: &Clock, sequence: u64, width: u32, height: u32) -> Ar
         bit_depth: 16,
         pixels: Pixels::U16(pixels),
         pixel_size_um: Some(0.65),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: Some("the resolution tag says 0.325 µm".into()),
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(3) },
         origin: None,
         truth: None,

@@ -12,13 +12,14 @@ use super::reach::Reach;
 use super::rows;
 use super::schema::{self, damaged_or};
 use super::told::Counted;
-use super::{blobs, frames};
+use super::{blobs, facts, frames};
 use crate::base::clock::rfc3339;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::{Pixels, Place};
 use crate::domain::label_image::LabelImage;
 use crate::domain::look::{ScaleFrom, Unlike};
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
 
 /// A saved result, without its pixels and labels. Times are RFC 3339 in UTC.
@@ -48,6 +49,10 @@ pub struct SavedFrame {
     pub exposure_us: Option<u32>,
     /// Edge of a pixel in the sample, in µm, where known.
     pub pixel_size_um: Option<f64>,
+    /// Who stated that size: the configuration, or what in the file.
+    pub pixel_size_source: Option<PixelSizeSource>,
+    /// What a person should know of it: sources that disagree, an implausible size that was left.
+    pub pixel_size_note: Option<String>,
     /// Where on the plate.
     pub place: Place,
     /// File it came from, where it was a file.
@@ -438,7 +443,8 @@ const SAVED_FRAME: &str = "SELECT segmentation.pk, frame.id, session.id, frame.s
         frame.well, frame.field, frame.origin, frame.file, frame.no_file, segmentation.objects,
         segmentation.focus, model.name, model.sha256, segmentation.labels_sha256,
         segmentation.normalise_us, segmentation.network_us, segmentation.instances_us,
-        segmentation.measure_us, look.scale_from, look.scale, look.size_ratio, look.unlike
+        segmentation.measure_us, frame.pixel_size_source, frame.pixel_size_note,
+        look.scale_from, look.scale, look.size_ratio, look.unlike
      FROM segmentation
      JOIN frame ON frame.pk = segmentation.frame
      JOIN session ON session.pk = frame.session
@@ -446,7 +452,7 @@ const SAVED_FRAME: &str = "SELECT segmentation.pk, frame.id, session.id, frame.s
      LEFT JOIN look ON look.segmentation = segmentation.pk";
 
 fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
-    let look = rows::look(row, 27)?;
+    let look = rows::look(row, 29)?;
     Ok(SavedFrame {
         cursor: unsigned(row, 0)?,
         id: FrameId::from_bytes(row.get(1)?),
@@ -460,6 +466,8 @@ fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
         bit_depth: row.get(9)?,
         exposure_us: row.get(10)?,
         pixel_size_um: row.get(11)?,
+        pixel_size_source: facts::pixel_size_source(row, 27)?,
+        pixel_size_note: row.get(28)?,
         place: Place { plate: row.get(12)?, well: row.get(13)?, field: row.get(14)? },
         origin: row.get(15)?,
         file: row.get(16)?,

@@ -13,6 +13,7 @@ use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
 use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Timings};
 use crate::domain::session::Session;
 
@@ -157,10 +158,11 @@ pub(super) fn frame(
         "INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
                             captured_boot, exposure_us, width, height, bit_depth, sha256,
                             pixel_size_um, plate, well, field, origin, file, file_bytes, no_file,
-                            series, position, archived)
+                            series, position, archived, pixel_size_source, pixel_size_note)
          VALUES (:id, :session, :sequence, :wall, :mono, :boot, :exposure, :width, :height,
                  :bit_depth, :sha256, :pixel_size, :plate, :well, :field, :origin,
-                 :file, :file_bytes, :no_file, :series, :position, :archived)",
+                 :file, :file_bytes, :no_file, :series, :position, :archived,
+                 :pixel_size_source, :pixel_size_note)",
     )?
     .execute(named_params! {
         ":id": frame.id.as_bytes(),
@@ -185,6 +187,8 @@ pub(super) fn frame(
         ":series": placed.series,
         ":position": placed.position.cast_signed(),
         ":archived": archived,
+        ":pixel_size_source": frame.pixel_size_source.map(PixelSizeSource::as_str),
+        ":pixel_size_note": frame.pixel_size_note,
     })?;
     let pk = db.last_insert_rowid();
     db.prepare_cached("UPDATE session SET frames = frames + 1 WHERE pk = ?1")?

@@ -206,6 +206,8 @@ mod tests {
             bit_depth: if pixels.bytes_per_pixel() == 1 { 8 } else { 16 },
             pixels,
             pixel_size_um: None,
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: Place::default(),
             origin: None,
             truth: None,

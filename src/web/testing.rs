@@ -8,6 +8,7 @@ use crate::domain::frame::{Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
 use crate::domain::look::Look;
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 
 const SIZE: u32 = 128;
@@ -38,6 +39,8 @@ pub(crate) fn live_frame(sequence: u64, clock: &Clock) -> LiveFrame {
         bit_depth: 12,
         pixels: Pixels::U16(pixels),
         pixel_size_um: Some(0.65),
+        pixel_size_source: Some(PixelSizeSource::OmeXml),
+        pixel_size_note: None,
         place: Place { plate: Some("P-1".into()), well: Some("A01".into()), field: Some(1) },
         origin: None,
         truth: None,

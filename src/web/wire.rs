@@ -19,6 +19,7 @@ use super::{colours, contours};
 use crate::base::ids::FrameId;
 use crate::domain::frame::Place;
 use crate::domain::look::{ScaleFrom, Unlike};
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
 
 /// Version of the layout; a page that knows another one reloads itself.
@@ -50,6 +51,8 @@ struct Header<'a> {
     height: u32,
     bit_depth: u8,
     pixel_size_um: Option<f64>,
+    pixel_size_source: Option<PixelSizeSource>,
+    pixel_size_note: Option<&'a str>,
     exposure_us: Option<u32>,
     place: &'a Place,
     origin: Option<&'a str>,
@@ -105,6 +108,8 @@ pub(crate) fn message(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, W
         height: frame.height,
         bit_depth: frame.bit_depth,
         pixel_size_um: frame.pixel_size_um,
+        pixel_size_source: frame.pixel_size_source,
+        pixel_size_note: frame.pixel_size_note.as_deref(),
         exposure_us: frame.exposure_us,
         place: &frame.place,
         origin: frame.origin.as_deref(),

@@ -231,6 +231,8 @@ impl Picture {
             bit_depth,
             pixels,
             pixel_size_um,
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: Place::default(),
             origin: None,
             truth: None,

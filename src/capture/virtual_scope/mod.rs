@@ -23,6 +23,7 @@ use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::domain::frame::{Frame, Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
+use crate::domain::pixel_size::PixelSizeSource;
 
 mod optics;
 mod population;
@@ -207,6 +208,8 @@ impl VirtualScope {
             bit_depth: optics::BIT_DEPTH,
             pixels: Pixels::U16(exposed.pixels),
             pixel_size_um: Some(self.pixel_um),
+            pixel_size_source: Some(PixelSizeSource::Configured),
+            pixel_size_note: None,
             place: Place {
                 plate: Some(format!("V-{:04}", self.seed)),
                 well: Some(stop.well.name()),

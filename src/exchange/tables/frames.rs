@@ -14,9 +14,12 @@
 //! | `plate`, `well`, `field` | where on the plate |
 //! | `origin` | file it came from |
 //! | `segmented` | whether any model has segmented it |
+//! | `pixel_size_source` | who stated the pixel size, one of [`PixelSizeSource`]'s words |
+//! | `pixel_size_note` | what a person should know of it; both not in tables of older versions |
 
 use super::{Cell, Column, Kind, Table};
 use crate::domain::facts::{BoxName, FrameFacts};
+use crate::domain::pixel_size::PixelSizeSource;
 
 /// Recorded frames.
 pub struct Frames;
@@ -49,6 +52,8 @@ impl Table for Frames {
             Column::optional("field", Kind::U32),
             Column::optional("origin", Kind::Text),
             Column::new("segmented", Kind::Flag),
+            Column::optional("pixel_size_source", Kind::Text),
+            Column::optional("pixel_size_note", Kind::Text),
         ]
     }
 
@@ -75,5 +80,7 @@ impl Table for Frames {
         put(Cell::count(frame.place.field));
         put(Cell::text(frame.origin.as_deref()));
         put(Cell::Flag(frame.segmented));
+        put(Cell::text(frame.pixel_size_source.map(PixelSizeSource::as_str)));
+        put(Cell::text(frame.pixel_size_note.as_deref()));
     }
 }

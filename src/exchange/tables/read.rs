@@ -17,6 +17,7 @@ use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
 use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
 use crate::exchange::ReadError;
 
@@ -68,6 +69,10 @@ pub fn frames(path: &Path) -> Result<Vec<FrameFacts>, ReadError> {
             bit_depth: row.number::<UInt8Type>("bit_depth")?,
             sha256: row.hash("sha256")?,
             pixel_size_um: row.optional::<Float64Type>("pixel_size_um")?,
+            pixel_size_source: row
+                .text_since("pixel_size_source")?
+                .and_then(|word| PixelSizeSource::from_word(&word)),
+            pixel_size_note: row.text_since("pixel_size_note")?,
             place: Place {
                 plate: row.optional_text("plate")?,
                 well: row.optional_text("well")?,
@@ -199,6 +204,14 @@ impl Row<'_> {
         Ok((!values.is_null(self.at)).then(|| values.value(self.at).to_owned()))
     }
 
+    /// Of a column that tables of older versions do not have.
+    fn text_since(&self, name: &str) -> Result<Option<String>, String> {
+        if self.batch.column_by_name(name).is_none() {
+            return Ok(None);
+        }
+        self.optional_text(name)
+    }
+
     fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<T, String> {
         let text = self.optional_text(name)?.ok_or_else(|| empty(name))?;
         text.parse().map_err(|_wrong| format!("\"{text}\" in its column {name} is no id"))
@@ -254,7 +267,9 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
+    use super::super::{
+        Cell, Column, Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
+    };
     use super::*;
     use crate::domain::facts::{BoxName, ResultFacts};
     use crate::exchange::testing;
@@ -287,6 +302,42 @@ mod tests {
             .collect();
         assert_eq!(frames(&path).unwrap(), expected);
         assert!(results(&path).is_err(), "a table of frames is none of results");
+    }
+
+    /// The table as it was before it told who stated a pixel size.
+    struct OlderFrames;
+
+    impl Table for OlderFrames {
+        type Row<'a> = <Frames as Table>::Row<'a>;
+
+        fn columns() -> Vec<Column> {
+            let is_new = |column: &Column| column.name.starts_with("pixel_size_");
+            let is_size = |column: &Column| column.name == "pixel_size_um";
+            Frames::columns().into_iter().filter(|c| is_size(c) || !is_new(c)).collect()
+        }
+
+        fn cells(row: &Self::Row<'_>, put: &mut dyn FnMut(Cell<'_>)) {
+            let mut left = Self::columns().len();
+            Frames::cells(row, &mut |cell| {
+                // The new ones are the last.
+                if left > 0 {
+                    left -= 1;
+                    put(cell);
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn a_table_of_an_older_version_is_read_without_who_stated_the_pixel_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("frames.parquet");
+        let frame = testing::frame(1);
+        assert!(frame.pixel_size_source.is_some());
+        write::<OlderFrames>(&path, &[(None, &frame)]);
+        let found = frames(&path).unwrap().remove(0);
+        assert_eq!(found.pixel_size_um, frame.pixel_size_um);
+        assert_eq!((found.pixel_size_source, found.pixel_size_note), (None, None));
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
+use crate::domain::pixel_size::PixelSizeSource;
 
 pub(super) fn take_session(
     db: &Connection,
@@ -258,10 +259,10 @@ fn insert_frame(
         "INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
                             captured_boot, exposure_us, width, height, bit_depth, sha256,
                             pixel_size_um, plate, well, field, origin, no_file,
-                            series, position, archived)
+                            series, position, archived, pixel_size_source, pixel_size_note)
          VALUES (:id, :session, :sequence, :wall, :mono, :boot, :exposure, :width, :height,
                  :bit_depth, :sha256, :pixel_size, :plate, :well, :field, :origin, :no_file,
-                 :series, :position, :archived)",
+                 :series, :position, :archived, :pixel_size_source, :pixel_size_note)",
     )?
     .execute(named_params! {
         ":id": facts.id.as_bytes(),
@@ -284,6 +285,8 @@ fn insert_frame(
         ":series": place.series,
         ":position": facts.position.cast_signed(),
         ":archived": if adopted.in_archive { 2 } else { 0 },
+        ":pixel_size_source": facts.pixel_size_source.map(PixelSizeSource::as_str),
+        ":pixel_size_note": facts.pixel_size_note,
     })?;
     Ok(db.last_insert_rowid())
 }

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::fixture::{self, Bench, EDGE};
 use super::*;
 use crate::base::ids::{FrameId, SessionId};
+use crate::domain::pixel_size::PixelSizeSource;
 
 /// Bytes of one frame file of the fixture, to within its head.
 const PIXEL_BYTES: u64 = (EDGE * EDGE * 2) as u64;
@@ -66,6 +67,9 @@ fn a_saved_result_reads_back_whole() {
     assert_eq!(stored.sha256, hex::encode(answer.frame.sha256));
     assert_eq!(stored.labels_sha256, hex::encode(answer.labels.sha256()));
     assert_eq!(stored.place, answer.frame.place);
+    assert_eq!(stored.pixel_size_um, Some(0.65));
+    assert_eq!(stored.pixel_size_source, Some(PixelSizeSource::OmeXml));
+    assert_eq!(stored.pixel_size_note, answer.frame.pixel_size_note);
     assert_eq!(stored.captured, answer.frame.captured.rfc3339());
     assert_eq!(stored.timings, answer.timings);
     assert_eq!((stored.model.as_str(), stored.focus), ("nuclei", 0.75));

@@ -38,6 +38,8 @@ pub(super) const FRAME: &[Column] = &[
     ("well", Type::TEXT),
     ("field", Type::INT4),
     ("origin", Type::TEXT),
+    ("pixel_size_source", Type::TEXT),
+    ("pixel_size_note", Type::TEXT),
 ];
 
 /// Columns of `reticle.segmentation`.

@@ -21,6 +21,7 @@ use super::plan::{
 use super::stand;
 use crate::domain::facts::BoxName;
 use crate::domain::look::Unlike;
+use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::ModelRef;
 use crate::sync::standing::Memory;
 
@@ -282,6 +283,8 @@ async fn copy_frames(
                 &facts.place.well,
                 &row.field,
                 &facts.origin,
+                &facts.pixel_size_source.map(PixelSizeSource::as_str),
+                &facts.pixel_size_note,
             ]),
         )
         .await?;
