@@ -1,13 +1,14 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-kills prove-tiff soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-kills prove-tiff fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
 DESTDIR ?=
 ROUNDS ?= 200
 KILLS ?= 2000
+RUNS ?= 1000000
 MINUTES ?= 90
 
 help: ## what can be made
@@ -42,6 +43,11 @@ prove-tiff: ## FILES=4000 TIFFs of every kind that can be combined: do independe
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-tiff $(FILES)
+
+fuzz: ## RUNS=1000000 made-up and damaged files for all readers: no panic, no hang, bounded memory
+	@scripts/setup test
+	@scripts/ui
+	@scripts/fuzz $(RUNS)
 
 soak: ## MINUTES=90 of capture with three viewers, one of them stuck: is it flat, and was it there
 	@scripts/setup run

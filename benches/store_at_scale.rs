@@ -22,8 +22,8 @@ use reticle::base::ids::SessionId;
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
-use reticle::domain::object::Object;
 use reticle::domain::look::Look;
+use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
 use reticle::store::{self, Depth, Job, Keep, Outcome, Store};
@@ -413,8 +413,8 @@ fn result(clock: &Clock, sequence: u64) -> Segmentation {
         bit_depth: 16,
         pixels: Pixels::U16(vec![1; (EDGE * EDGE) as usize]),
         pixel_size_um: Some(0.65),
-            pixel_size_source: None,
-            pixel_size_note: None,
+        pixel_size_source: None,
+        pixel_size_note: None,
         place: Place { plate: Some("P1".into()), well: Some("C07".into()), field: Some(1) },
         origin: None,
         truth: None,

@@ -382,6 +382,32 @@ fn a_folder_that_holds_something_is_not_written_into_unless_forced() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+fn a_forced_export_removes_what_an_earlier_one_made_and_nothing_else() {
+    let recorded = Recorded::new();
+    let out = tempfile::tempdir().unwrap();
+    let at = |name: &str| out.path().join(name);
+    std::fs::write(at("notes.txt"), "mine").unwrap();
+    recorded.export("csv", out.path(), &["--force"]);
+    // Another form takes the place of the first.
+    recorded.export("parquet", out.path(), &["--force"]);
+    assert!(at("objects.parquet").exists() && !at("objects.csv").exists());
+    // Files of others, and those that were changed, stay.
+    let path = out.path().to_str().unwrap();
+    let refused = |name: &str| {
+        std::fs::write(at(name), "mine").unwrap();
+        let ran = recorded.run("export", &["--format", "csv", "--out", path, "--force"]);
+        assert_eq!(ran.status.code(), Some(1), "{}", said(&ran));
+        assert!(said(&ran).contains(name), "{}", said(&ran));
+        assert_eq!(std::fs::read(at(name)).unwrap(), b"mine");
+        std::fs::remove_file(at(name)).unwrap();
+    };
+    refused("objects.parquet");
+    refused("frames.csv");
+    assert_eq!(std::fs::read(at("notes.txt")).unwrap(), b"mine");
+}
+
+#[test]
 fn exporting_twice_gives_the_same_bytes() {
     let recorded = Recorded::new();
     for format in ["ome-zarr", "coco", "parquet"] {

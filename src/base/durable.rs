@@ -78,6 +78,16 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, Access::Owner, |file| file.write_all(bytes))
 }
 
+/// As [`write()`], where nothing bears the name yet: what does stays as it is.
+///
+/// # Errors
+/// As [`write()`], and of the kind `AlreadyExists` where the name is taken.
+pub fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut draft = Draft::create(path)?;
+    draft.write_all(bytes)?;
+    draft.commit_new()
+}
+
 fn write_with(
     path: &Path,
     access: Access,
@@ -180,6 +190,18 @@ impl Draft {
         self.committed = true;
         sync_parent(&self.path)
     }
+
+    /// As [`Draft::commit`], where nothing bears the name yet: what does stays as it is, even when
+    /// it came a moment ago.
+    ///
+    /// # Errors
+    /// As [`Draft::commit`], and of the kind `AlreadyExists` where the name is taken.
+    pub fn commit_new(mut self) -> io::Result<()> {
+        self.file.sync_all()?;
+        rename_new(&temporary_for(&self.path), &self.path)?;
+        self.committed = true;
+        sync_parent(&self.path)
+    }
 }
 
 impl Write for Draft {
@@ -206,6 +228,22 @@ impl Drop for Draft {
 /// Any error of the file system.
 pub fn sync_dir(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Gives a file a name that nothing bears.
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Network file systems do not know the flag. Most know links, which replace nothing either.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            Err(_) if fs::symlink_metadata(to).is_ok() => Err(Errno::EXIST.into()),
+            Err(_) => fs::rename(from, to),
+        },
+        renamed => Ok(renamed?),
+    }
 }
 
 fn temporary_for(path: &Path) -> PathBuf {
@@ -253,6 +291,18 @@ mod tests {
         assert!(!path.exists());
         draft.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_to_be_new_replaces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        write_new(&path, b"first").unwrap();
+        for taken in [write_new(&path, b"second"), Draft::create(&path).unwrap().commit_new()] {
+            assert_eq!(taken.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        }
+        assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

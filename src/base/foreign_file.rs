@@ -13,6 +13,10 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+/// Bytes of the small files that a configuration names (certificates, keys, passwords) and of
+/// checksums: the bundle of all CAs of a Linux has 250,000.
+pub const SMALL_BYTES: u64 = 4 << 20;
+
 /// Why a file of others' making was not opened or read. The text goes on from its name.
 #[derive(Debug, thiserror::Error)]
 pub enum ForeignFileError {
@@ -63,6 +67,15 @@ pub fn open(path: &Path, limit: u64) -> Result<File, ForeignFileError> {
 /// As [`open`], and when it cannot be read to its end.
 pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, ForeignFileError> {
     read_all(open(path, limit)?, limit)
+}
+
+/// As [`read`], for text in UTF-8, with errors as [`std::fs::read_to_string`] has them.
+///
+/// # Errors
+/// As [`read`], and of the kind `InvalidData` where it is no such text.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    let bytes = read(path, limit)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// As [`read`], and `path` itself may not be a link.
@@ -132,6 +145,7 @@ mod tests {
         let path = folder.path().join("a");
         std::fs::write(&path, b"12345").unwrap();
         assert_eq!(read(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_text(&path, 5).unwrap(), "12345");
         let error = read(&path, 4).unwrap_err();
         assert!(matches!(error, ForeignFileError::TooLarge { bytes: 5, limit: 4 }), "{error:?}");
         // As long as the kernel says 0 and gives more, as files of /proc do.

@@ -17,6 +17,7 @@ use x509_cert::{Certificate, time::Time};
 use super::files::{OTHERS_READ, mode};
 use super::{Finding, Scene, Verdict};
 use crate::base::clock::Clock;
+use crate::base::foreign_file::{self, SMALL_BYTES};
 
 /// From here on a certificate is to be renewed soon, seconds: 30 days.
 const SOON_S: u64 = 30 * 86_400;
@@ -70,7 +71,7 @@ fn of_file(key: &str, file: &Path, purpose: Use, now: Now) -> Finding {
         Use::Own => "this box's certificate",
     };
     let todo = format!("put {whose} there as PEM, readable for this user, or mend {key}");
-    let text = match std::fs::read(file) {
+    let text = match foreign_file::read(file, SMALL_BYTES) {
         Ok(text) => text,
         Err(error) => return Finding::fail(format!("{key}: {shown}: {error}"), todo),
     };
@@ -128,7 +129,11 @@ fn term(certificate: &CertificateDer<'_>, now: Now) -> (Verdict, String) {
 
 fn of_key(key: &str, file: &Path) -> Finding {
     let shown = file.display();
-    if let Err(error) = PrivateKeyDer::from_pem_file(file) {
+    let key_of = |file| {
+        let text = foreign_file::read(file, SMALL_BYTES).map_err(|error| error.to_string())?;
+        PrivateKeyDer::from_pem_slice(&text).map(drop).map_err(|error| error.to_string())
+    };
+    if let Err(error) = key_of(file) {
         return Finding::fail(
             format!("{key}: {shown}: {error}"),
             format!(

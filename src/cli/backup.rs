@@ -12,9 +12,9 @@ use anyhow::{Context, bail};
 
 use super::Outcome;
 use super::out;
+use super::sync::About;
 use crate::base::clock::Clock;
 use crate::base::durable;
-use crate::config;
 use crate::store::{self, Backup};
 
 /// Arguments.
@@ -26,15 +26,8 @@ pub struct Args {
     /// Remove the oldest backups of this box in the folder, so that this many are left
     #[arg(long, value_name = "N")]
     keep: Option<NonZeroUsize>,
-    /// Data folder; a daemon may be writing it [default: as configured]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print what it holds as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    about: About,
 }
 
 /// Makes a backup.
@@ -42,8 +35,7 @@ pub struct Args {
 /// # Errors
 /// When there is no store, the backup's name is taken, or it could not be written or is not sound.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let settings = config::load(args.config.as_deref())?;
-    let data = args.data.unwrap_or(settings.store.folder.clone());
+    let settings = args.about.settings()?;
     let is_folder = args.to.is_dir();
     if args.keep.is_some() && !is_folder {
         bail!("--keep works on a folder of backups, and {} is none", args.to.display());
@@ -57,13 +49,13 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     } else {
         args.to.clone()
     };
-    let backup = store::backup(&data, &to)?;
+    let backup = store::backup(&settings.store.folder, &to)?;
     let removed = match args.keep {
         Some(keep) => rotate(&args.to, &prefix, keep.get())?,
         None => Vec::new(),
     };
     let mut out = out::stdout();
-    if args.json {
+    if args.about.json {
         let mut answer = serde_json::to_value(&backup)?;
         answer["removed"] = serde_json::to_value(&removed)?;
         serde_json::to_writer_pretty(&mut out, &answer)?;

@@ -1,6 +1,7 @@
 //! `reticle eval`: how good predicted label images are.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -33,15 +34,16 @@ pub struct Args {
 /// cannot be read is reported and makes the exit code 1; a missing prediction counts as one
 /// that found nothing.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let truths = by_stem(&args.truth)?;
-    let inner = args.pred.join("labels");
-    let predictions = by_stem(if inner.is_dir() { &inner } else { &args.pred })?;
-    let mut images: Vec<(String, Comparison)> = Vec::new();
     let mut failed = Vec::new();
+    let truths = by_name(&args.truth, &mut failed)?;
+    let inner = args.pred.join("labels");
+    let inner = if inner.is_dir() { &inner } else { &args.pred };
+    let predictions = by_name(inner, &mut failed)?;
+    let mut images: Vec<(String, Comparison)> = Vec::new();
     for (name, truth) in &truths {
         let Some(predicted) = predictions.get(name) else {
             failed.push(format!("{name}: no prediction of this name in {}", args.pred.display()));
-            match imagefile::read_labels(truth) {
+            match imagefile::read_drawn_labels(truth) {
                 Ok(truth) => {
                     let nothing = LabelImage::empty(truth.width(), truth.height());
                     images.push((name.clone(), Comparison::of(&truth, &nothing)?));
@@ -57,6 +59,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     for failure in &failed {
         out::tell(format_args!("reticle: {failure}"));
+    }
+    let alone: Vec<&str> =
+        predictions.keys().filter(|name| !truths.contains_key(*name)).map(String::as_str).collect();
+    if let Some((first, others)) = alone.split_first() {
+        let more = if others.is_empty() { String::new() } else { format!(" and {}", others.len()) };
+        out::tell(format_args!(
+            "reticle: {first}{more} in {} without a true label image of that name: left out",
+            inner.display()
+        ));
     }
     if images.is_empty() {
         bail!("no label image could be compared");
@@ -76,19 +87,31 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 fn compare(truth: &Path, predicted: &Path) -> anyhow::Result<Comparison> {
-    let truth = imagefile::read_labels(truth)?;
-    let predicted = imagefile::read_labels(predicted)?;
+    let truth = imagefile::read_drawn_labels(truth)?;
+    let predicted = imagefile::read_drawn_labels(predicted)?;
     Ok(Comparison::of(&truth, &predicted)?)
 }
 
-fn by_stem(folder: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+/// The label images of a folder by their names, as `reticle segment` gives them. Of two of one
+/// name the first is taken; the other is reported.
+fn by_name(folder: &Path, failed: &mut Vec<String>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
     let files = imagefile::list_images(&[folder.to_owned()])
         .with_context(|| format!("cannot list the label images in {}", folder.display()))?;
     if files.is_empty() {
         bail!("{} holds no label image (png or tiff)", folder.display());
     }
-    let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    Ok(files.into_iter().map(|path| (stem(&path), path)).collect())
+    let mut named: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for path in files {
+        match named.entry(imagefile::label_stem(&path)) {
+            Entry::Vacant(free) => drop(free.insert(path)),
+            Entry::Occupied(first) => failed.push(format!(
+                "{}: {} has the same name and is taken; remove one",
+                path.display(),
+                first.get().display()
+            )),
+        }
+    }
+    Ok(named)
 }
 
 fn mean(images: &[(String, Comparison)], of: impl Fn(&Comparison) -> f64) -> f64 {

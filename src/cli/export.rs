@@ -11,13 +11,12 @@ use serde_json::json;
 
 use super::out::progress_bar;
 use super::{Outcome, out};
-use crate::base::durable;
 use crate::domain::facts::{FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
 use crate::domain::frame::Pixels;
 use crate::domain::label_image::LabelImage;
 use crate::exchange::coco::CocoWriter;
 use crate::exchange::layout::SeriesKeys;
-use crate::exchange::output::Output;
+use crate::exchange::made::{self, Made};
 use crate::exchange::tables::{CsvTable, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
 use crate::exchange::zarr::{self, ShardShape, ShardWriter};
 use crate::exchange::{geojson, ome_tiff};
@@ -42,7 +41,8 @@ pub struct Args {
     /// Results of this model only: its key or its name
     #[arg(long, value_name = "KEY")]
     model: Option<String>,
-    /// Write into a folder that holds something; files of the same names are replaced
+    /// Write into a folder that holds something: what an earlier export made there is removed
+    /// first. Files that this program did not make, or that were changed since, are never replaced
     #[arg(long)]
     force: bool,
     /// Data folder; a daemon may be writing it [default: as configured]
@@ -98,7 +98,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let session = find_session(&reader, &args.session)?;
     let models = choose_models(reader.models_of(session.id)?, args.model.as_deref(), args.format)?;
     let series = reader.series(session.id)?;
-    prepare(&args.out, args.force)?;
+    let made = prepare(&args.out, args.force)?;
     let frames: u64 = series.iter().map(|series| series.frames).sum();
     let steps = match args.format {
         Format::OmeZarr => frames * (1 + models.len() as u64),
@@ -106,8 +106,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         _ => frames * models.len().max(1) as u64,
     };
     let bar = progress_bar(steps, "{bar:32} {pos}/{len} images, {eta} left");
-    let mut export =
-        Export { reader, session, series, models, out: &args.out, bar, done: Done::default() };
+    let mut export = Export { reader, session, series, models, made, bar, done: Done::default() };
     match args.format {
         Format::OmeZarr => export.ome_zarr(),
         Format::OmeTiff => export.ome_tiff(),
@@ -134,17 +133,17 @@ struct Done {
     failed: Vec<String>,
 }
 
-struct Export<'a> {
+struct Export {
     reader: Reader,
     session: SessionFacts,
     series: Vec<Series>,
     models: Vec<ModelFacts>,
-    out: &'a Path,
+    made: Made,
     bar: ProgressBar,
     done: Done,
 }
 
-impl Export<'_> {
+impl Export {
     fn ome_zarr(&mut self) -> anyhow::Result<()> {
         for series in self.series.clone() {
             let keys = SeriesKeys::exported(&series);
@@ -228,7 +227,7 @@ impl Export<'_> {
             height: series.height,
             bytes_per_pixel,
         };
-        Ok(ShardWriter::new(Output::durable(&self.make_room(key)?)?, shape)?)
+        Ok(ShardWriter::new(self.made.begin(key)?, shape)?)
     }
 
     /// That of the first frame that knows one, else the session's.
@@ -260,14 +259,13 @@ impl Export<'_> {
     fn label_tiff(&mut self) -> anyhow::Result<()> {
         self.each_result(|this, result| {
             let Some(labels) = this.labels(result)? else { return Ok(()) };
-            imagefile::write_labels(&this.out.join(format!("{}.tif", result.frame.id)), &labels)?;
-            Ok(())
+            this.write(&format!("{}.tif", result.frame.id), &imagefile::encode_labels_tiff(&labels))
         })
     }
 
     fn coco(&mut self) -> anyhow::Result<()> {
         let [model] = self.models.as_slice() else { return Ok(()) };
-        let output = Output::durable(&self.out.join("coco.json"))?;
+        let output = self.made.begin("coco.json")?;
         let mut coco = CocoWriter::new(output, &self.session, model)?;
         self.each_result(|this, result| {
             let Some(labels) = this.labels(result)? else { return Ok(()) };
@@ -287,8 +285,8 @@ impl Export<'_> {
     }
 
     fn csv(&mut self) -> anyhow::Result<()> {
-        let mut frames = CsvTable::<Frames>::create(&self.out.join("frames.csv"))?;
-        let mut objects = CsvTable::<Objects>::create(&self.out.join("objects.csv"))?;
+        let mut frames = CsvTable::<Frames>::new(self.made.begin("frames.csv")?)?;
+        let mut objects = CsvTable::<Objects>::new(self.made.begin("objects.csv")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
         self.each_object(|row| Ok(objects.push(&row)?))?;
         frames.finish()?;
@@ -297,8 +295,8 @@ impl Export<'_> {
     }
 
     fn parquet(&mut self) -> anyhow::Result<()> {
-        let mut frames = ParquetTable::<Frames>::create(&self.out.join("frames.parquet"))?;
-        let mut objects = ParquetTable::<Objects>::create(&self.out.join("objects.parquet"))?;
+        let mut frames = ParquetTable::<Frames>::new(self.made.begin("frames.parquet")?)?;
+        let mut objects = ParquetTable::<Objects>::new(self.made.begin("objects.parquet")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
         self.each_object(|row| Ok(objects.push(&row)?))?;
         frames.finish()?;
@@ -391,18 +389,8 @@ impl Export<'_> {
     }
 
     fn write(&self, key: &str, bytes: &[u8]) -> anyhow::Result<()> {
-        let path = self.make_room(key)?;
-        durable::write(&path, bytes).with_context(|| {
-            format!("cannot write {}; check the folder and the free space", path.display())
-        })
-    }
-
-    /// Makes the folder of a file.
-    fn make_room(&self, key: &str) -> anyhow::Result<PathBuf> {
-        let path = self.out.join(key);
-        let folder = path.parent().unwrap_or(self.out);
-        durable::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(path)
+        self.made.put(key, None, bytes)?;
+        Ok(())
     }
 }
 
@@ -480,16 +468,22 @@ fn choose_models(
     Ok(chosen)
 }
 
-/// Makes the output folder; one that holds something is refused unless forced.
-fn prepare(out: &Path, force: bool) -> anyhow::Result<()> {
-    let holds_something = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+/// Takes the output folder; one that holds something is refused unless forced. What an earlier
+/// export made in it goes, so that frames of another session are not among those of this one.
+fn prepare(out: &Path, force: bool) -> anyhow::Result<Made> {
+    let mut made = Made::open(out)?;
+    let is_ours = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.file_name() == made::LIST)
+    };
+    let holds_something = std::fs::read_dir(out).is_ok_and(|mut entries| !entries.all(is_ours));
     if holds_something && !force {
         bail!("{} holds something; choose another folder, or --force", out.display());
     }
-    durable::create_dir(out).with_context(|| format!("cannot make {}", out.display()))
+    made.clear()?;
+    Ok(made)
 }
 
-fn report(args: &Args, export: &Export<'_>) -> anyhow::Result<()> {
+fn report(args: &Args, export: &Export) -> anyhow::Result<()> {
     let mut out = out::stdout();
     let Done { pixels, results, objects, failed } = &export.done;
     if args.json {

@@ -13,8 +13,8 @@ use anyhow::{Context, bail};
 use super::Outcome;
 use super::adopt;
 use super::out;
+use super::sync::About;
 use crate::base::clock::Clock;
-use crate::config;
 use crate::store::{Missing, Plan, Present, Restored, Restoring};
 
 /// Arguments.
@@ -29,15 +29,8 @@ pub struct Args {
     /// Do not read back from the archive what the backup does not have
     #[arg(long)]
     without_archive: bool,
-    /// Data folder [default: as configured]
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
-    /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Print what happened as JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    about: About,
 }
 
 /// Restores a backup.
@@ -45,13 +38,10 @@ pub struct Args {
 /// # Errors
 /// When a daemon works in the data folder, the backup is not sound, or nobody agreed.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let mut settings = config::load(args.config.as_deref())?;
-    if let Some(folder) = &args.data {
-        settings.store.folder.clone_from(folder);
-    }
+    let settings = args.about.settings()?;
     let restoring = Restoring::prepare(&settings.store.folder, &args.from)?;
     let plan = restoring.plan().clone();
-    if !args.json {
+    if !args.about.json {
         tell_plan(&plan);
     }
     if !args.yes && !is_agreed()? {
@@ -59,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         bail!("nothing was changed");
     }
     let restored = restoring.put_in_place(&Clock::system())?;
-    if !args.json {
+    if !args.about.json {
         print(&mut out::stdout(), &restored).context("cannot write to standard output")?;
     }
     let (adopted, not_adopted) = if args.without_archive {
@@ -73,7 +63,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }
     };
     let mut out = out::stdout();
-    if args.json {
+    if args.about.json {
         let answer = serde_json::json!({
             "plan": plan, "restored": restored, "adopted": adopted, "not_adopted": not_adopted,
         });

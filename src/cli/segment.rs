@@ -1,6 +1,9 @@
 //! `reticle segment`: images in, label images and tables out.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod plan;
+mod results;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -11,16 +14,17 @@ use anyhow::{Context, bail};
 use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
+use self::plan::{Input, Planned, plan};
+use self::results::Results;
 use super::Outcome;
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
-use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
-use crate::imagefile::{self, Limits, Page, Pick, Selection};
+use crate::imagefile::{self, Limits, Page, Pick, Selection, Survey};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
 
@@ -31,9 +35,14 @@ pub struct Args {
     /// or a.tif and a.png), which would write the same label image, only the first is segmented
     #[arg(required = true, value_name = "PATHS")]
     paths: Vec<PathBuf>,
-    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there
+    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there. Results of an
+    /// earlier run of the same images are replaced; files that this program did not make there,
+    /// or that were changed since, never are
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Remove results of an earlier run from --out, also those of images that are not given now
+    #[arg(long)]
+    force: bool,
     /// Model package: a built-in name or a folder
     #[arg(long, default_value = "nuclei")]
     model: String,
@@ -45,7 +54,7 @@ pub struct Args {
     #[arg(long, value_name = "PX", value_parser = diameter)]
     object_diameter: Option<f32>,
     /// Images of more megapixels are refused
-    #[arg(long, value_name = "MP")]
+    #[arg(long, value_name = "MP", value_parser = megapixels)]
     max_megapixels: Option<f64>,
     /// Channel of the images that hold several: its name, or its number from 1; `red`, `green` or
     /// `blue` of a colour image [default: such an image is refused, with the names]
@@ -65,6 +74,14 @@ fn diameter(text: &str) -> Result<f32, String> {
         .ok()
         .filter(|pixels| (1.0..=1000.0).contains(pixels))
         .ok_or_else(|| "must be a number of pixels from 1 to 1000".to_owned())
+}
+
+fn megapixels(text: &str) -> Result<f64, String> {
+    // The same bounds as `max_megapixels` in [segment] has.
+    text.parse()
+        .ok()
+        .filter(|megapixels: &f64| (0.001..=10_000.0).contains(megapixels))
+        .ok_or_else(|| "must be a number of megapixels from 0.001 to 10000".to_owned())
 }
 
 /// Everything made of one page of one image.
@@ -94,16 +111,29 @@ struct Told {
 /// # Errors
 /// When nothing can be done at all: no image, no model, no room for results.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let images = imagefile::list_images(&args.paths)?;
-    if images.is_empty() {
-        bail!("no image found in {}; TIFF, PNG and JPEG are read", display_all(&args.paths));
+    let Survey { images, failed, left_out } = imagefile::survey(&args.paths, Some(&args.out));
+    let mut failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    for said in left_out.iter().chain(&failed) {
+        out::tell(format_args!("reticle: {said}"));
     }
-    let Planned { images, passed_over } = plan(images);
-    let labels_folder = args.out.join("labels");
-    durable::create_dir(&labels_folder)
-        .with_context(|| format!("cannot make {}", labels_folder.display()))?;
-    let mut csv = ObjectsCsv::create(&args.out.join("objects.csv"))?;
-    let mut parquet = ObjectsParquet::create(&args.out.join("objects.parquet"))?;
+    if images.is_empty() {
+        bail!(
+            "no image found in {}; TIFF, PNG and JPEG are read{}",
+            display_all(&args.paths),
+            if left_out.is_empty() { "" } else { ", and what was left out is named above" }
+        );
+    }
+    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
+    let pages = |path: &Path| {
+        let pages = imagefile::open_chosen(path, Limits::default(), &selection);
+        pages.map_or(1, |pages| pages.total())
+    };
+    let Planned { images, passed_over } = plan(images, pages);
+    for why in &passed_over {
+        out::tell(format_args!("reticle: {why}"));
+    }
+    failed.extend(passed_over);
+    let mut results = Results::take(&args.out, &images, args.force)?;
 
     let package = ModelPackage::find(&args.model)?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
@@ -115,27 +145,26 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         object_diameter_px: args.object_diameter,
         max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
     };
-    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
     let clock = Clock::system();
     let segmenters = (0..jobs)
         .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
         .collect::<Result<Vec<_>, _>>()?;
 
-    for why in &passed_over {
-        out::tell(format_args!("reticle: {why}"));
-    }
+    // Nothing is in the way of segmenting now.
+    results.clear()?;
+    let (mut csv, mut parquet) = results.tables()?;
     let template = "{bar:32} {pos}/{len} images, {eta} left";
     let progress = progress_bar(images.len() as u64, template);
     let next = AtomicUsize::new(0);
     let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
-    let mut collected = Collected { failed: passed_over, ..Collected::default() };
+    let mut collected = Collected { failed, left_out, ..Collected::default() };
     let written = std::thread::scope(|scope| {
         for segmenter in segmenters {
             let told = told.clone();
             let work = Work {
                 images: &images,
                 next: &next,
-                labels_folder: &labels_folder,
+                results: &results,
                 limits: limits(&options, jobs),
                 selection: &selection,
                 clock: &clock,
@@ -163,7 +192,7 @@ fn limits(options: &Options, jobs: usize) -> Limits {
 struct Work<'a> {
     images: &'a [Input],
     next: &'a AtomicUsize,
-    labels_folder: &'a Path,
+    results: &'a Results,
     limits: Limits,
     selection: &'a Selection,
     clock: &'a Clock,
@@ -173,21 +202,21 @@ impl Work<'_> {
     fn run(&self, mut segmenter: Segmenter, told: &queue::Sender<Told>) {
         loop {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(Input { path, name }) = self.images.get(index) else { return };
+            let Some(input) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open_chosen(path, self.limits, self.selection) {
+            match imagefile::open_chosen(&input.path, self.limits, self.selection) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
                 Ok(pages) => {
                     for note in pages.notes() {
-                        out::tell(format_args!("reticle: {} {note}", path.display()));
+                        out::tell(format_args!("reticle: {} {note}", input.path.display()));
                     }
                     let several = pages.total() > 1;
                     for page in pages {
                         let done = page
                             .map_err(anyhow::Error::from)
-                            .and_then(|page| self.page(path, name, several, page, &mut segmenter));
+                            .and_then(|page| self.page(input, several, page, &mut segmenter));
                         let told = tell(done.map(Some).map_err(|error| format!("{error:#}")));
                         if !told {
                             return;
@@ -203,13 +232,13 @@ impl Work<'_> {
 
     fn page(
         &self,
-        path: &Path,
-        name: &str,
+        input: &Input,
         several: bool,
         page: Page,
         segmenter: &mut Segmenter,
     ) -> anyhow::Result<Done> {
-        let image = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = &input.path;
+        let image = imagefile::shown_name(path);
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
         let (pixel_size_um, pixel_size_source) = (page.pixel_size_um, page.pixel_size_source);
@@ -220,9 +249,8 @@ impl Work<'_> {
             .with_context(|| path.display().to_string())?;
         let segmentation =
             segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
-        let file =
-            if several { format!("{name}-page{number:04}.png") } else { format!("{name}.png") };
-        let labels = imagefile::write_labels(&self.labels_folder.join(file), &segmentation.labels)?;
+        let page = several.then_some(number);
+        let labels = self.results.labels(input, page, &segmentation.labels)?;
         Ok(Done {
             image,
             page: number,
@@ -247,6 +275,8 @@ struct Collected {
     failed: Vec<String>,
     /// What was said of pixel sizes.
     noted: BTreeSet<String>,
+    /// What is in the folders that were given and was not taken for an image.
+    left_out: Vec<String>,
 }
 
 /// Writes the tables in the order of the images, whatever order they are done in.
@@ -325,6 +355,7 @@ impl Collected {
                 "images": self.images,
                 "objects": self.objects,
                 "failed": self.failed,
+                "left_out": self.left_out,
             });
             serde_json::to_writer_pretty(&mut out, &document)?;
             writeln!(out)?;
@@ -339,72 +370,14 @@ impl Collected {
             if !self.failed.is_empty() {
                 writeln!(out, "{} could not be segmented, see above", self.failed.len())?;
             }
+            if !self.left_out.is_empty() {
+                writeln!(out, "other files or folders were left out, see above")?;
+            }
         }
         Ok(outcome)
     }
 }
 
-/// One image to segment.
-#[derive(Debug, PartialEq, Eq)]
-struct Input {
-    path: PathBuf,
-    /// Name of its label image, without ending: its stem.
-    name: String,
-}
-
-/// What is done, and what is not.
-struct Planned {
-    images: Vec<Input>,
-    /// One sentence for each image whose label image would replace that of another.
-    passed_over: Vec<String>,
-}
-
-/// Names the label images. An image that is given twice (in its folder, and by itself) is
-/// segmented once.
-fn plan(paths: Vec<PathBuf>) -> Planned {
-    let mut taken: HashMap<String, PathBuf> = HashMap::new();
-    let mut planned = Planned { images: Vec::new(), passed_over: Vec::new() };
-    for path in paths {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        match taken.get(&name) {
-            None => {
-                taken.insert(name.clone(), path.clone());
-                planned.images.push(Input { path, name });
-            }
-            Some(first) if *first == path => {}
-            Some(first) => planned.passed_over.push(format!(
-                "{} is passed over: its labels/{name}.png would replace that of {}; rename it, or \
-                 segment it with another --out",
-                path.display(),
-                first.display()
-            )),
-        }
-    }
-    planned
-}
-
 fn display_all(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_label_image_is_written_twice() {
-        let paths = ["x/a.png", "x/b.png", "y/a.png", "x/b.tif", "x/a.png"].map(PathBuf::from);
-        let planned = plan(paths.to_vec());
-        let input = |path: &str, name: &str| Input { path: path.into(), name: name.into() };
-        assert_eq!(planned.images, [input("x/a.png", "a"), input("x/b.png", "b")]);
-        assert_eq!(
-            planned.passed_over,
-            [
-                "y/a.png is passed over: its labels/a.png would replace that of x/a.png; rename \
-                 it, or segment it with another --out",
-                "x/b.tif is passed over: its labels/b.png would replace that of x/b.png; rename \
-                 it, or segment it with another --out",
-            ]
-        );
-    }
 }

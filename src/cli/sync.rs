@@ -38,7 +38,7 @@ pub struct Args {
 
 /// Which box is asked, and how the answer is printed.
 #[derive(clap::Args)]
-pub(super) struct About {
+pub struct About {
     /// Configuration file [default: /etc/reticle/reticle.toml, where there is one]
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,

@@ -12,7 +12,8 @@ use crate::base::clock::Clock;
 use crate::base::durable;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
-use crate::imagefile::{self, Limits};
+use crate::exchange::made::Made;
+use crate::imagefile;
 use crate::learn::evaluate::Comparison;
 use crate::learn::net::{GRANULE, Widths};
 use crate::learn::train::Recipe;
@@ -31,6 +32,20 @@ const NORMALISATION: Normalisation =
 
 /// Written beside a network that is trained but not yet packaged.
 const TRAINED: &str = "training.json";
+
+const NETWORK: &str = "model.onnx";
+const CARD: &str = "README.md";
+
+/// All that a training writes.
+const FILES: [&str; 7] = [
+    NETWORK,
+    TRAINED,
+    training::CHECKPOINT,
+    MANIFEST,
+    golden::FRAME_FILE,
+    golden::LABELS_FILE,
+    CARD,
+];
 
 /// Trains a model from images and label images and writes a model package
 #[derive(clap::Args)]
@@ -112,7 +127,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let start = args.start.as_deref().map(ModelPackage::find).transpose()?;
     let recipe = recipe(&args, start.as_ref())?;
     let clock = Clock::system();
+    let mut made = take(&args.out)?;
     let mut pairs = dataset::read(&args.data, &NORMALISATION)?;
+    if let Some((first, others)) = dataset::labels_alone(&args.data)?.split_first() {
+        let more = if others.is_empty() { String::new() } else { format!(" and {}", others.len()) };
+        out::tell(format_args!(
+            "{}{more} without an image of that name: left out",
+            first.display()
+        ));
+    }
     let mut held_out = match &args.held_out {
         Some(folder) => frames(&dataset::paired_paths(folder)?, &clock)?,
         None => Vec::new(),
@@ -137,8 +160,6 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         pairs.iter().map(|pair| pair.labels.iter().copied().max().unwrap_or(0) as usize).sum();
     let images = pairs.len();
     let data_sha256 = dataset::sha256(&pairs);
-    durable::create_dir(&args.out)
-        .with_context(|| format!("cannot make {}", args.out.display()))?;
     let trained = serde_json::json!({"recipe": recipe, "data_sha256": data_sha256});
     let mut recipe_table = toml::Table::try_from(&recipe)?;
     let network = match trained_before(&args.out, &trained) {
@@ -151,16 +172,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }
         None => {
             let start = start.as_ref().map(ModelPackage::network);
-            let checkpoint = args.out.join(training::CHECKPOINT);
             let work = training::Work { recipe: &recipe, pairs: &pairs, start, key: &trained };
-            let learner = training::in_threads(args.threads, || work.run(&checkpoint, &clock))?;
+            let learner = training::in_threads(args.threads, || work.run(&mut made, &clock))?;
             let network = export::onnx_bytes(&learner.average);
-            durable::write(&args.out.join("model.onnx"), &network)?;
+            made.replace(NETWORK, &network)?;
             if learner.step < recipe.steps {
                 recipe_table.insert("stopped_at".to_owned(), (learner.step as i64).into());
             } else {
-                durable::write(&args.out.join(TRAINED), trained.to_string().as_bytes())?;
-                durable::remove(&checkpoint)?;
+                made.replace(TRAINED, trained.to_string().as_bytes())?;
+                durable::remove(&args.out.join(training::CHECKPOINT))?;
             }
             network
         }
@@ -174,7 +194,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }),
         description: args.description.clone(),
         network: NetworkFile {
-            file: "model.onnx".to_owned(),
+            file: NETWORK.to_owned(),
             sha256: hex::encode(Sha256::digest(&network)),
             object_diameter_px: recipe.object_diameter_px,
             pixel_size_um: pixel_size_um(&args, start.as_ref())?,
@@ -198,7 +218,16 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             ap90: 0.0,
         },
     };
-    finish(&args, manifest, &held_out, &clock)
+    finish(&args, &mut made, manifest, &held_out, &clock)
+}
+
+/// Takes the folder of the package, where each file of a package is free or of an earlier
+/// training. A folder of images, or a package that somebody changed, is refused before an hour is
+/// spent.
+fn take(out: &Path) -> anyhow::Result<Made> {
+    let made = Made::open(out)?;
+    FILES.iter().try_for_each(|name| made.check(name))?;
+    Ok(made)
 }
 
 /// What the arguments ask for. A model that goes on from another one keeps its scale and its
@@ -247,15 +276,12 @@ fn pixel_size_um(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Op
 /// Chooses post-processing, measures, and writes manifest, golden frame and card.
 fn finish(
     args: &Args,
+    made: &mut Made,
     mut manifest: Manifest,
     held_out: &[(Arc<Frame>, LabelImage)],
     clock: &Clock,
 ) -> anyhow::Result<Outcome> {
-    let write_manifest = |manifest: &Manifest| -> anyhow::Result<()> {
-        let text = toml::to_string(manifest)?;
-        Ok(durable::write(&args.out.join(MANIFEST), text.as_bytes())?)
-    };
-    write_manifest(&manifest)?;
+    made.replace(MANIFEST, toml::to_string(&manifest)?.as_bytes())?;
     let options = Options::default();
     let mut segmenter =
         Segmenter::with_package(ModelPackage::load(&args.out)?, &options, clock.clone())?;
@@ -264,7 +290,7 @@ fn finish(
     manifest.metrics.ap50 = rounded(&result, 0);
     manifest.metrics.ap70 = rounded(&result, 4);
     manifest.metrics.ap90 = rounded(&result, 8);
-    write_manifest(&manifest)?;
+    made.replace(MANIFEST, toml::to_string(&manifest)?.as_bytes())?;
 
     let mut segmenter =
         Segmenter::with_package(ModelPackage::load(&args.out)?, &options, clock.clone())?;
@@ -287,11 +313,11 @@ fn finish(
         );
     }
     let segmentation = segmenter.segment(&golden_frame)?;
-    durable::write(&args.out.join(golden::FRAME_FILE), &golden::frame_png(&golden_frame)?)?;
+    made.replace(golden::FRAME_FILE, &golden::frame_png(&golden_frame)?)?;
     let labels = imagefile::encode_labels_png(&segmentation.labels)
         .context("the golden frame has too many objects for a 16-bit PNG; use a smaller one")?;
-    durable::write(&args.out.join(golden::LABELS_FILE), &labels)?;
-    durable::write(&args.out.join("README.md"), card::text(&manifest).as_bytes())?;
+    made.replace(golden::LABELS_FILE, &labels)?;
+    made.replace(CARD, card::text(&manifest).as_bytes())?;
     durable::remove(&args.out.join(TRAINED))?;
     let mut out = out::stdout();
     writeln!(
@@ -324,7 +350,7 @@ fn split_name(args: &Args) -> String {
 fn trained_before(out: &Path, trained: &serde_json::Value) -> Option<Vec<u8>> {
     let before = std::fs::read_to_string(out.join(TRAINED)).ok()?;
     (serde_json::from_str::<serde_json::Value>(&before).ok()? == *trained)
-        .then(|| std::fs::read(out.join("model.onnx")).ok())
+        .then(|| std::fs::read(out.join(NETWORK)).ok())
         .flatten()
 }
 
@@ -334,14 +360,14 @@ fn frames(
 ) -> anyhow::Result<Vec<(Arc<Frame>, LabelImage)>> {
     paths
         .iter()
-        .map(|(image, labels)| Ok((read_frame(image, clock)?, imagefile::read_labels(labels)?)))
+        .map(|(image, labels)| {
+            Ok((read_frame(image, clock)?, imagefile::read_drawn_labels(labels)?))
+        })
         .collect()
 }
 
 fn read_frame(path: &Path, clock: &Clock) -> anyhow::Result<Arc<Frame>> {
-    let page = imagefile::open(path, Limits::default())?
-        .next()
-        .with_context(|| format!("{} has no page", path.display()))??;
+    let page = dataset::read_image(path)?;
     let shot = page.into_shot(clock.now(), path.display().to_string());
     Ok(Arc::new(shot.into_frame().with_context(|| path.display().to_string())?))
 }

@@ -10,8 +10,8 @@ use anyhow::{Context, bail};
 
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
-use crate::base::durable;
 use crate::base::shutdown::Shutdown;
+use crate::exchange::made::Made;
 use crate::learn::checkpoint;
 use crate::learn::dataset::Pair;
 use crate::learn::optimiser::Learner;
@@ -36,12 +36,13 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Goes on from the checkpoint at `path`, or begins, until all steps are done or Ctrl-C comes.
+    /// Goes on from the checkpoint in the package's folder, or begins, until all steps are done or Ctrl-C comes.
     ///
     /// # Errors
     /// When the checkpoint is of another training, or cannot be written.
-    pub(super) fn run(&self, path: &Path, clock: &Clock) -> anyhow::Result<Learner> {
+    pub(super) fn run(&self, made: &mut Made, clock: &Clock) -> anyhow::Result<Learner> {
         let &Self { recipe, pairs, start, key } = self;
+        let path = &made.folder().join(CHECKPOINT);
         let mut learner = begin(recipe, start)?;
         match std::fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -53,9 +54,8 @@ impl Work<'_> {
                 out::tell(format_args!("going on from step {step} in {}", path.display()));
             }
         }
-        let save = |learner: &Learner| -> anyhow::Result<()> {
-            durable::write(path, &checkpoint::to_bytes(learner, key))
-                .with_context(|| format!("cannot write {}", path.display()))
+        let mut save = |learner: &Learner| -> anyhow::Result<()> {
+            Ok(made.replace(CHECKPOINT, &checkpoint::to_bytes(learner, key))?)
         };
         let signalled = on_interrupt()?;
         let shutdown = Shutdown::new();

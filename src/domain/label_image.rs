@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 /// Labels hashed at a time.
 const HASH_PIECE: usize = 16 * 1024;
 
+/// Pixels of a piece from which on it may be an object of its own.
+const MASK_PIECE: usize = 9;
+
 /// Labels, row-major, `width × height` of them, contiguous from 1.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LabelImage {
@@ -117,6 +120,48 @@ impl LabelImage {
         self
     }
 
+    /// Whether it looks like a mask, in which all objects bear one label: how many pieces of it do
+    /// not touch, where there is but one label and more than one such piece. Specks do not count:
+    /// an object may have lost a corner.
+    pub fn as_mask(&self) -> Option<usize> {
+        let mut present = self.labels.iter().copied().filter(|&label| label != 0);
+        let label = present.next()?;
+        if present.any(|other| other != label) {
+            return None;
+        }
+        let pieces = self.pieces(MASK_PIECE);
+        (pieces > 1).then_some(pieces)
+    }
+
+    /// How many pieces of labelled pixels, connected by edges or corners, have so many pixels.
+    fn pieces(&self, least: usize) -> usize {
+        let (width, height) = (self.width as usize, self.height as usize);
+        let mut is_new: Vec<bool> = self.labels.iter().map(|&label| label != 0).collect();
+        let mut pieces = 0;
+        let mut waiting = Vec::new();
+        for start in 0..is_new.len() {
+            if !std::mem::take(&mut is_new[start]) {
+                continue;
+            }
+            let mut size = 0;
+            waiting.push(start);
+            while let Some(at) = waiting.pop() {
+                size += 1;
+                let (x, y) = (at % width, at / width);
+                for row in y.saturating_sub(1)..(y + 2).min(height) {
+                    for column in x.saturating_sub(1)..(x + 2).min(width) {
+                        let neighbour = row * width + column;
+                        if std::mem::take(&mut is_new[neighbour]) {
+                            waiting.push(neighbour);
+                        }
+                    }
+                }
+            }
+            pieces += usize::from(size >= least);
+        }
+        pieces
+    }
+
     /// Whether every label in 1..=count occurs.
     pub fn is_contiguous(&self) -> bool {
         let mut seen = vec![false; self.count as usize + 1];
@@ -147,6 +192,29 @@ mod tests {
         assert_eq!(small.sha256(), <[u8; 32]>::from(Sha256::digest([1, 0, 2, 3])));
         let large = LabelImage::new(2, 1, vec![1, 0x0001_0000]).unwrap();
         assert_eq!(large.sha256(), <[u8; 32]>::from(Sha256::digest([1, 0, 0, 0, 0, 0, 1, 0])));
+    }
+
+    #[test]
+    fn a_mask_is_one_label_in_pieces_that_do_not_touch() {
+        let disc = |x: usize, y: usize| {
+            let far = |cx: usize, cy: usize| x.abs_diff(cx).pow(2) + y.abs_diff(cy).pow(2);
+            (usize::from(far(6, 6) <= 16), usize::from(far(20, 6) <= 16))
+        };
+        let image = |label: fn((usize, usize)) -> usize| {
+            let labels = (0..28 * 12).map(|at| label(disc(at % 28, at / 28)) as u32).collect();
+            LabelImage::new(28, 12, labels).unwrap()
+        };
+        assert_eq!(image(|(a, b)| (a + b) * 255).as_mask(), Some(2));
+        assert_eq!(image(|(a, b)| a + b).as_mask(), Some(2));
+        assert_eq!(image(|(a, b)| a + 2 * b).as_mask(), None);
+        assert_eq!(image(|(a, _)| a * 255).as_mask(), None, "one object is its own mask");
+        assert_eq!(LabelImage::empty(9, 9).as_mask(), None);
+        // A corner that was cut off, and pieces that meet at a corner.
+        let mut cut = image(|(a, _)| a).labels().to_vec();
+        cut[27] = 1;
+        assert_eq!(LabelImage::new(28, 12, cut).unwrap().as_mask(), None);
+        let corner = (0..100).map(|at| u32::from((at % 10 < 5) == (at / 10 < 5))).collect();
+        assert_eq!(LabelImage::new(10, 10, corner).unwrap().as_mask(), None);
     }
 
     #[test]

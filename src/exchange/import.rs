@@ -298,7 +298,7 @@ pub fn read(source: &Source, frames: u64, each: &mut dyn FnMut(Result<Found, Rea
 }
 
 fn read_image(path: &Path) -> Result<Found, ReadError> {
-    let labels = imagefile::read_labels(path).map_err(|error| {
+    let labels = imagefile::read_drawn_labels(path).map_err(|error| {
         // Its text begins with the path, as ours does.
         ReadError::new(path, error.problem())
     })?;

@@ -5,6 +5,7 @@
 //!   [`manifest`] make what lies under them; [`standing`] is what a store says of itself there.
 //! - [`ome_tiff`], [`coco`] and [`geojson`] are for people who take a session along; [`import`]
 //!   reads label images back, whoever wrote them.
+//! - [`made`] keeps what a folder holds of ours apart from what people have put there.
 //!
 //! Promises: the same facts give the same bytes, so that sending twice changes nothing; memory
 //! is that of one frame (of one row group in a table), never of a session; a label image that
@@ -17,6 +18,7 @@ pub mod coco;
 pub mod geojson;
 pub mod import;
 pub mod layout;
+pub mod made;
 pub mod manifest;
 pub mod ome_tiff;
 mod outline;
@@ -28,7 +30,17 @@ pub mod tables;
 mod testing;
 pub mod zarr;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+
+/// Runs a decoder of another's making on bytes of another's making: where it panics, the file is
+/// damaged. `parquet` and `zarrs` take some of what a file says for granted, and all that they
+/// borrowed is gone after an error, so that no broken state survives.
+fn guarded<T>(path: &Path, decode: impl FnOnce() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| {
+        Err(ReadError::new(path, "is damaged: its decoder gave up; write or copy it again"))
+    })
+}
 
 /// Something of others' making that was not read. The text says where, what, and what to do.
 #[derive(Clone, Debug, thiserror::Error)]

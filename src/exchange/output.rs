@@ -4,7 +4,11 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
+
+use super::made::List;
 
 use crate::base::durable::{self, Access, Draft, TEMPORARY};
 
@@ -41,6 +45,8 @@ pub struct Output {
 
 enum Kept {
     Durable(Draft),
+    /// Of a folder that lists what was made in it, under this name.
+    Listed(Draft, Arc<List>, String),
     Scratch(Scratch),
 }
 
@@ -52,6 +58,13 @@ impl Output {
     pub fn durable(path: &Path) -> Result<Self, WriteError> {
         let draft = Draft::create(path).map_err(|error| WriteError::new(path, error))?;
         Ok(Self::new(path, Kept::Durable(draft)))
+    }
+
+    /// As [`Output::durable`], in a folder that lists what was made in it: it gets into the list
+    /// before it gets its name, and it replaces nothing.
+    pub(super) fn listed(path: &Path, list: Arc<List>, name: String) -> Result<Self, WriteError> {
+        let draft = Draft::create(path).map_err(|error| WriteError::new(path, error))?;
+        Ok(Self::new(path, Kept::Listed(draft, list, name)))
     }
 
     /// A file that is sent and then deleted, and that is made again after a power cut: without
@@ -85,14 +98,18 @@ impl Output {
     /// When the disk is full or gone; there is no such file then, or still the one before.
     pub fn finish(self) -> Result<Written, WriteError> {
         let Self { path, file, hash, bytes } = self;
+        let sha256 = hash.finalize().into();
         file.into_inner()
             .map_err(io::IntoInnerError::into_error)
             .and_then(|kept| match kept {
                 Kept::Durable(draft) => draft.commit(),
+                Kept::Listed(draft, list, name) => {
+                    list.add(&name, None, Some(&sha256)).and_then(|()| draft.commit_new())
+                }
                 Kept::Scratch(file) => file.rename(),
             })
             .map_err(|error| WriteError::new(&path, error))?;
-        Ok(Written { bytes, sha256: hash.finalize().into() })
+        Ok(Written { bytes, sha256 })
     }
 
     pub(super) fn failed(&self, why: impl ToString) -> WriteError {
@@ -116,14 +133,14 @@ impl Write for Output {
 impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Durable(draft) => draft.write(bytes),
+            Self::Durable(draft) | Self::Listed(draft, ..) => draft.write(bytes),
             Self::Scratch(scratch) => scratch.file.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Durable(draft) => draft.flush(),
+            Self::Durable(draft) | Self::Listed(draft, ..) => draft.flush(),
             Self::Scratch(scratch) => scratch.file.flush(),
         }
     }

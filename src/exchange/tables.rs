@@ -146,9 +146,18 @@ impl<T: Table> CsvTable<T> {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(path: &Path) -> Result<Self, WriteError> {
-        let mut writer = csv::Writer::from_writer(Output::durable(path)?);
+        Self::new(Output::durable(path)?)
+    }
+
+    /// Begins a table in `output`.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn new(output: Output) -> Result<Self, WriteError> {
+        let path = output.path().to_owned();
+        let mut writer = csv::Writer::from_writer(output);
         let names = T::columns().into_iter().map(|column| column.name);
-        writer.write_record(names).map_err(|error| WriteError::new(path, error))?;
+        writer.write_record(names).map_err(|error| WriteError::new(&path, error))?;
         Ok(Self { writer, rows: 0, table: PhantomData })
     }
 

@@ -14,7 +14,27 @@ use crate::base::durable;
 use crate::domain::frame::Pixels;
 use crate::domain::label_image::LabelImage;
 
-/// Reads a label image: greyscale PNG, or the first page of a TIFF of 8, 16 or 32 bits.
+/// Reads a label image as people draw them: as [`read_labels`], and a mask is refused by that
+/// word, because all its objects would count as one.
+///
+/// # Errors
+/// As [`read_labels`], and where one label lies in pieces that do not touch.
+pub fn read_drawn_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
+    let labels = read_labels(path)?;
+    match labels.as_mask() {
+        None => Ok(labels),
+        Some(pieces) => {
+            let why = format!(
+                "is a binary mask and no label image: {pieces} pieces that do not touch bear one \
+                 label; give each object a number of its own (Fiji: Analyze Particles… \
+                 with Show: Count Masks; Python: skimage.measure.label)"
+            );
+            Err(ImageFileError::new(path, None, Problem::Unsupported(why)))
+        }
+    }
+}
+
+/// Reads a label image: greyscale PNG, or a TIFF of one page of 8, 16 or 32 bits.
 ///
 /// Labels stay as they are, except where one is larger than the image has pixels: then they
 /// are renumbered in reading order, because tables by label would be mostly holes.
@@ -29,12 +49,12 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
     limits.check_bytes(bytes).map_err(named)?;
     guarded(&timer, || match sniff(&mut file)? {
         Format::Png => {
-            let image = png::Image::open(file, limits)?;
+            let image = png::Image::open(file, limits).map_err(for_labels)?;
             if image.has_palette() {
                 return Err(not_labels("is shown through a palette"));
             }
             let scale = image.scale();
-            let page = image.read(&Selection::default())?;
+            let page = image.read(&Selection::default()).map_err(for_labels)?;
             let labels = match page.pixels {
                 Pixels::U8(values) => values.iter().map(|value| u32::from(value / scale)).collect(),
                 Pixels::U16(values) => values.iter().copied().map(u32::from).collect(),
@@ -42,8 +62,16 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
             label_image(page.width, page.height, labels)
         }
         Format::Tiff => {
-            let raw =
-                tiff_file::Stack::open(file, bytes, limits, &Selection::default())?.read_raw()?;
+            let mut stack = tiff_file::Stack::open(file, bytes, limits, &Selection::default())
+                .map_err(for_labels)?;
+            if stack.len() > 1 {
+                let pages = stack.len();
+                return Err(Problem::Unsupported(format!(
+                    "has {pages} pages, and a label image is one page; save each page as a file of \
+                     its own, named as the image's (`a-page0000.tif`)"
+                )));
+            }
+            let raw = stack.read_raw().map_err(for_labels)?;
             if raw.greys.is_some() {
                 return Err(not_labels("is shown through a palette"));
             }
@@ -59,8 +87,23 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
     .map_err(named)
 }
 
+/// What to do with labels that are not read.
+const SAVE_LABELS: &str = "save labels as 16-bit greyscale PNG or TIFF";
+
+/// What is said of frames of a kind that is not read, made fit for labels: a program that makes 16
+/// bits of floating-point numbers scales them, and labels are other labels then.
+fn for_labels(problem: Problem) -> Problem {
+    match problem {
+        Problem::Unsupported(what) => Problem::Unsupported(format!(
+            "{what}; labels are whole numbers: {SAVE_LABELS}, without scaling (Fiji: switch off \
+             Edit > Options > Conversions > Scale; Python: labels.astype(\"uint16\"))"
+        )),
+        problem => problem,
+    }
+}
+
 fn not_labels(what: &str) -> Problem {
-    Problem::Unsupported(format!("{what}; save labels as 16-bit greyscale PNG or TIFF"))
+    Problem::Unsupported(format!("{what}; {SAVE_LABELS}"))
 }
 
 fn label_image(width: u32, height: u32, labels: Vec<u32>) -> Result<LabelImage, Problem> {

@@ -1,10 +1,14 @@
 //! Which files are images, by name, and in which order people expect them.
 
 use std::cmp::Ordering;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest, Sha256};
+
 use super::error::{ImageFileError, Problem};
+use crate::base::plain_text;
 
 /// Whether a file of this name is taken for an image: `.png`, `.tif`, `.tiff`, `.jpg` or
 /// `.jpeg` in any case, not hidden.
@@ -41,6 +45,54 @@ pub fn list_images(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ImageFileError> {
         images.append(&mut found);
     }
     Ok(images)
+}
+
+/// Bytes of a [`label_stem`] at most: with `-page0000.png` and the ending of a file in the making
+/// it still fits the 255 bytes that a name may have.
+const STEM_BYTES: usize = 238;
+
+/// Name of an image's label image, without page and ending: the image's own name without its
+/// ending, so that the two are paired.
+///
+/// What cannot be in a name that people read (control characters, bytes that are no UTF-8) is
+/// written as `%` and two hex digits a byte; a name that is too long is cut, and ends in a part of
+/// the hash of the whole one. Two names give one only where somebody wrote the `%` by hand.
+pub fn label_stem(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default();
+    let name = shown(stem);
+    if name.len() <= STEM_BYTES {
+        return name;
+    }
+    let hash = hex::encode(Sha256::digest(stem.as_encoded_bytes()));
+    let ending: String = std::iter::once('-').chain(hash.chars().take(12)).collect();
+    let keep = name.floor_char_boundary(STEM_BYTES - ending.len());
+    format!("{}{ending}", name.get(..keep).unwrap_or_default())
+}
+
+/// Name of a file as people read it and tables have it, the same as [`label_stem`] does it.
+pub fn shown_name(path: &Path) -> String {
+    shown(path.file_name().unwrap_or_default())
+}
+
+fn shown(name: &OsStr) -> String {
+    let mut shown = String::with_capacity(name.len());
+    let escape = |shown: &mut String, bytes: &[u8]| {
+        for byte in bytes {
+            shown.push('%');
+            shown.push_str(&hex::encode_upper([*byte]));
+        }
+    };
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if plain_text::is_active(c) {
+                escape(&mut shown, c.encode_utf8(&mut [0; 4]).as_bytes());
+            } else {
+                shown.push(c);
+            }
+        }
+        escape(&mut shown, chunk.invalid());
+    }
+    shown
 }
 
 /// Order by name in which `t2` comes before `t10`. Total: equal only for equal paths.

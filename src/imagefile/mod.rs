@@ -28,10 +28,10 @@ mod list;
 mod meta;
 mod planes;
 mod png;
+mod survey;
 mod tiff;
 mod timed;
 
-use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -39,12 +39,16 @@ use std::time::Duration;
 
 pub use error::{ImageFileError, Problem};
 pub use frame_tiff::{NoPixels, decode_frame_tiff, encode_frame_tiff};
-pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
-pub use list::{is_image_name, list_images, natural_order};
+pub use labels::{
+    encode_labels_png, encode_labels_tiff, read_drawn_labels, read_labels, write_labels,
+};
+pub use list::{is_image_name, label_stem, list_images, natural_order, shown_name};
 pub use planes::{EmptyPick, Pick, Selection};
+pub use survey::{Survey, survey};
 use timed::{Timed, Timer};
 
 use crate::base::clock::Stamp;
+use crate::base::foreign_file::{self, ForeignFileError};
 use crate::base::memory;
 use crate::domain::frame::{Pixels, Place, Shot};
 use crate::domain::pixel_size::{PixelSize, PixelSizeSource};
@@ -367,16 +371,27 @@ impl ExactSizeIterator for Pages {}
 
 /// Opens a file for reading, and gives its size; folders and devices are refused.
 fn open_file(path: &Path, timer: &Timer) -> Result<(BufReader<Timed>, u64), Problem> {
-    // Asked before it is opened: to open a pipe is to wait for its writer.
-    let metadata = fs::metadata(path)?;
-    if !metadata.is_file() {
-        return Err(foreign::folder(path).map_or(Problem::NotAFile, Problem::from));
-    }
+    let file = foreign_file::open(path, u64::MAX).map_err(|error| match error {
+        ForeignFileError::Unreadable(error) => Problem::from(error),
+        // No file has more bytes than that.
+        ForeignFileError::NotAFile | ForeignFileError::TooLarge { .. } => {
+            foreign::folder(path).map_or(Problem::NotAFile, Problem::from)
+        }
+    })?;
     if let Some(foreign) = foreign::by_name(path) {
         return Err(foreign.into());
     }
-    let file = Timed::new(File::open(path)?, timer);
-    Ok((BufReader::with_capacity(64 * 1024, file), metadata.len()))
+    let bytes = file.metadata()?.len();
+    Ok((BufReader::with_capacity(64 * 1024, Timed::new(file, timer)), bytes))
+}
+
+/// Whether a file's first bytes are those of an image that is read here.
+fn is_image(path: &Path) -> bool {
+    let timer = Timer::new(MAX_READ);
+    open_file(path, &timer).is_ok_and(|(mut file, _)| {
+        timer.start();
+        sniff(&mut file).is_ok()
+    })
 }
 
 /// Tells the format and leaves the reader at the start.

@@ -62,6 +62,25 @@ pub enum DataSetError {
     /// An image without labels.
     #[error("{0} has no label image of the same name in labels/; add one or remove the image")]
     Unlabelled(PathBuf),
+    /// Two files of one name, of which only one would count.
+    #[error("{first} and {second} have the same name; remove one")]
+    Twice {
+        /// One.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// An image of several pages, of which only one would count.
+    #[error(
+        "{image} has {pages} pages, and a model is trained on single images; save each page as a \
+         file of its own, with labels of the same name"
+    )]
+    Stack {
+        /// Which.
+        image: PathBuf,
+        /// How many.
+        pages: usize,
+    },
     /// Image and labels do not fit together.
     #[error("{image} is {image_size:?} pixels but its labels are {label_size:?}")]
     Mismatch {
@@ -211,10 +230,8 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
     paired_paths(folder)?
         .into_iter()
         .map(|(image_path, label_path)| {
-            let page = imagefile::open(&image_path, imagefile::Limits::default())?
-                .next()
-                .ok_or_else(|| DataSetError::Empty(image_path.clone()))??;
-            let labels = imagefile::read_labels(&label_path)?;
+            let page = read_image(&image_path)?;
+            let labels = imagefile::read_drawn_labels(&label_path)?;
             if (page.width, page.height) != (labels.width(), labels.height()) {
                 return Err(DataSetError::Mismatch {
                     image: image_path,
@@ -234,6 +251,32 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
             ))
         })
         .collect()
+}
+
+/// Reads an image of one page.
+///
+/// # Errors
+/// When it cannot be read, or has several pages: which of them is meant nobody said.
+pub fn read_image(path: &Path) -> Result<imagefile::Page, DataSetError> {
+    let mut pages = imagefile::open(path, imagefile::Limits::default())?;
+    if pages.total() > 1 {
+        return Err(DataSetError::Stack { image: path.to_owned(), pages: pages.total() });
+    }
+    Ok(pages.next().ok_or_else(|| DataSetError::Empty(path.to_owned()))??)
+}
+
+/// Label images without an image of their name, which are not trained on.
+///
+/// # Errors
+/// As [`paired_paths`].
+pub fn labels_alone(folder: &Path) -> Result<Vec<PathBuf>, DataSetError> {
+    let images = by_stem(folder, "images")?;
+    let labels = by_stem(folder, "labels")?;
+    Ok(labels
+        .into_iter()
+        .filter(|(name, _)| !images.contains_key(name))
+        .map(|(_, path)| path)
+        .collect())
 }
 
 /// SHA-256 over names, sizes, normalised pixels and labels of all pairs, in hex: which data
@@ -262,15 +305,18 @@ fn by_stem(folder: &Path, part: &'static str) -> Result<BTreeMap<String, PathBuf
     for entry in std::fs::read_dir(&inner).map_err(list_failed)? {
         let path = entry.map_err(list_failed)?.path();
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
-        if path.is_file() && !hidden {
-            found.insert(stem_of(&path), path);
+        if path.is_file()
+            && !hidden
+            && let Some(first) = found.insert(stem_of(&path), path.clone())
+        {
+            return Err(DataSetError::Twice { first, second: path });
         }
     }
     Ok(found)
 }
 
 fn stem_of(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    imagefile::label_stem(path)
 }
 
 #[cfg(test)]
@@ -301,6 +347,29 @@ mod tests {
             (0..64 * 32).map(|at| f32::from(u8::from(at % 2 == 0 && at / 64 % 2 == 0))).collect();
         let pair = Pair::new("dots".into(), 64, 32, dots, vec![0; 64 * 32]);
         assert_eq!(pair.level(2.0).intensity_at(20.0, 10.0), 0.25);
+    }
+
+    #[test]
+    fn two_files_of_one_name_are_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["images/a.png", "images/a.tif", "labels/a.png"] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::File::create(path).unwrap();
+        }
+        let error = paired_paths(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("images/a.") && error.contains("have the same name"), "{error}");
+    }
+
+    #[test]
+    fn label_images_without_an_image_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["images/a.png", "labels/a.png", "labels/b.png"] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::File::create(path).unwrap();
+        }
+        assert_eq!(labels_alone(folder.path()).unwrap(), [folder.path().join("labels/b.png")]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where the broker is, and how this box shows itself there.
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::error::PublishError;
 use super::options::{Mode, Options};
+use crate::base::foreign_file::{self, SMALL_BYTES};
 use crate::domain::facts::BoxName;
 
 /// Environment variable with the password.
@@ -194,9 +196,9 @@ fn client_config(options: &Options) -> Result<ClientConfig, PublishError> {
         (None, None) => Ok(builder.with_no_client_auth()),
         (Some(cert), Some(key)) => {
             let chain = certificates("mqtt.cert_file", cert)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| {
-                wrong("mqtt.key_file", format!("{} cannot be read as PEM: {error}", key.display()))
-            })?;
+            let text = pem("mqtt.key_file", key)?;
+            let key = PrivateKeyDer::from_pem_slice(&text)
+                .map_err(|error| not_pem("mqtt.key_file", key, &error))?;
             builder
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| wrong("mqtt.key_file", format!("does not fit: {error}")))
@@ -207,15 +209,22 @@ fn client_config(options: &Options) -> Result<ClientConfig, PublishError> {
 }
 
 fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, PublishError> {
-    let found = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| {
-            wrong(key, format!("{} cannot be read as PEM: {error}", file.display()))
-        })?;
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&pem(key, file)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_pem(key, file, &error))?;
     if found.is_empty() {
         return Err(wrong(key, format!("{} holds no certificate", file.display())));
     }
     Ok(found)
+}
+
+/// The bytes of a file that is said to be PEM.
+fn pem(key: &str, file: &Path) -> Result<Vec<u8>, PublishError> {
+    foreign_file::read(file, SMALL_BYTES).map_err(|error| not_pem(key, file, &error))
+}
+
+fn not_pem(key: &str, file: &Path, error: &dyn Display) -> PublishError {
+    wrong(key, format!("{} cannot be read as PEM: {error}", file.display()))
 }
 
 /// The CA's own, else those that this machine trusts.
@@ -252,7 +261,7 @@ pub(super) fn password(
     }
     let Some(folder) = credentials else { return Ok(None) };
     let file = Path::new(&folder).join(PASSWORD_CREDENTIAL);
-    match std::fs::read_to_string(&file) {
+    match foreign_file::read_text(&file, SMALL_BYTES) {
         // An editor ends the line; a password does not.
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -61,6 +61,7 @@ pub struct Options {
     pub object_diameter_px: Option<f32>,
     /// Frames of more megapixels are refused. Frames for which
     /// there is not the memory are refused below it, too: one megapixel takes about 40 MB.
+    #[schemars(range(min = 0.001, max = 10_000.0))]
     pub max_megapixels: f64,
 }
 

@@ -33,6 +33,7 @@ use super::identity::{self, Identity};
 use super::schema::{self, damaged_or};
 use crate::base::clock::rfc3339;
 use crate::base::durable;
+use crate::base::foreign_file::{self, SMALL_BYTES};
 
 /// Schema from which on a database says whose it is.
 const WITH_IDENTITY: u32 = 5;
@@ -166,7 +167,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// When it cannot be read, is not what its checksum says, or is damaged.
 pub fn check(backup: &Path) -> Result<(Contents, bool), StoreError> {
     let checksum = checksum_file(backup);
-    let told = match fs::read_to_string(&checksum) {
+    let told = match foreign_file::read_text(&checksum, SMALL_BYTES) {
         Ok(text) => text.split_whitespace().next().map(str::to_owned),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(StoreError::file("read the checksum", &checksum)(error)),

@@ -99,6 +99,14 @@ pub fn pack_labels(labels: &LabelImage) -> std::io::Result<Vec<u8>> {
     blobs::encode(labels).map_err(std::io::Error::other)
 }
 
+/// A label image from the bytes of [`pack_labels`], for those who try what bytes it withstands.
+///
+/// # Errors
+/// When they are no such bytes.
+pub fn unpack_labels(bytes: &[u8]) -> std::io::Result<LabelImage> {
+    blobs::decode(bytes).map_err(std::io::Error::other)
+}
+
 /// Whether a process works in the data folder now. For those who only look: takes nothing.
 pub fn is_in_use(folder: &std::path::Path) -> bool {
     lock::is_taken(folder)

@@ -10,8 +10,8 @@ use arrow_array::{BooleanArray, RecordBatch};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowPredicateFn, ParquetRecordBatchReaderBuilder, RowFilter};
 
-use super::super::ReadError;
 use super::super::output::WriteError;
+use super::super::{ReadError, guarded};
 use super::{ParquetTable, Table};
 
 /// The column that says of which frame a row is.
@@ -33,6 +33,10 @@ pub enum CopyError {
 /// # Errors
 /// When it cannot be read, or says nothing of frames.
 pub fn rows_by_frame(path: &Path) -> Result<BTreeMap<String, u64>, ReadError> {
+    guarded(path, || count_rows(path))
+}
+
+fn count_rows(path: &Path) -> Result<BTreeMap<String, u64>, ReadError> {
     let failed = |why: &dyn ToString| ReadError::new(path, why.to_string());
     let builder = open(path)?;
     let mask = frame_column(&builder);

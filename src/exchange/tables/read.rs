@@ -19,7 +19,7 @@ use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
-use crate::exchange::ReadError;
+use crate::exchange::{ReadError, guarded};
 
 /// Rows in one table at most: a part has 64 frames, and no frame has a million objects.
 const MAX_ROWS: i64 = 64 << 20;
@@ -151,7 +151,11 @@ pub fn objects(path: &Path, mut each_object: impl FnMut(FrameId, Object)) -> Res
     })
 }
 
-fn each(
+fn each(path: &Path, take: impl FnMut(&Row<'_>) -> Result<(), String>) -> Result<(), ReadError> {
+    guarded(path, || each_row(path, take))
+}
+
+fn each_row(
     path: &Path,
     mut take: impl FnMut(&Row<'_>) -> Result<(), String>,
 ) -> Result<(), ReadError> {

@@ -9,8 +9,8 @@ use serde_json::Value;
 use zarrs::array::codec::api::CodecOptions;
 use zarrs::array::{Array, ElementOwned, data_type};
 
-use super::super::ReadError;
 use super::super::layout::series_number;
+use super::super::{ReadError, guarded};
 use super::foreign::{self, ForeignFiles, METADATA_BYTES};
 use crate::base::foreign_file::{self, ForeignFileError};
 use crate::domain::label_image::LabelImage;
@@ -35,6 +35,10 @@ impl LabelArray {
     /// # Errors
     /// When there is none or more than one, or its array is of a kind that is not read.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
+        guarded(path, || Self::found(path))
+    }
+
+    fn found(path: &Path) -> Result<Self, ReadError> {
         foreign::bound_decoders();
         let group = find(path, DEEPEST)?;
         let store = Arc::new(ForeignFiles::new(group.array.clone()));
@@ -87,6 +91,10 @@ impl LabelArray {
     /// # Errors
     /// When the data is damaged, or its values are no labels.
     pub fn labels(&self, position: u64) -> Result<Option<LabelImage>, ReadError> {
+        guarded(&self.path, || self.labels_at(position))
+    }
+
+    fn labels_at(&self, position: u64) -> Result<Option<LabelImage>, ReadError> {
         let of = self.array.data_type();
         let labels = if *of == data_type::uint8() {
             self.written::<u8>(position)
@@ -266,7 +274,10 @@ fn attributes(path: &Path) -> Result<Option<Value>, ReadError> {
         }
     };
     if let Some(mut node) = json("zarr.json")? {
-        return Ok((node["node_type"] != "array").then(|| node["attributes"].take()));
+        let is_array = node["node_type"] == "array";
+        // Of what is no object, nothing can be taken.
+        let attributes = node.get_mut("attributes").map(Value::take).unwrap_or_default();
+        return Ok((!is_array).then_some(attributes));
     }
     if path.join(".zarray").is_file() {
         return Ok(None);
@@ -295,6 +306,15 @@ mod tests {
         let path = folder.join(key);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn metadata_that_is_no_object_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["[]", "[[1]]", "7", "\"x\"", "null", "true"] {
+            put(folder.path(), "zarr.json", text.as_bytes());
+            assert!(LabelArray::open(folder.path()).is_err(), "{text}");
+        }
     }
 
     /// One series with the label images of each model at its even positions.

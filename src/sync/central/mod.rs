@@ -40,6 +40,7 @@ use self::fault::{Failure, within};
 use super::error::SyncError;
 use super::options::CentralOptions;
 use super::standing::{Claimant, Memory};
+use crate::base::foreign_file::{self, SMALL_BYTES};
 use crate::base::ids::{FrameId, SessionId, StoreId};
 use crate::domain::facts::{BoxName, FrameFacts, ResultFacts, SessionFacts};
 use crate::domain::object::Object;
@@ -376,7 +377,7 @@ fn password(
     }
     let Some(folder) = credentials else { return Ok(None) };
     let file = Path::new(&folder).join(PASSWORD_CREDENTIAL);
-    match std::fs::read_to_string(&file) {
+    match foreign_file::read_text(&file, SMALL_BYTES) {
         // An editor ends the line; a password does not.
         Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -5,6 +5,7 @@
 //! a server at the same time, keys of RSA below 2048 bits, TLS 1.1 and older, checking the chain
 //! without the name (`verify-ca`), and certificates of the client's own.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::base::foreign_file::{self, SMALL_BYTES};
 
 /// How much is asked of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,9 +82,11 @@ pub(super) fn client_config(mode: SslMode, ca_file: Option<&Path>) -> Result<Cli
 
 fn roots_of(file: &Path) -> Result<RootCertStore, String> {
     let unusable = |why: String| format!("{} {why}", file.display());
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(format!("cannot be read as PEM: {error}")))?;
+    let not_pem = |error: &dyn Display| unusable(format!("cannot be read as PEM: {error}"));
+    let text = foreign_file::read(file, SMALL_BYTES).map_err(|error| not_pem(&error))?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| not_pem(&error))?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots

@@ -22,6 +22,7 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::base::address;
 use crate::base::clock::Clock;
+use crate::base::foreign_file::{self, SMALL_BYTES};
 use crate::sync::error::SyncError;
 use crate::sync::options::ArchiveOptions;
 
@@ -143,7 +144,7 @@ fn http_client(ca_file: Option<&Path>) -> Result<SharedHttpClient, SyncError> {
 fn certificates(path: &Path) -> Result<Vec<u8>, SyncError> {
     let wrong =
         |why: String| SyncError::stop("sync.archive.ca_file", format!("{}: {why}", path.display()));
-    let text = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let text = foreign_file::read(path, SMALL_BYTES).map_err(|error| wrong(error.to_string()))?;
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&text) {
         let certificate =
