@@ -149,11 +149,7 @@ mod tests {
 
     #[test]
     fn a_person_reads_by_how_much_sizes_disagree() {
-        let look = |ratio| Look {
-            scale_from: ScaleFrom::Stated,
-            size_ratio: ratio,
-            ..Look::PLAIN
-        };
+        let look = |ratio| Look { scale_from: ScaleFrom::Stated, size_ratio: ratio, ..Look::PLAIN };
         assert_eq!(look(None).disagreement(), None);
         let said = look(Some(0.25)).disagreement().unwrap();
         assert!(said.contains("4.0 times smaller than the stated pixel size"), "{said}");

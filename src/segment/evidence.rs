@@ -147,10 +147,11 @@ impl Evidence {
         // Near the border the surroundings lie on one side, and light that falls off is dark there.
         let margin = if picture.width.min(picture.height) > 4 * AROUND { AROUND } else { 0 };
         let lines = near.chunks_exact(picture.width).zip(around.chunks_exact(picture.width));
-        let inside = lines.skip(margin).take(picture.height - 2 * margin).flat_map(|(near, around)| {
-            let inside = margin..picture.width - margin;
-            near[inside.clone()].iter().zip(&around[inside])
-        });
+        let inside =
+            lines.skip(margin).take(picture.height - 2 * margin).flat_map(|(near, around)| {
+                let inside = margin..picture.width - margin;
+                near[inside.clone()].iter().zip(&around[inside])
+            });
         for (near, around) in inside {
             let rise = f64::from(near - around);
             if rise > 0.0 { bright += rise.powi(3) } else { dark -= rise.powi(3) }
@@ -220,7 +221,8 @@ impl Evidence {
         let height = view.labels.height() as usize;
         let is_seen = |column: usize, row: usize| {
             let near = |at: usize, limit: usize| {
-                (at.saturating_sub(2) * edge..((at + 3) * edge).min(limit)).step_by(edge.div_ceil(2))
+                (at.saturating_sub(2) * edge..((at + 3) * edge).min(limit))
+                    .step_by(edge.div_ceil(2))
             };
             near(row, height).any(|y| near(column, width).any(|x| seen[y * width + x] != 0))
         };

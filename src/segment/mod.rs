@@ -55,8 +55,8 @@ pub struct Options {
     /// Threads that segment; by default one for each processor core.
     pub threads: Option<NonZeroUsize>,
     /// Typical diameter of the objects in pixels of the frame. Left out: from the pixel size,
-    /// where the frame has one and the model knows its objects' size, else estimated from each
-    /// frame.
+    /// where the frame has one and the model knows its objects' size, else estimated from the
+    /// first frames of the session that show objects.
     #[schemars(range(min = 1.0, max = 1000.0))]
     pub object_diameter_px: Option<f32>,
     /// Frames of more megapixels are refused. Frames for which

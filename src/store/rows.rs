@@ -258,7 +258,8 @@ fn insert_look(db: &Connection, segmentation: i64, look: &Look) -> rusqlite::Res
 
 /// Columns of a result's look for [`look`], of a query that has `segmentation`. They are looked up
 /// one by one, so that no query must join what old results do not have.
-pub(super) const LOOK: &str = "(SELECT scale_from FROM look WHERE look.segmentation = segmentation.pk),
+pub(super) const LOOK: &str =
+    "(SELECT scale_from FROM look WHERE look.segmentation = segmentation.pk),
         (SELECT scale FROM look WHERE look.segmentation = segmentation.pk),
         (SELECT size_ratio FROM look WHERE look.segmentation = segmentation.pk),
         (SELECT unlike FROM look WHERE look.segmentation = segmentation.pk)";

@@ -83,7 +83,13 @@ impl Picture {
     }
 
     /// Specks and clumps of no shape, as debris is.
-    pub(crate) fn with_debris(mut self, count: usize, size: f64, amplitude: f64, seed: u64) -> Self {
+    pub(crate) fn with_debris(
+        mut self,
+        count: usize,
+        size: f64,
+        amplitude: f64,
+        seed: u64,
+    ) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         for _ in 0..count {
             let x = rng.random_range(0.0..self.width as f64);

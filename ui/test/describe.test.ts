@@ -112,7 +112,7 @@ test('a picture unlike what the model knows is said once it lasts, and stops not
   const dark = doubtOf({ ...LOOKED, unlike: 'dark-on-bright' });
   assert.equal(see({}, { doubts: [null, null, null, null, dark] }).remarks.length, 0);
   const { remarks, notice, run } = see({}, { doubts: [null, null, dark, dark, dark] });
-  assert.equal(remarks[0]!.title, 'Unlike what nuclei knows');
+  assert.equal(remarks[0]!.title, 'Unlike what nuclei was trained on');
   assert.match(remarks[0]!.lines[0]!, /^Dark cells on bright\? /);
   assert.deepEqual([notice, run.word], [null, 'Live']);
   // The first picture of a folder counts at once.

@@ -30,7 +30,7 @@ export function doubtOf(frame: Looked): Doubt | null {
     // A newer box may know more words.
     const known = UNLIKE[frame.unlike] as { word: string; line: string } | undefined;
     const { word, line } = known ?? UNLIKE.strange;
-    return { word, title: `Unlike what ${frame.model} knows`, line: `${line} The count may be wrong.` };
+    return { word, title: `Unlike what ${frame.model} was trained on`, line: `${line} The count may be wrong.` };
   }
   if (frame.size_ratio !== null) {
     const larger = frame.size_ratio > 1;
