@@ -67,12 +67,12 @@ pub(super) struct Estimate {
 pub(super) fn run(
     network: &Network,
     native: &Plane,
+    signal: &Signal,
     maps: &mut Maps,
 ) -> Result<Estimate, NetworkError> {
-    let signal = network.signal(native);
     if !signal.anywhere() {
         // Nothing to look at, so no tile runs.
-        let tiles = network.run_where(native, &signal, maps)?;
+        let tiles = network.run_where(native, signal, maps)?;
         return Ok(Estimate { scale: Scale::NATIVE, seen: false, tiles });
     }
     let last = Last::default();

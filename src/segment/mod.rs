@@ -391,6 +391,7 @@ impl Segmenter {
         let own = self.package.manifest().network.object_diameter_px;
         let Self { pool, network, plane, maps, .. } = self;
         plane.fill(frame, grey);
+        let signal = network.signal(plane);
         let (looked, tiles) = pool.install(|| -> Result<_, network::NetworkError> {
             let known = match stated {
                 Some((from, ratio)) => Some((from, Scale::for_diameter(own * ratio, own))),
@@ -398,15 +399,13 @@ impl Segmenter {
             };
             let Some((from, scale)) = known else {
                 let estimate::Estimate { scale, seen, tiles } =
-                    estimate::run(network, plane, maps)?;
+                    estimate::run(network, plane, &signal, maps)?;
                 let from = if seen { ScaleFrom::Picture } else { ScaleFrom::Model };
                 return Ok((Looked { scale, from, size_ratio: None }, tiles));
             };
-            let signal = network.signal(plane);
-            let shows_something = signal.anywhere();
             let tiles = network.run_where(&plane.at(scale), &signal.at(scale), maps)?;
             let size_ratio = match stated {
-                Some((_, ratio)) if shows_something => {
+                Some((_, ratio)) if signal.anywhere() => {
                     disagreement(network, plane, (maps, scale), ratio)?
                 }
                 _ => None,
