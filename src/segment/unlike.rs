@@ -52,6 +52,12 @@ const DARK_OF_EITHER: f32 = 0.65;
 /// How far the wider tail lies on the other side; own fluorescence lies 0.14 on the bright side.
 const TAIL: f32 = 0.1;
 
+/// Fewer cells than this, which is a picture of few objects' diameters, say little: light that falls off
+/// over an empty field is dark at its corners. Its tail has up to 0.3, a whole field that was taken for
+/// one object 0.48, inverted images 0.68 and more.
+const FEW_CELLS: u32 = 256;
+const TAIL_OF_FEW: f32 = 0.6;
+
 /// Own phase contrast lies at most 0.47 on the bright side, fluorescence at 0.88 in three of four.
 const TAIL_OF_EITHER: f32 = 0.6;
 
@@ -79,6 +85,11 @@ const NOT_BRIGHT: f32 = 0.45;
 /// Share of the picture that is foreground, below which agreement is a matter of noise.
 const LITTLE: f32 = 0.01;
 
+/// So much of a picture is no few objects: own images have 0.46 at most, inverted ones that are taken for
+/// one object 0.95 and more.
+const NEARLY_ALL: f32 = 0.9;
+const FEW_OBJECTS: u32 = 3;
+
 /// Share of the foreground of which a model is sure, in pictures that it knows: the nuclei model 0.55
 /// at least, the phase model 0.48, and that one in fluorescence 0.25 in 19 of 20.
 const SURE: f32 = 0.4;
@@ -101,7 +112,10 @@ fn lines(evidence: &Evidence) -> Option<Unlike> {
 
 /// Which way things stand out, whether they were found or not.
 fn contrast(evidence: &Evidence, polarity: Polarity) -> Option<Unlike> {
-    let Evidence { dark_share, tail, contrast, .. } = *evidence;
+    let Evidence { dark_share, tail, contrast, cells, .. } = *evidence;
+    if cells < FEW_CELLS && tail.abs() < TAIL_OF_FEW {
+        return None;
+    }
     match polarity {
         Polarity::Bright if dark_share > DARK && tail < -TAIL => Some(Unlike::DarkOnBright),
         Polarity::Dark if dark_share < 1.0 - DARK && tail > TAIL => Some(Unlike::BrightOnDark),
@@ -133,7 +147,8 @@ fn found(evidence: &Evidence, polarity: Polarity) -> Option<Unlike> {
         && evidence.foreground > LITTLE
         && evidence.agreement < AGREES
         && evidence.tail < NOT_BRIGHT;
-    if evidence.sure < SURE || does_not_follow {
+    let is_all = evidence.foreground > NEARLY_ALL && objects <= FEW_OBJECTS;
+    if evidence.sure < SURE || does_not_follow || is_all {
         return Some(Unlike::Strange);
     }
     (evidence.small > SPECKS && objects >= SPECKS_OBJECTS).then_some(Unlike::Debris)
@@ -200,6 +215,11 @@ mod tests {
             (Some(Unlike::FixedPattern), Evidence { distance_spread: 0.01, ..USUAL }),
             (None, Evidence { distance_spread: 0.0, objects: 2, ..USUAL }),
             (Some(Unlike::DarkOnBright), Evidence { dark_share: 0.85, tail: -0.9, ..USUAL }),
+            (None, Evidence { dark_share: 0.72, tail: -0.3, cells: 64, ..USUAL }),
+            (
+                Some(Unlike::DarkOnBright),
+                Evidence { dark_share: 0.72, tail: -0.9, cells: 64, ..USUAL },
+            ),
             (
                 Some(Unlike::DimBesideBright),
                 Evidence { objects: 5, unseen: 20, unseen_depth: 300.0, ..USUAL },
@@ -207,6 +227,8 @@ mod tests {
             (Some(Unlike::Soft), Evidence { focus: 0.1, ..USUAL }),
             (Some(Unlike::Strange), Evidence { sure: 0.2, ..USUAL }),
             (Some(Unlike::Strange), Evidence { agreement: 0.4, tail: 0.2, ..USUAL }),
+            (Some(Unlike::Strange), Evidence { objects: 1, foreground: 0.97, ..USUAL }),
+            (None, Evidence { objects: 90, foreground: 0.97, ..USUAL }),
             (Some(Unlike::Debris), Evidence { small: 0.5, ..USUAL }),
             (None, Evidence { objects: 0, focus: 0.0, sure: 0.0, ..USUAL }),
         ];

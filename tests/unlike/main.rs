@@ -19,6 +19,7 @@ use serde_json::Value;
 #[path = "../common/mod.rs"]
 mod common;
 mod measure;
+mod more;
 mod pictures;
 mod scales;
 

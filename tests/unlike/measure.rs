@@ -123,8 +123,9 @@ fn few_pictures_of_the_own_kind_are_doubted_and_most_others_are() {
             "{key:40} {pictures:4} pictures, {:4} said {words:?}, size {disagree}",
             counts.said()
         );
-        if key.contains("own: ") {
-            let model = key.split(' ').next().unwrap();
+        // Of real pictures: those that are drawn are no sample of anything.
+        if let Some((model, _)) = key.split_once("  own: ") {
+            let model = model.trim_end();
             let sum = own.entry(model).or_default();
             *sum = (sum.0 + pictures, sum.1 + counts.said());
         }

@@ -2,23 +2,27 @@
 
 use std::sync::Arc;
 
+use reticle::base::clock::Clock;
 use reticle::base::ids::SessionId;
 use reticle::domain::frame::Frame;
 use reticle::domain::look::ScaleFrom;
 use reticle::segment::session::SessionScales;
 use reticle::segment::{Options, Segmenter};
+use serde_json::{Value, json};
 
-use reticle::base::clock::Clock;
-
+use super::common::{Daemon, wait_for};
 use super::pictures::Picture;
-use super::segmenter;
+use super::{segmenter, write};
 
 /// Nuclei of a diameter in a picture that states this pixel size. Those of the model have 20 pixels
 /// at 0.7 µm.
 fn nuclei(count: usize, diameter: f64, pixel_size_um: Option<f64>, seed: u64) -> Arc<Frame> {
+    drawn(count, diameter, seed).words_of(pixel_size_um)
+}
+
+fn drawn(count: usize, diameter: f64, seed: u64) -> Picture {
     let flat = Picture::flat(512, 300.0).noisy(50.0, seed);
-    let drawn = flat.with_nuclei(count, diameter, |k| 800.0 + (k % 7) as f64 * 150.0, seed);
-    drawn.words_of(pixel_size_um)
+    flat.with_nuclei(count, diameter, |k| 800.0 + (k % 7) as f64 * 150.0, seed)
 }
 
 #[test]
@@ -86,9 +90,9 @@ fn an_empty_field_disagrees_with_nothing() {
 }
 
 /// A well without cells, in which specks of dust lie.
-fn dust(seed: u64) -> Arc<Frame> {
+fn dust(seed: u64) -> Picture {
     let flat = Picture::flat(512, 300.0).noisy(50.0, seed);
-    flat.with_debris(6, 8.0, 2000.0, seed).words()
+    flat.with_debris(6, 8.0, 2000.0, seed)
 }
 
 #[test]
@@ -101,13 +105,13 @@ fn an_empty_well_is_looked_at_in_the_scale_of_its_neighbours() {
         scales.seen(session, &found);
         (found.look.scale_from, found.look.scale)
     };
-    let alone = look(None, &dust(5));
+    let alone = look(None, &dust(5).words());
     assert_eq!(alone.0, ScaleFrom::Picture, "dust alone has a scale of its own");
-    let first = look(session, &nuclei(30, 80.0, None, 6));
+    let first = look(session, &nuclei(30, 40.0, None, 6));
     assert_eq!(first.0, ScaleFrom::Picture);
     assert_ne!(first.1, alone.1, "or the test shows nothing");
     let same = (ScaleFrom::Session, first.1);
-    for frame in [dust(5), nuclei(0, 20.0, None, 7), nuclei(30, 20.0, None, 8)] {
+    for frame in [dust(5).words(), nuclei(0, 20.0, None, 7), nuclei(30, 20.0, None, 8)] {
         assert_eq!(look(session, &frame), same);
     }
     // What is stated of one frame counts for that frame.
@@ -115,4 +119,29 @@ fn an_empty_well_is_looked_at_in_the_scale_of_its_neighbours() {
     // Another session begins anew.
     let other = Some(SessionId::from_bytes([2; 16]));
     assert_eq!(look(other, &nuclei(30, 20.0, None, 10)), (ScaleFrom::Picture, 1.0));
+}
+
+#[test]
+fn a_watched_folder_has_one_scale_and_each_saved_result_says_who_decided() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(&format!("folder:{}", folder.path().display()));
+    let saved = |name: &str, picture: &Picture| {
+        write(&folder.path().join(name), picture);
+        wait_for(name, || {
+            let frames = daemon.json("/api/v1/frames?limit=10");
+            let frames = frames["frames"].as_array().unwrap();
+            frames.iter().find(|frame| frame["origin"] == name).cloned()
+        })
+    };
+    let first = saved("a.png", &drawn(30, 40.0, 6));
+    assert_eq!(
+        (&first["scale_from"], &first["scale"]),
+        (&json!("picture"), &json!(0.5)),
+        "{first}"
+    );
+    let dust = saved("b.png", &dust(5));
+    assert_eq!((&dust["scale_from"], &dust["scale"]), (&json!("session"), &json!(0.5)), "{dust}");
+    let dark = saved("c.png", &drawn(30, 40.0, 7).inverted());
+    assert_eq!(dark["unlike"], "dark-on-bright", "{dark}");
+    assert_eq!([&first["unlike"], &first["size_ratio"]], [&Value::Null, &Value::Null]);
 }
