@@ -112,6 +112,18 @@ impl Look {
     pub const PLAIN: Self =
         Self { scale_from: ScaleFrom::Model, scale: 1.0, size_ratio: None, unlike: None };
 
+    /// As it was recorded in words, maybe by a newer program that knows more of them: a doubt of an unknown
+    /// sort remains a doubt, and who decided in a way that is not known here is nobody to name.
+    pub fn recorded(
+        scale_from: &str,
+        scale: f32,
+        size_ratio: Option<f32>,
+        unlike: Option<&str>,
+    ) -> Option<Self> {
+        let unlike = unlike.map(|word| Unlike::of_word(word).unwrap_or(Unlike::Strange));
+        Some(Self { scale_from: ScaleFrom::of_word(scale_from)?, scale, size_ratio, unlike })
+    }
+
     /// What a person should look at, a sentence each.
     pub fn doubts(&self, model: &str) -> Vec<String> {
         let unlike = self.unlike.map(|unlike| unlike.sentence(model));
@@ -145,6 +157,14 @@ mod tests {
             assert_eq!(serde_json::to_value(unlike).unwrap(), unlike.word());
         }
         assert_eq!(Unlike::of_word("Stripes"), None);
+    }
+
+    #[test]
+    fn words_of_a_newer_program_stop_nothing() {
+        let doubted = Look { unlike: Some(Unlike::Strange), ..Look::PLAIN };
+        assert_eq!(Look::recorded("model", 1.0, None, Some("upside-down")), Some(doubted));
+        assert_eq!(Look::recorded("model", 1.0, None, None), Some(Look::PLAIN));
+        assert_eq!(Look::recorded("horoscope", 1.0, None, None), None);
     }
 
     #[test]

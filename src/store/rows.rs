@@ -2,7 +2,6 @@
 //!
 //! Each function may be given the same thing twice and then changes nothing.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::aggregates;
@@ -11,7 +10,7 @@ use super::outbox::{self, Deliveries, Kind, PartRef, Want};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
-use crate::domain::look::{Look, ScaleFrom, Unlike};
+use crate::domain::look::{Look, Unlike};
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Timings};
@@ -268,20 +267,8 @@ pub(super) const LOOK_COLUMNS: usize = 4;
 /// A result's look from the columns of [`LOOK`].
 pub(super) fn look(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Look>> {
     let Some(from) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
-    let unknown = |at, word: &str| {
-        let error = format!("\"{word}\" is no word of this program");
-        rusqlite::Error::FromSqlConversionFailure(at, Type::Text, error.into())
-    };
     let unlike: Option<String> = row.get(at + 3)?;
-    Ok(Some(Look {
-        scale_from: ScaleFrom::of_word(&from).ok_or_else(|| unknown(at, &from))?,
-        scale: row.get(at + 1)?,
-        size_ratio: row.get(at + 2)?,
-        unlike: match unlike {
-            Some(word) => Some(Unlike::of_word(&word).ok_or_else(|| unknown(at + 3, &word))?),
-            None => None,
-        },
-    }))
+    Ok(Look::recorded(&from, row.get(at + 1)?, row.get(at + 2)?, unlike.as_deref()))
 }
 
 /// Records a model's answer to a frame that is recorded: the result, its label image, its

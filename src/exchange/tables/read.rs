@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
-use crate::domain::look::{Look, ScaleFrom, Unlike};
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
@@ -235,18 +235,11 @@ impl Row<'_> {
             return Ok(None);
         }
         let Some(from) = self.optional_text("scale_from")? else { return Ok(None) };
-        let no_word = |word: &str| format!("\"{word}\" is no word that is known here");
         let unlike = self.optional_text("unlike")?;
-        Ok(Some(Look {
-            scale_from: ScaleFrom::of_word(&from).ok_or_else(|| no_word(&from))?,
-            // Both were written from 32 bits.
-            scale: self.number::<Float64Type>("scale")? as f32,
-            size_ratio: self.optional::<Float64Type>("size_ratio")?.map(|ratio| ratio as f32),
-            unlike: match unlike {
-                Some(word) => Some(Unlike::of_word(&word).ok_or_else(|| no_word(&word))?),
-                None => None,
-            },
-        }))
+        // Both were written from 32 bits.
+        let scale = self.number::<Float64Type>("scale")? as f32;
+        let ratio = self.optional::<Float64Type>("size_ratio")?.map(|ratio| ratio as f32);
+        Ok(Look::recorded(&from, scale, ratio, unlike.as_deref()))
     }
 
     fn flag(&self, name: &str) -> Result<bool, String> {
@@ -276,6 +269,7 @@ mod tests {
     };
     use super::*;
     use crate::domain::facts::{BoxName, ResultFacts};
+    use crate::domain::look::{ScaleFrom, Unlike};
     use crate::exchange::testing;
 
     fn write<T: Table>(path: &Path, rows: &[T::Row<'_>]) {
