@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-kills prove-tiff fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-kills prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -43,6 +43,11 @@ prove-tiff: ## FILES=4000 TIFFs of every kind that can be combined: do independe
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-tiff $(FILES)
+
+prove-unlike: ## how many real pictures are said to be unlike what their model knows, and how many others are
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-unlike
 
 fuzz: ## RUNS=1000000 made-up and damaged files for all readers: no panic, no hang, bounded memory
 	@scripts/setup test

@@ -29,6 +29,7 @@ use reticle::base::queue::{self, WhenFull};
 use reticle::domain::facts::BoxName;
 use reticle::domain::frame::{Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -235,6 +236,7 @@ fn record(
                 labels,
                 objects,
                 focus: 0.9,
+                look: Look::PLAIN,
                 timings: Timings::default(),
             },
         });

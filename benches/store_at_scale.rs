@@ -22,6 +22,7 @@ use reticle::base::ids::SessionId;
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -431,6 +432,7 @@ fn result(clock: &Clock, sequence: u64) -> Segmentation {
         labels: Arc::new(LabelImage::new(EDGE, EDGE, labels).unwrap()),
         objects: Arc::new(objects),
         focus: 0.9,
+        look: Look::PLAIN,
         timings: Timings::default(),
     }
 }

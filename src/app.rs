@@ -46,6 +46,7 @@ use crate::domain::frame::Frame;
 use crate::domain::status::StatusBoard;
 use crate::learn::evaluate::Comparison;
 use crate::publish::{self, Broker, Publishing};
+use crate::segment::session::SessionScales;
 use crate::segment::{Segmenter, golden};
 use crate::store::{Job, Outcome, Store};
 use crate::sync;
@@ -420,8 +421,10 @@ fn segment_frames(
     live: &LiveFeed,
     monitor: &Monitor,
 ) {
+    let mut scales = SessionScales::default();
     while let Some(frame) = frames.recv() {
-        let segmentation = match segmenter.segment(&frame) {
+        let owner = session.of(&frame);
+        let segmentation = match segmenter.segment(&frame, scales.of(owner, &frame)) {
             Ok(segmentation) => segmentation,
             Err(error) => {
                 monitor.refused(&control::name_of(&frame), &error);
@@ -430,6 +433,7 @@ fn segment_frames(
             }
         };
         let segmented = monitor.now();
+        scales.seen(owner, &segmentation);
         let agreement = frame
             .truth
             .as_deref()

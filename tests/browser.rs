@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use reticle::base::clock::Clock;
 use reticle::domain::alarm::{Alarm, AlarmKind};
+use reticle::domain::look::{Look, ScaleFrom, Unlike};
 use reticle::domain::status::{Command, RunState, SaveState, SourceState};
 use serde_json::{Value, json};
 use tungstenite::Message;
@@ -114,6 +115,16 @@ fn the_page_says_the_state_of_the_box_in_words() {
     browser.wait_for_text(".remark", "Out of focus");
     browser.shot("out-of-focus");
     page_box.set_focus(0.92);
+
+    page_box.set_look(Look { unlike: Some(Unlike::DarkOnBright), ..Look::PLAIN });
+    browser.wait_for_text(".remark", "Dark cells on bright?");
+    browser.wait_for_text("#doubt", "dark on bright?");
+    browser.shot("unlike");
+    let stated = Look { scale_from: ScaleFrom::Stated, size_ratio: Some(4.0), ..Look::PLAIN };
+    page_box.set_look(stated);
+    browser.wait_for_text(".remark", "4.0 times larger than the stated pixel size");
+    browser.shot("sizes-disagree");
+    page_box.set_look(Look::PLAIN);
 
     let behind = Arc::new(AtomicBool::new(true));
     let skipping = skip_frames(&page_box, &behind);

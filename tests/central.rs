@@ -15,6 +15,7 @@ use reticle::base::clock::Clock;
 use reticle::base::ids::{EpochId, FrameId, SessionId, StoreId};
 use reticle::domain::facts::{BoxName, Dated, FrameFacts, ModelFacts, ResultFacts, SessionFacts};
 use reticle::domain::frame::Place;
+use reticle::domain::look::{Look, ScaleFrom, Unlike};
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{IN_FOCUS, ModelRef, Timings};
 use reticle::store::Identity;
@@ -124,6 +125,12 @@ fn result(frame: &Arc<FrameFacts>, focus: f32, areas: &[u32]) -> (ResultFacts, V
         model: Arc::new(ModelFacts { pk: 0, model }),
         objects: u32::try_from(areas.len()).unwrap(),
         focus,
+        look: (focus > 0.5).then_some(Look {
+            scale_from: ScaleFrom::Session,
+            scale: 0.5,
+            size_ratio: Some(2.5),
+            unlike: Some(Unlike::DarkOnBright),
+        }),
         timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
         committed: dated(frame.captured.at_ns + 50_000_000),
         labels_sha256: frame.sha256,
@@ -220,7 +227,7 @@ async fn boxes_that_come_at_once_make_one_schema_and_share_it() {
     for delivered in boxes.join_all().await {
         delivered.unwrap();
     }
-    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "3");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "5");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "16");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.model"), "1");
 }
@@ -273,7 +280,9 @@ async fn a_result_that_is_computed_again_replaces_its_objects_as_a_whole() {
     central.deliver(&batch(&session, &[(facts.clone(), 0.9, &[10, 20, 30])])).await.unwrap();
     central.deliver(&batch(&session, &[(facts, 0.8, &[11, 21])])).await.unwrap();
     assert_eq!(postgres.psql("SELECT label, area FROM reticle.object ORDER BY 1"), "1|11\n2|21");
-    assert_eq!(postgres.psql("SELECT objects, focus FROM reticle.segmentation"), "2|0.8");
+    let looked =
+        "SELECT objects, focus, scale_from, scale, size_ratio, unlike FROM reticle.segmentation";
+    assert_eq!(postgres.psql(looked), "2|0.8|session|0.5|2.5|dark-on-bright");
 }
 
 #[tokio::test]

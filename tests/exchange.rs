@@ -12,6 +12,7 @@ use reticle::base::ids::{FrameId, SessionId};
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::{Look, ScaleFrom, Unlike};
 use reticle::domain::pixel_size::PixelSizeSource;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -183,6 +184,15 @@ fn segmentation(name: &str, frame: &Arc<Frame>, labels: &Arc<LabelImage>) -> Seg
         labels: Arc::clone(labels),
         objects: Arc::new(measure::objects(labels, &frame.pixels)),
         focus: 0.5,
+        look: match name {
+            "nuclei" => Look {
+                scale_from: ScaleFrom::Stated,
+                scale: 0.5,
+                size_ratio: Some(2.5),
+                unlike: Some(Unlike::DarkOnBright),
+            },
+            _ => Look::PLAIN,
+        },
         timings: Timings::default(),
     }
 }
@@ -279,6 +289,12 @@ fn other_programs_read_every_pixel_label_and_number_that_is_exported() {
     }
     let objects: u32 = recorded.labelled().map(|(_, labels)| labels.count()).sum();
     assert_eq!(tables["csv_rows"]["objects"], objects);
+    let doubted = serde_json::json!(["nuclei", "stated", 0.5, 2.5, "dark-on-bright"]);
+    let plain = serde_json::json!(["cells", "model", 1.0, null, null]);
+    let looks = tables["looks"].as_array().unwrap();
+    assert_eq!(looks.iter().filter(|look| **look == doubted).count(), 4, "{looks:?}");
+    assert_eq!(looks.iter().filter(|look| **look == plain).count(), 1, "{looks:?}");
+    assert_eq!((looks.len(), &tables["csv_rows"]["results"]), (5, &Value::from(5)));
 }
 
 #[test]

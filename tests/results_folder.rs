@@ -237,7 +237,7 @@ fn a_run_that_was_killed_does_not_stand_in_the_way_of_the_next() {
     child.wait().unwrap();
     lab.segment(&["in", "--out", "out"]).is_fine();
     assert_eq!(lab.list("out/labels").len(), 24);
-    assert_eq!(lab.list("out"), ["labels", "objects.csv", "objects.parquet"]);
+    assert_eq!(lab.list("out"), ["images.csv", "labels", "objects.csv", "objects.parquet"]);
 }
 
 #[test]

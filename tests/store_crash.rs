@@ -22,6 +22,7 @@ use reticle::base::ids::{FrameId, SessionId};
 use reticle::base::queue::{self, WhenFull};
 use reticle::domain::frame::{Frame, Pixels, Place, Shot};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -98,6 +99,7 @@ fn answer(frame: Arc<Frame>, model: &Arc<ModelRef>) -> Segmentation {
         labels: Arc::new(labels),
         model: Arc::clone(model),
         focus: 0.5,
+        look: Look::PLAIN,
         timings: Timings::default(),
         frame,
     }

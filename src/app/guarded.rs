@@ -7,6 +7,7 @@ use crate::base::progress::Progress;
 use crate::base::supervise::words;
 use crate::domain::frame::Frame;
 use crate::domain::segmentation::Segmentation;
+use crate::segment::scale::Scale;
 use crate::segment::{Segmenter, SetUpError};
 
 /// So many panics in a row are no matter of one frame: the thread dies of the last one, and the
@@ -32,14 +33,19 @@ impl Guarded {
         Self { segmenter, again: Box::new(again), progress, panics: 0 }
     }
 
-    /// Segments one frame; why not, for a person, where that failed or panicked.
-    pub(super) fn segment(&mut self, frame: &Arc<Frame>) -> Result<Segmentation, String> {
+    /// Segments one frame, of a session that may have decided its scale; why not, for a person, where
+    /// that failed or panicked.
+    pub(super) fn segment(
+        &mut self,
+        frame: &Arc<Frame>,
+        of_session: Option<Scale>,
+    ) -> Result<Segmentation, String> {
         let _busy = self.progress.work();
         // A defect in how one image is handled must not end the record of all others. What the
         // panic may have left half-changed is thrown away with the segmenter.
         let caught = catch_unwind(AssertUnwindSafe(|| {
             self.progress.pass();
-            self.segmenter.segment(frame)
+            self.segmenter.segment_in_session(frame, of_session)
         }));
         match caught {
             Ok(result) => {

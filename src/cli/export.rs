@@ -17,7 +17,9 @@ use crate::domain::label_image::LabelImage;
 use crate::exchange::coco::CocoWriter;
 use crate::exchange::layout::SeriesKeys;
 use crate::exchange::made::{self, Made};
-use crate::exchange::tables::{CsvTable, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
+use crate::exchange::tables::{
+    CsvTable, Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results,
+};
 use crate::exchange::zarr::{self, ShardShape, ShardWriter};
 use crate::exchange::{geojson, ome_tiff};
 use crate::store::{Reader, Remedy, StoreError};
@@ -69,9 +71,9 @@ enum Format {
     Coco,
     /// GeoJSON for QuPath: polygons and measurements of each frame
     Geojson,
-    /// CSV tables of objects and frames
+    /// CSV tables of objects, results and frames
     Csv,
-    /// Parquet tables of objects and frames
+    /// Parquet tables of objects, results and frames
     Parquet,
 }
 
@@ -288,9 +290,14 @@ impl Export {
         let mut frames = CsvTable::<Frames>::new(self.made.begin("frames.csv")?)?;
         let mut objects = CsvTable::<Objects>::new(self.made.begin("objects.csv")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
-        self.each_object(|row| Ok(objects.push(&row)?))?;
+        let mut results = CsvTable::<Results>::new(self.made.begin("results.csv")?)?;
+        self.each_model_result(
+            |row| Ok(objects.push(&row)?),
+            |model, result| Ok(results.push(&(model, result))?),
+        )?;
         frames.finish()?;
         objects.finish()?;
+        results.finish()?;
         Ok(())
     }
 
@@ -298,9 +305,14 @@ impl Export {
         let mut frames = ParquetTable::<Frames>::new(self.made.begin("frames.parquet")?)?;
         let mut objects = ParquetTable::<Objects>::new(self.made.begin("objects.parquet")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
-        self.each_object(|row| Ok(objects.push(&row)?))?;
+        let mut results = ParquetTable::<Results>::new(self.made.begin("results.parquet")?)?;
+        self.each_model_result(
+            |row| Ok(objects.push(&row)?),
+            |model, result| Ok(results.push(&(model, result))?),
+        )?;
         frames.finish()?;
         objects.finish()?;
+        results.finish()?;
         Ok(())
     }
 
@@ -316,9 +328,11 @@ impl Export {
         Ok(())
     }
 
-    fn each_object(
+    /// Hands out each object, and each result after its objects.
+    fn each_model_result(
         &mut self,
-        mut each: impl FnMut(ObjectRow<'_>) -> anyhow::Result<()>,
+        mut each_object: impl FnMut(ObjectRow<'_>) -> anyhow::Result<()>,
+        mut each_result: impl FnMut(&ModelKey, &ResultFacts) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let keys: Vec<ModelKey> = self.models.iter().map(ModelKey::of).collect();
         self.each_result(|this, result| {
@@ -326,8 +340,9 @@ impl Export {
             let model = keys.iter().find(|model| model.key() == key);
             let model = model.context("a result came of a model that was not asked for")?;
             for object in this.reader.objects_of(result)? {
-                each(ObjectRow { frame: &result.frame, model, object: &object })?;
+                each_object(ObjectRow { frame: &result.frame, model, object: &object })?;
             }
+            each_result(model, result)?;
             this.done.results += 1;
             this.done.objects += u64::from(result.objects);
             Ok(())

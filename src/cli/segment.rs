@@ -15,14 +15,15 @@ use indicatif::ProgressBar;
 use serde_json::{Value, json};
 
 use self::plan::{Input, Planned, plan};
-use self::results::Results;
+use self::results::{Results, Tables};
 use super::Outcome;
 use super::out::{self, progress_bar};
 use crate::base::clock::Clock;
 use crate::base::queue::{self, WhenFull};
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
-use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
+use crate::exchange::tables::{ImageRef, ImageRow};
 use crate::imagefile::{self, Limits, Page, Pick, Selection, Survey};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
@@ -34,7 +35,7 @@ pub struct Args {
     /// or a.tif and a.png), which would write the same label image, only the first is segmented
     #[arg(required = true, value_name = "PATHS")]
     paths: Vec<PathBuf>,
-    /// Folder for labels/, objects.csv and objects.parquet; made if it is not there. Results of an
+    /// Folder for labels/, objects.csv, objects.parquet and images.csv; made if it is not there. Results of an
     /// earlier run of the same images are replaced; files that this program did not make there,
     /// or that were changed since, never are
     #[arg(long, value_name = "DIR")]
@@ -49,7 +50,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     jobs: Option<NonZeroUsize>,
     /// Typical diameter of the objects in pixels [default: from the pixel size, where image and
-    /// model know it, else estimated from each image]
+    /// model know it, else estimated from each image alone, whatever the others are]
     #[arg(long, value_name = "PX", value_parser = diameter)]
     object_diameter: Option<f32>,
     /// Images of more megapixels are refused
@@ -93,6 +94,8 @@ struct Done {
     labels: PathBuf,
     objects: Arc<Vec<Object>>,
     focus: f32,
+    look: Look,
+    model: String,
     milliseconds: f64,
 }
 
@@ -149,7 +152,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 
     // Nothing is in the way of segmenting now.
     results.clear()?;
-    let (mut csv, mut parquet) = results.tables()?;
+    let mut tables = results.tables()?;
     let template = "{bar:32} {pos}/{len} images, {eta} left";
     let progress = progress_bar(images.len() as u64, template);
     let next = AtomicUsize::new(0);
@@ -170,12 +173,11 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         }
         drop(told);
         // Dropping `listen` on an error lets the workers end.
-        collect(listen, &mut collected, &mut csv, &mut parquet, &progress)
+        collect(listen, &mut collected, &mut tables, &progress)
     });
     progress.finish_and_clear();
     written?;
-    csv.finish()?;
-    parquet.finish()?;
+    tables.finish()?;
     collected.report(&args, package.manifest().name.as_str())
 }
 
@@ -257,6 +259,8 @@ impl Work<'_> {
             labels,
             objects: segmentation.objects,
             focus: segmentation.focus,
+            look: segmentation.look,
+            model: segmentation.model.name.clone(),
             milliseconds: self.clock.now().since(&start).as_secs_f64() * 1e3,
         })
     }
@@ -278,8 +282,7 @@ struct Collected {
 fn collect(
     listen: queue::Receiver<Told>,
     collected: &mut Collected,
-    csv: &mut ObjectsCsv,
-    parquet: &mut ObjectsParquet,
+    tables: &mut Tables,
     progress: &ProgressBar,
 ) -> anyhow::Result<()> {
     let mut waiting: BTreeMap<usize, (Vec<Done>, bool)> = BTreeMap::new();
@@ -299,13 +302,24 @@ fn collect(
         }
         while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
             for done in waiting.remove(&next).map(|(pages, _)| pages).unwrap_or_default() {
+                for doubt in done.look.doubts(&done.model) {
+                    progress
+                        .suspend(|| out::tell(format_args!("reticle: {}: {doubt}", done.image)));
+                }
                 let image = ImageRef {
                     image: &done.image,
                     page: done.page,
                     pixel_size_um: done.pixel_size_um,
                 };
-                csv.append(image, &done.objects)?;
-                parquet.append(image, &done.objects)?;
+                let row = ImageRow {
+                    image,
+                    pixel_size_source: done.pixel_size_source,
+                    pixel_size_note: done.pixel_size_note.as_deref(),
+                    objects: u32::try_from(done.objects.len())?,
+                    focus: done.focus,
+                    look: done.look,
+                };
+                tables.append(row, &done.objects)?;
                 collected.objects += done.objects.len();
                 if let Some(note) = &done.pixel_size_note
                     && collected.noted.insert(note.clone())
@@ -320,6 +334,10 @@ fn collect(
                     "labels": done.labels,
                     "objects": done.objects.len(),
                     "focus": done.focus,
+                    "scale_from": done.look.scale_from,
+                    "scale": done.look.scale,
+                    "size_ratio": done.look.size_ratio,
+                    "unlike": done.look.unlike,
                     "milliseconds": done.milliseconds,
                     "pixel_size_um": done.pixel_size_um,
                     "pixel_size_source": done.pixel_size_source,

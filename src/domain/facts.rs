@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::frame::Place;
+use super::look::Look;
 use super::pixel_size::PixelSizeSource;
 use super::segmentation::{ModelRef, Timings};
 use crate::base::ids::{FrameId, SessionId};
@@ -193,6 +194,8 @@ pub struct ResultFacts {
     pub objects: u32,
     /// Focus score, 0 to 1; not a number where it could not be told.
     pub focus: f32,
+    /// How the picture was looked at; `None` for results of before that was recorded.
+    pub look: Option<Look>,
     /// Where the time went.
     pub timings: Timings,
     /// When it was committed.

@@ -7,6 +7,7 @@ pub mod facts;
 pub mod frame;
 pub mod health;
 pub mod label_image;
+pub mod look;
 pub mod object;
 pub mod pixel_size;
 pub mod record;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::frame::Frame;
 use super::label_image::LabelImage;
+use super::look::Look;
 use super::object::Object;
 
 /// Focus score from which on a frame counts as in focus in what is summed up over frames. Below
@@ -66,6 +67,8 @@ pub struct Segmentation {
     pub objects: Arc<Vec<Object>>,
     /// Focus score of the frame, 0 (blurred) to 1 (sharp); see `segment::focus`.
     pub focus: f32,
+    /// In which scale it was looked at, and whether the model knows such pictures.
+    pub look: Look,
     /// Where the time went.
     pub timings: Timings,
 }

@@ -7,6 +7,7 @@
 
 mod copy;
 mod frames;
+mod images;
 mod objects;
 pub mod read;
 mod results;
@@ -28,6 +29,7 @@ use parquet::file::properties::WriterProperties;
 
 pub use copy::{CopyError, rows_by_frame};
 pub use frames::Frames;
+pub use images::{ImageRow, Images};
 pub use objects::{ImageObjects, ImageRef, ModelKey, ObjectRow, Objects};
 pub use results::Results;
 
@@ -45,6 +47,9 @@ pub type ObjectsCsv = CsvTable<ImageObjects>;
 
 /// `objects.parquet` of `reticle segment`.
 pub type ObjectsParquet = ParquetTable<ImageObjects>;
+
+/// `images.csv` of `reticle segment`.
+pub type ImagesCsv = CsvTable<Images>;
 
 /// A kind of table: which columns it has, and where their values come from.
 pub trait Table {

@@ -275,11 +275,21 @@ pub(super) struct FrameMessage {
     pub(super) labels_sha256: String,
     /// Time that segmentation took, milliseconds.
     pub(super) segment_ms: f64,
+    /// Who said how large objects are: `configured`, `stated`, `session`, `picture` or `model`.
+    pub(super) scale_from: Option<String>,
+    /// How many times as long an edge of the picture was made for the model.
+    pub(super) scale: Option<f32>,
+    /// How many times as large as stated the objects look, where it is more than 2 or less than 0.5.
+    pub(super) size_ratio: Option<f32>,
+    /// In which way the picture is unlike what the model was trained on, where it is: `dark-on-bright`,
+    /// `stripes`, … More words may come.
+    pub(super) unlike: Option<String>,
 }
 
 impl FrameMessage {
     pub(super) fn of(result: &ResultFacts, historical: bool) -> Self {
         let frame = &result.frame;
+        let look = result.look.as_ref();
         Self {
             id: format!("{}:{}", frame.id, result.model.key()),
             at: frame.captured.rfc3339(),
@@ -298,6 +308,10 @@ impl FrameMessage {
             labels_sha256: hex::encode(result.labels_sha256),
             #[expect(clippy::cast_precision_loss, reason = "below 2^53 µs")]
             segment_ms: result.timings.total_us() as f64 / 1000.0,
+            scale_from: look.map(|look| look.scale_from.word().to_owned()),
+            scale: look.map(|look| look.scale),
+            size_ratio: look.and_then(|look| look.size_ratio),
+            unlike: look.and_then(|look| look.unlike).map(|unlike| unlike.word().to_owned()),
         }
     }
 }

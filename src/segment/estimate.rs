@@ -3,7 +3,7 @@
 //! The network looks at one window of the frame, at the frame's own scale first. It knows sizes
 //! within a few octaves of the model's; where another scale would be nearer it looks again at
 //! that one, so that sizes far from the model's are found step by step. Nothing is carried
-//! from frame to frame: the same frame always has the same scale.
+//! from frame to frame here: the same frame always has the same scale.
 
 use std::borrow::Cow;
 
@@ -49,65 +49,67 @@ const SURE: f32 = 0.9;
 /// Bins of the histogram of sizes, over the whole range of the map.
 const BINS: usize = 96;
 
+/// What a frame was estimated to need.
+pub(super) struct Estimate {
+    /// The scale; the frame's own where it shows nothing, or the network gives no sizes.
+    pub(super) scale: Scale,
+    /// Whether objects were seen that say so.
+    pub(super) seen: bool,
+    /// Of the run at that scale.
+    pub(super) tiles: Tiles,
+}
+
 /// Runs `network` at the scale at which the objects of `native` have about the size that it is
-/// made for, and returns that scale: the frame's own where it shows nothing, or the network
-/// gives no sizes. The tiles are those of that last run.
+/// made for.
 ///
 /// # Errors
 /// When the network fails.
 pub(super) fn run(
     network: &Network,
     native: &Plane,
+    signal: &Signal,
     maps: &mut Maps,
-) -> Result<(Scale, Tiles), NetworkError> {
-    let signal = network.signal(native);
+) -> Result<Estimate, NetworkError> {
     if !signal.anywhere() {
         // Nothing to look at, so no tile runs.
-        return Ok((Scale::NATIVE, network.run_where(native, &signal, maps)?));
+        let tiles = network.run_where(native, signal, maps)?;
+        return Ok(Estimate { scale: Scale::NATIVE, seen: false, tiles });
     }
     let last = Last::default();
     let mut looks = Looks { network, native, maps, last, spare: Maps::default() };
-    let mut scale = Scale::NATIVE;
-    if network.gives_sizes() {
-        // What was tried, and how many octaves from the model's size objects were there.
-        let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
-        for _ in 0..LOOKS {
-            let Some(mut seen) = looks.at(scale)? else {
-                // From too near an object may be too dull to be seen. Two steps further away
-                // what appears is an object; from even further any stain is.
-                if tried.is_empty() && scale.factor() > FURTHEST_UNSEEN {
-                    scale = scale.smaller_by(1.0);
-                    continue;
-                }
-                break;
-            };
-            // Spots within objects much too large look like small or unclear objects. From further
-            // away small objects look smaller still, or flow together; spots do not, and the
-            // objects appear.
-            while seen.octaves < LOOKS_SMALL || seen.sure < UNSURE {
-                let away = scale.smaller_by(1.0);
-                if away == scale {
-                    break;
-                }
-                let Some(there) = looks.clearer_at(away, seen)? else { break };
-                (scale, seen) = (away, there);
-            }
-            tried.push((scale, seen.octaves));
-            scale = scale.smaller_by(seen.octaves);
-            if tried.iter().any(|&(before, _)| before == scale) {
-                break;
-            }
-        }
-        // Where two scales point at each other, the one that is less off.
-        let nearest = tried.iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
-        scale = nearest.map_or(Scale::NATIVE, |&(tried, octaves)| tried.smaller_by(octaves));
-    }
+    let found = looks.find()?;
+    let scale = found.map_or(Scale::NATIVE, |(tried, octaves)| tried.smaller_by(octaves));
     let tiles = if looks.last.whole == Some(scale) {
         looks.last.tiles
     } else {
         network.run_where(&native.at(scale), &signal.at(scale), looks.maps)?
     };
-    Ok((scale, tiles))
+    Ok(Estimate { scale, seen: found.is_some(), tiles })
+}
+
+/// How many times as large as the model's own the objects are that `maps` show at `scale`, in pixels of
+/// the frame; `None` where there are too few to say so, or the network gives no sizes.
+pub(super) fn diameter_ratio(maps: &Maps, scale: Scale) -> Option<f32> {
+    if maps.size.is_empty() {
+        return None;
+    }
+    Objects::of(maps)
+        .filter(|seen| seen.sure >= UNSURE)
+        .map(|seen| seen.octaves.exp2() / scale.factor())
+}
+
+/// The same as the picture alone says it, looked at in every scale that takes.
+///
+/// # Errors
+/// When the network fails.
+pub(super) fn look_for_ratio(
+    network: &Network,
+    native: &Plane,
+) -> Result<Option<f32>, NetworkError> {
+    let (last, mut maps) = (Last::default(), Maps::default());
+    let mut looks = Looks { network, native, maps: &mut maps, last, spare: Maps::default() };
+    let found = looks.find()?;
+    Ok(found.map(|(tried, octaves)| octaves.exp2() / tried.factor()))
 }
 
 struct Looks<'a> {
@@ -129,6 +131,46 @@ struct Last {
 }
 
 impl Looks<'_> {
+    /// The scale at which objects were nearest to the model's size, and by how many octaves they were
+    /// too large there; `None` where there are none, or the network gives no sizes.
+    fn find(&mut self) -> Result<Option<(Scale, f32)>, NetworkError> {
+        if !self.network.gives_sizes() {
+            return Ok(None);
+        }
+        let mut scale = Scale::NATIVE;
+        // What was tried, and how many octaves from the model's size objects were there.
+        let mut tried: Vec<(Scale, f32)> = Vec::with_capacity(LOOKS);
+        for _ in 0..LOOKS {
+            let Some(mut seen) = self.at(scale)? else {
+                // From too near an object may be too dull to be seen. Two steps further away
+                // what appears is an object; from even further any stain is.
+                if tried.is_empty() && scale.factor() > FURTHEST_UNSEEN {
+                    scale = scale.smaller_by(1.0);
+                    continue;
+                }
+                break;
+            };
+            // Spots within objects much too large look like small or unclear objects. From further
+            // away small objects look smaller still, or flow together; spots do not, and the
+            // objects appear.
+            while seen.octaves < LOOKS_SMALL || seen.sure < UNSURE {
+                let away = scale.smaller_by(1.0);
+                if away == scale {
+                    break;
+                }
+                let Some(there) = self.clearer_at(away, seen)? else { break };
+                (scale, seen) = (away, there);
+            }
+            tried.push((scale, seen.octaves));
+            scale = scale.smaller_by(seen.octaves);
+            if tried.iter().any(|&(before, _)| before == scale) {
+                break;
+            }
+        }
+        // Where two scales point at each other, the one that is less off.
+        Ok(tried.into_iter().min_by(|a, b| a.1.abs().total_cmp(&b.1.abs())))
+    }
+
     /// The objects at `scale`; `None` where there are none.
     fn at(&mut self, scale: Scale) -> Result<Option<Objects>, NetworkError> {
         self.last = look(self.network, self.native, scale, self.maps)?;

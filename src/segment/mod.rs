@@ -15,11 +15,14 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::{DISAGREES, Look, ScaleFrom};
+use crate::domain::pixel_size::is_plausible;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
 
 pub mod engine;
 mod estimate;
+pub mod evidence;
 pub mod focus;
 pub mod golden;
 mod hull;
@@ -30,14 +33,18 @@ pub mod network;
 pub mod normalise;
 pub mod package;
 pub mod scale;
+pub mod session;
 mod signal;
 pub mod size;
 pub mod tile;
+pub mod unlike;
 mod with_tract;
 
+use evidence::{Evidence, View};
 use instances::{Maps, Postprocessing, Workspace};
 use package::ModelPackage;
 use scale::{Plane, Scale};
+use unlike::Polarity;
 
 /// `[segment]`: how frames are segmented.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -48,8 +55,8 @@ pub struct Options {
     /// Threads that segment; by default one for each processor core.
     pub threads: Option<NonZeroUsize>,
     /// Typical diameter of the objects in pixels of the frame. Left out: from the pixel size,
-    /// where the frame has one and the model knows its objects' size, else estimated from each
-    /// frame.
+    /// where the frame has one and the model knows its objects' size, else estimated from the
+    /// first frames of the session that show objects.
     #[schemars(range(min = 1.0, max = 1000.0))]
     pub object_diameter_px: Option<f32>,
     /// Frames of more megapixels are refused. Frames for which
@@ -167,6 +174,8 @@ pub enum Stage {
     Instances,
     /// Objects and focus.
     Measure,
+    /// Whether the model knows such pictures.
+    Judge,
 }
 
 /// Segments frames, one after the other, with all its threads on each.
@@ -180,6 +189,10 @@ pub struct Segmenter {
     clock: Clock,
     /// Of the last frame.
     tiles: network::Tiles,
+    /// Of the last frame.
+    evidence: Evidence,
+    /// Of the model's objects.
+    polarity: Polarity,
     /// Reused from frame to frame.
     plane: Plane,
     /// Reused from frame to frame.
@@ -215,6 +228,7 @@ impl Segmenter {
             .thread_name(|index| format!("segment-{index}"))
             .build()
             .map_err(|error| SetUpError::Threads { threads, reason: error.to_string() })?;
+        let polarity = unlike::polarity_of(&package, &clock);
         Ok(Self {
             model: Arc::new(package.reference(options.object_diameter_px)),
             package,
@@ -224,6 +238,8 @@ impl Segmenter {
             max_pixels: options.max_pixels(),
             clock,
             tiles: network::Tiles::default(),
+            evidence: Evidence::default(),
+            polarity,
             plane: Plane::default(),
             maps: Maps::default(),
             reading: Workspace::default(),
@@ -251,12 +267,30 @@ impl Segmenter {
         self.tiles
     }
 
-    /// Segments one frame.
+    /// What the last frame was judged by.
+    pub fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// Segments one frame by what is known of it alone.
     ///
     /// # Errors
     /// When this frame cannot be segmented; the next one may be fine.
     pub fn segment(&mut self, frame: &Arc<Frame>) -> Result<Segmentation, SegmentError> {
         self.segment_observed(frame, |_| {})
+    }
+
+    /// Segments one frame of a session whose earlier frames may have said in which `scale`: it counts
+    /// where nothing is stated of this one.
+    ///
+    /// # Errors
+    /// When this frame cannot be segmented; the next one may be fine.
+    pub fn segment_in_session(
+        &mut self,
+        frame: &Arc<Frame>,
+        scale: Option<Scale>,
+    ) -> Result<Segmentation, SegmentError> {
+        self.segment_with(frame, scale, |_| {})
     }
 
     /// As [`Segmenter::segment`]; `ended` is called at the end of each stage.
@@ -266,6 +300,15 @@ impl Segmenter {
     pub fn segment_observed(
         &mut self,
         frame: &Arc<Frame>,
+        ended: impl FnMut(Stage),
+    ) -> Result<Segmentation, SegmentError> {
+        self.segment_with(frame, None, ended)
+    }
+
+    fn segment_with(
+        &mut self,
+        frame: &Arc<Frame>,
+        of_session: Option<Scale>,
         mut ended: impl FnMut(Stage),
     ) -> Result<Segmentation, SegmentError> {
         let (width, height) = (frame.width, frame.height);
@@ -280,7 +323,7 @@ impl Segmenter {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, width as usize);
         ended(Stage::Normalise);
         let normalise_us = lap.next();
-        let scale = self.run_network(frame, grey)?;
+        let Looked { scale, from, size_ratio } = self.run_network(frame, grey, of_session)?;
         ended(Stage::Network);
         let network_us = lap.next();
         let Self { pool, maps, reading, package, .. } = self;
@@ -294,6 +337,22 @@ impl Segmenter {
         let objects = measure::objects(&labels, &frame.pixels);
         let focus = focus::score(&labels, &objects, &frame.pixels, grey);
         ended(Stage::Measure);
+        self.evidence = Evidence::of(&View {
+            plane: &self.plane,
+            scale,
+            maps: &self.maps,
+            labels: &labels,
+            objects: &objects,
+            focus,
+            grey: (grey.low, grey.high),
+        });
+        let look = Look {
+            scale_from: from,
+            scale: scale.factor(),
+            size_ratio,
+            unlike: unlike::judge(&self.evidence, self.polarity),
+        };
+        ended(Stage::Judge);
         let measure_us = lap.next();
         Ok(Segmentation {
             frame: Arc::clone(frame),
@@ -301,6 +360,7 @@ impl Segmenter {
             labels: Arc::new(labels),
             objects: Arc::new(objects),
             focus,
+            look,
             timings: Timings { normalise_us, network_us, instances_us, measure_us },
         })
     }
@@ -311,7 +371,7 @@ impl Segmenter {
     /// When the network fails.
     pub fn maps(&mut self, frame: &Frame) -> Result<ScaledMaps, SegmentError> {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
-        let scale = self.run_network(frame, grey)?;
+        let scale = self.run_network(frame, grey, None)?.scale;
         Ok(ScaledMaps {
             maps: std::mem::take(&mut self.maps),
             scale,
@@ -321,30 +381,80 @@ impl Segmenter {
     }
 
     /// Maps of the frame at the scale that is returned.
-    fn run_network(&mut self, frame: &Frame, grey: normalise::Span) -> Result<Scale, SegmentError> {
-        let known = self.known_scale(frame);
+    fn run_network(
+        &mut self,
+        frame: &Frame,
+        grey: normalise::Span,
+        of_session: Option<Scale>,
+    ) -> Result<Looked, SegmentError> {
+        let stated = self.stated_ratio(frame);
+        let own = self.package.manifest().network.object_diameter_px;
         let Self { pool, network, plane, maps, .. } = self;
         plane.fill(frame, grey);
-        let (scale, tiles) = pool.install(|| match known {
-            Some(scale) => {
-                let signal = network.signal(plane).at(scale);
-                Ok((scale, network.run_where(&plane.at(scale), &signal, maps)?))
-            }
-            None => estimate::run(network, plane, maps),
+        let signal = network.signal(plane);
+        let (looked, tiles) = pool.install(|| -> Result<_, network::NetworkError> {
+            let known = match stated {
+                Some((from, ratio)) => Some((from, Scale::for_diameter(own * ratio, own))),
+                None => of_session.map(|scale| (ScaleFrom::Session, scale)),
+            };
+            let Some((from, scale)) = known else {
+                let estimate::Estimate { scale, seen, tiles } =
+                    estimate::run(network, plane, &signal, maps)?;
+                let from = if seen { ScaleFrom::Picture } else { ScaleFrom::Model };
+                return Ok((Looked { scale, from, size_ratio: None }, tiles));
+            };
+            let tiles = network.run_where(&plane.at(scale), &signal.at(scale), maps)?;
+            let size_ratio = match stated {
+                Some((_, ratio)) if signal.anywhere() => {
+                    disagreement(network, plane, (maps, scale), ratio)?
+                }
+                _ => None,
+            };
+            Ok((Looked { scale, from, size_ratio }, tiles))
         })?;
         self.tiles = tiles;
-        Ok(scale)
+        Ok(looked)
     }
 
-    /// The scale by what is known of the frame, without looking at it.
-    fn known_scale(&self, frame: &Frame) -> Option<Scale> {
+    /// How many times as large as the model's own the objects should be by what is stated of the
+    /// frame, without looking at it, and who states it.
+    fn stated_ratio(&self, frame: &Frame) -> Option<(ScaleFrom, f32)> {
         let own = &self.package.manifest().network;
-        let diameter = self.object_diameter_px.or_else(|| {
-            let ratio = own.pixel_size_um? / frame.pixel_size_um?;
-            Some(own.object_diameter_px * ratio as f32)
-        })?;
-        Some(Scale::for_diameter(diameter, own.object_diameter_px))
+        if let Some(diameter) = self.object_diameter_px {
+            return Some((ScaleFrom::Configured, diameter / own.object_diameter_px));
+        }
+        let pixel = frame.pixel_size_um.filter(|size| is_plausible(*size))?;
+        Some((ScaleFrom::Stated, (own.pixel_size_um? / pixel) as f32))
     }
+}
+
+/// In which scale a frame was looked at.
+struct Looked {
+    scale: Scale,
+    from: ScaleFrom,
+    /// See [`Look::size_ratio`].
+    size_ratio: Option<f32>,
+}
+
+/// How many times as large as `stated` the objects look, where that is a disagreement. What was stated
+/// stands all the same: giant or tiny nuclei may be the drug's effect.
+fn disagreement(
+    network: &network::Network,
+    plane: &Plane,
+    (maps, scale): (&Maps, Scale),
+    stated: f32,
+) -> Result<Option<f32>, network::NetworkError> {
+    if !network.gives_sizes() {
+        return Ok(None);
+    }
+    let off = |ratio: f32| !(1.0 / DISAGREES..=DISAGREES).contains(&ratio);
+    let here = estimate::diameter_ratio(maps, scale).map(|seen| seen / stated);
+    if here.is_some_and(|ratio| !off(ratio)) {
+        return Ok(None);
+    }
+    // From a wrong distance the network tells sizes badly, so the picture is asked in its own scale.
+    let there = estimate::look_for_ratio(network, plane)?.map(|seen| seen / stated);
+    Ok(there.filter(|ratio| off(*ratio) && here.is_none_or(|here| (here > 1.0) == (*ratio > 1.0))))
 }
 
 /// What the network says of one frame, at the scale at which it looked.

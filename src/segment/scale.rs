@@ -56,6 +56,11 @@ impl Scale {
         Self::STEPS.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(Self::NATIVE)
     }
 
+    /// The scale that multiplies an edge by about `factor`.
+    pub fn of_factor(factor: f32) -> Self {
+        Self::NATIVE.smaller_by(-factor.log2())
+    }
+
     /// How many times as long an edge gets.
     pub fn factor(self) -> f32 {
         self.times as f32 / self.over as f32

@@ -108,8 +108,8 @@ impl Signal {
 
     /// The same for whoever asks in pixels of the plane at `scale`. Looked for there, enlarged noise
     /// would not look like noise.
-    pub(super) fn at(self, scale: Scale) -> Self {
-        Self { scale, ..self }
+    pub(super) fn at(&self, scale: Scale) -> Self {
+        Self { columns: self.columns, cells: self.cells.clone(), scale }
     }
 
     /// Whether there is any in a cell of which a pixel lies in `rows` and `columns`, which may

@@ -30,6 +30,7 @@ use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId, StoreId};
 use crate::domain::facts::FrameFacts;
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::segmentation::{ModelRef, Timings};
 use crate::domain::session::Session;
@@ -85,6 +86,7 @@ pub struct AdoptedResult {
     objects: Vec<Object>,
     focus: f32,
     timings: Timings,
+    look: Option<Look>,
     committed: Option<Stamp>,
 }
 
@@ -97,11 +99,11 @@ impl AdoptedResult {
         frame: FrameId,
         labels: &LabelImage,
         objects: Vec<Object>,
-        (focus, timings, committed): (f32, Timings, Option<Stamp>),
+        (focus, timings, look, committed): (f32, Timings, Option<Look>, Option<Stamp>),
     ) -> Result<Self, String> {
         let packed = blobs::encode_with(labels, &objects)?;
         let (count, labels_sha256) = (labels.count(), labels.sha256());
-        Ok(Self { frame, packed, count, labels_sha256, objects, focus, timings, committed })
+        Ok(Self { frame, packed, count, labels_sha256, objects, focus, timings, look, committed })
     }
 }
 

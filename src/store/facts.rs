@@ -12,6 +12,7 @@ use super::blobs;
 use super::error::StoreError;
 use super::outbox::{Destination, Item, Kind};
 use super::readers::{self, Reader, float, unsigned};
+use super::rows::{self, LOOK};
 use crate::base::clock::rfc3339;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
@@ -238,7 +239,7 @@ impl Reader {
                     .collect();
             let model = Arc::new(model.clone());
             let mut statement = read.prepare_cached(&format!(
-                "SELECT {RESULT}, segmentation.frame
+                "SELECT {RESULT}, {LOOK}, segmentation.frame
                  FROM frame JOIN segmentation ON segmentation.frame = frame.pk
                  JOIN boot AS committed_in ON committed_in.pk = segmentation.committed_boot
                  WHERE frame.series = ?1 AND frame.position >= ?2 AND frame.position < ?3
@@ -594,7 +595,7 @@ pub(super) const RESULT: &str = "segmentation.pk, segmentation.objects, segmenta
                  segmentation.committed_wall_ns),
         segmentation.committed_wall_ns, segmentation.committed_mono_ns, committed_in.id,
         segmentation.labels_sha256";
-pub(super) const RESULT_COLUMNS: usize = 12;
+pub(super) const RESULT_COLUMNS: usize = 12 + rows::LOOK_COLUMNS;
 
 /// A result from the columns of [`RESULT`].
 pub(super) fn result_facts(
@@ -617,6 +618,7 @@ pub(super) fn result_facts(
         },
         committed: dated(row, at + 7)?,
         labels_sha256: row.get(at + 11)?,
+        look: rows::look(row, at + 12)?,
     })
 }
 

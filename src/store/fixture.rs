@@ -6,6 +6,7 @@ use crate::base::clock::Clock;
 use crate::base::ids::SessionId;
 use crate::domain::frame::{Frame, Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::{Look, ScaleFrom, Unlike};
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
@@ -116,6 +117,12 @@ pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
         objects: Arc::new(objects.collect()),
         labels: Arc::new(labels),
         focus: 0.75,
+        look: Look {
+            scale_from: ScaleFrom::Stated,
+            scale: 0.5,
+            size_ratio: Some(2.5),
+            unlike: Some(Unlike::DarkOnBright),
+        },
         timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
     }
 }

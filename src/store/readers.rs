@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::error::StoreError;
 use super::job::NoFile;
 use super::reach::Reach;
+use super::rows;
 use super::schema::{self, damaged_or};
 use super::told::Counted;
 use super::{blobs, facts, frames};
@@ -16,6 +17,7 @@ use crate::base::clock::rfc3339;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::{Pixels, Place};
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::{ScaleFrom, Unlike};
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
@@ -71,6 +73,14 @@ pub struct SavedFrame {
     pub labels_sha256: String,
     /// Where the time went.
     pub timings: Timings,
+    /// Who said how large objects are; `None` for results of other programs and of before 0.2.
+    pub scale_from: Option<ScaleFrom>,
+    /// How many times as long an edge of the picture was made for the model.
+    pub scale: Option<f32>,
+    /// How many times as large as stated the objects look, where it is more than 2 or less than 0.5.
+    pub size_ratio: Option<f32>,
+    /// In which way the picture is unlike what the model was trained on, where it is.
+    pub unlike: Option<Unlike>,
 }
 
 /// A session and what it holds. Times are RFC 3339 in UTC.
@@ -433,13 +443,16 @@ const SAVED_FRAME: &str = "SELECT segmentation.pk, frame.id, session.id, frame.s
         frame.well, frame.field, frame.origin, frame.file, frame.no_file, segmentation.objects,
         segmentation.focus, model.name, model.sha256, segmentation.labels_sha256,
         segmentation.normalise_us, segmentation.network_us, segmentation.instances_us,
-        segmentation.measure_us, frame.pixel_size_source, frame.pixel_size_note
+        segmentation.measure_us, frame.pixel_size_source, frame.pixel_size_note,
+        look.scale_from, look.scale, look.size_ratio, look.unlike
      FROM segmentation
      JOIN frame ON frame.pk = segmentation.frame
      JOIN session ON session.pk = frame.session
-     JOIN model ON model.pk = segmentation.model";
+     JOIN model ON model.pk = segmentation.model
+     LEFT JOIN look ON look.segmentation = segmentation.pk";
 
 fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
+    let look = rows::look(row, 29)?;
     Ok(SavedFrame {
         cursor: unsigned(row, 0)?,
         id: FrameId::from_bytes(row.get(1)?),
@@ -470,6 +483,10 @@ fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
             instances_us: unsigned(row, 25)?,
             measure_us: unsigned(row, 26)?,
         },
+        scale_from: look.map(|look| look.scale_from),
+        scale: look.map(|look| look.scale),
+        size_ratio: look.and_then(|look| look.size_ratio),
+        unlike: look.and_then(|look| look.unlike),
     })
 }
 

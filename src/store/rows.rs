@@ -2,7 +2,7 @@
 //!
 //! Each function may be given the same thing twice and then changes nothing.
 
-use rusqlite::{Connection, OptionalExtension, named_params, params};
+use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::aggregates;
 use super::job::{Gap, NoFile};
@@ -10,6 +10,7 @@ use super::outbox::{self, Deliveries, Kind, PartRef, Want};
 use crate::base::clock::Stamp;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::frame::Frame;
+use crate::domain::look::{Look, Unlike};
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Timings};
@@ -235,6 +236,39 @@ pub(super) struct NewResult<'a> {
     pub(super) objects: &'a [Object],
     pub(super) focus: f32,
     pub(super) timings: Timings,
+    /// `None` where nobody looked at a picture: labels of another program, and old results.
+    pub(super) look: Option<Look>,
+}
+
+fn insert_look(db: &Connection, segmentation: i64, look: &Look) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO look (segmentation, scale_from, scale, size_ratio, unlike)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![
+        segmentation,
+        look.scale_from.word(),
+        look.scale,
+        look.size_ratio,
+        look.unlike.map(Unlike::word),
+    ])
+    .map(drop)
+}
+
+/// Columns of a result's look for [`look`], of a query that has `segmentation`. They are looked up
+/// one by one, so that no query must join what old results do not have.
+pub(super) const LOOK: &str =
+    "(SELECT scale_from FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT scale FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT size_ratio FROM look WHERE look.segmentation = segmentation.pk),
+        (SELECT unlike FROM look WHERE look.segmentation = segmentation.pk)";
+pub(super) const LOOK_COLUMNS: usize = 4;
+
+/// A result's look from the columns of [`LOOK`].
+pub(super) fn look(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Look>> {
+    let Some(from) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
+    let unlike: Option<String> = row.get(at + 3)?;
+    Ok(Look::recorded(&from, row.get(at + 1)?, row.get(at + 2)?, unlike.as_deref()))
 }
 
 /// Records a model's answer to a frame that is recorded: the result, its label image, its
@@ -282,6 +316,9 @@ pub(super) fn segmentation(
         ":labels": result.packed,
     })?;
     let pk = db.last_insert_rowid();
+    if let Some(look) = &result.look {
+        insert_look(db, pk, look)?;
+    }
     crate::base::crash::point("segmentation inserted");
     for object in result.objects {
         insert_object(db, pk, object)?;

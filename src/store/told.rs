@@ -308,7 +308,7 @@ fn stored_event(row: &Row<'_>, what: What) -> rusqlite::Result<StoredEvent> {
 /// frame, of its series, and the model.
 pub(super) fn results_query() -> String {
     format!(
-        "SELECT {}, {}, session.id, series.number, series.width, series.height,
+        "SELECT {}, {}, {}, session.id, series.number, series.width, series.height,
                 segmentation.model
          FROM segmentation
          CROSS JOIN frame ON frame.pk = segmentation.frame
@@ -318,6 +318,7 @@ pub(super) fn results_query() -> String {
          CROSS JOIN boot AS committed_in ON committed_in.pk = segmentation.committed_boot
          WHERE segmentation.pk > ?1 ORDER BY segmentation.pk LIMIT ?2",
         facts::RESULT,
+        rows::LOOK,
         facts::FRAME,
     )
 }

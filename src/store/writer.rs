@@ -651,6 +651,7 @@ fn insert(
                 objects: &segmentation.objects,
                 focus: segmentation.focus,
                 timings: segmentation.timings,
+                look: Some(segmentation.look),
             };
             rows::segmentation(db, session, frame, &result, when)?;
         }
@@ -694,6 +695,7 @@ fn import(
         objects: &imported.objects,
         focus: imported.focus,
         timings: Timings::default(),
+        look: None,
     };
     rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
     Ok(Record::committed(imported.frame, frame.session, frame.sequence, labels.count()))

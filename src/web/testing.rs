@@ -6,6 +6,7 @@ use super::LiveFrame;
 use crate::base::clock::Clock;
 use crate::domain::frame::{Pixels, Place, Shot};
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
@@ -56,6 +57,7 @@ pub(crate) fn live_frame(sequence: u64, clock: &Clock) -> LiveFrame {
             objects: Arc::new(objects(&labels)),
             labels: Arc::new(labels),
             focus: 0.9,
+            look: Look::PLAIN,
             timings: Timings::default(),
         },
         ap50: Some(0.91),

@@ -18,6 +18,7 @@ use super::preview::Preview;
 use super::{colours, contours};
 use crate::base::ids::FrameId;
 use crate::domain::frame::Place;
+use crate::domain::look::{ScaleFrom, Unlike};
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
 
@@ -62,6 +63,10 @@ struct Header<'a> {
     model: &'a str,
     model_sha256: &'a str,
     timings: Timings,
+    scale_from: ScaleFrom,
+    scale: f32,
+    size_ratio: Option<f32>,
+    unlike: Option<Unlike>,
     preview: PreviewHeader,
     contours: ContoursHeader,
 }
@@ -115,6 +120,10 @@ pub(crate) fn message(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, W
         model: &segmentation.model.name,
         model_sha256: &segmentation.model.sha256,
         timings: segmentation.timings,
+        scale_from: segmentation.look.scale_from,
+        scale: segmentation.look.scale,
+        size_ratio: segmentation.look.size_ratio,
+        unlike: segmentation.look.unlike,
         preview: PreviewHeader {
             bytes: jpeg.len(),
             width: preview.width,

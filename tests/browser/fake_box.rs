@@ -16,6 +16,7 @@ use reticle::capture::{self, Event};
 use reticle::domain::frame::Frame;
 use reticle::domain::health::{Health, StageHealth};
 use reticle::domain::label_image::LabelImage;
+use reticle::domain::look::Look;
 use reticle::domain::object::Object;
 use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle::domain::session::Session;
@@ -41,6 +42,7 @@ struct Controls {
     flowing: AtomicBool,
     /// Focus score that frames are given, as bits of an `f32`.
     focus: AtomicU32,
+    look: Mutex<Look>,
     last: Mutex<Option<Arc<LiveFrame>>>,
 }
 
@@ -82,6 +84,7 @@ impl FakeBox {
         let controls = Arc::new(Controls {
             flowing: AtomicBool::new(false),
             focus: AtomicU32::new(0.92_f32.to_bits()),
+            look: Mutex::new(Look::PLAIN),
             last: Mutex::new(None),
         });
         let pump = Pump {
@@ -114,6 +117,11 @@ impl FakeBox {
         });
         self.set_focus(0.92);
         self.controls.flowing.store(true, Ordering::SeqCst);
+    }
+
+    /// How the pictures from now on were looked at.
+    pub(crate) fn set_look(&self, look: Look) {
+        *self.controls.look.lock().unwrap_or_else(PoisonError::into_inner) = look;
     }
 
     /// No frame comes any more; the status stays as it is.
@@ -260,6 +268,7 @@ impl Pump {
             labels,
             objects: Arc::new(objects),
             focus: f32::from_bits(self.controls.focus.load(Ordering::SeqCst)),
+            look: *self.controls.look.lock().unwrap_or_else(PoisonError::into_inner),
             timings: Timings::default(),
         };
         let live = Arc::new(LiveFrame {

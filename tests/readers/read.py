@@ -146,6 +146,10 @@ def tables(parquet, comma):
     """The tables by pyarrow, by DuckDB, and as CSV."""
     frames = pyarrow.parquet.read_table(parquet / "frames.parquet")
     objects = pyarrow.dataset.dataset(parquet / "objects.parquet").to_table()
+    looks = pyarrow.parquet.read_table(
+        parquet / "results.parquet",
+        columns=["model_name", "scale_from", "scale", "size_ratio", "unlike"],
+    )
     joined = duckdb.sql(
         f"""SELECT frame.frame, count(object.label), coalesce(sum(object.area), 0)
             FROM '{parquet}/frames.parquet' frame
@@ -161,10 +165,11 @@ def tables(parquet, comma):
         "sha256": frames.column("sha256").to_pylist(),
         "objects": objects.column_names,
         "models": sorted(set(objects.column("model").to_pylist())),
+        "looks": [list(look.values()) for look in looks.to_pylist()],
         "joined": [[frame, count, int(area)] for frame, count, area in joined],
         "csv_rows": {
             name: sum(1 for _ in csv.DictReader(open(comma / f"{name}.csv", newline="")))
-            for name in ("frames", "objects")
+            for name in ("frames", "objects", "results")
         },
     }
 

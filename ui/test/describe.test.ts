@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { type Seen, describe, duration, focusWord } from '../src/lib/describe';
+import { doubtOf } from '../src/lib/doubt';
 import type { Status } from '../src/lib/protocol';
+
+const LOOKED = { model: 'nuclei', scale_from: 'stated', size_ratio: null, unlike: null } as const;
 
 const STATUS: Status = {
   now: '2026-01-02T03:04:13Z',
@@ -42,6 +45,7 @@ function see(status: Partial<Status>, seen: Partial<Seen> = {}) {
     status: { ...STATUS, ...status },
     frameAgeMs: 40,
     focus: [0.9, 0.9],
+    doubts: [null, null],
     skippedPerSecond: 0,
   };
   return describe({ ...usual, ...seen });
@@ -102,6 +106,33 @@ test('one blurred frame is no alarm, several are', () => {
   assert.equal(see({}, { focus: [0.9, 0.9, 0.9, 0.9, 0.1] }).remarks.length, 0);
   assert.equal(see({}, { focus: [0.9, 0.9, 0.1, 0.1, 0.1] }).remarks[0]!.title, 'Out of focus');
   assert.equal(focusWord(0.9)!.word, 'sharp');
+});
+
+test('a picture unlike what the model knows is said once it lasts, and stops nothing', () => {
+  const dark = doubtOf({ ...LOOKED, unlike: 'dark-on-bright' });
+  assert.equal(see({}, { doubts: [null, null, null, null, dark] }).remarks.length, 0);
+  const { remarks, notice, run } = see({}, { doubts: [null, null, dark, dark, dark] });
+  assert.equal(remarks[0]!.title, 'Unlike what nuclei was trained on');
+  assert.match(remarks[0]!.lines[0]!, /^Dark cells on bright\? /);
+  assert.deepEqual([notice, run.word], [null, 'Live']);
+  // The first picture of a folder counts at once.
+  assert.equal(see({}, { doubts: [dark] }).remarks.length, 1);
+  assert.equal(see({}, { doubts: [dark, dark, dark, dark, null] }).remarks.length, 0);
+});
+
+test('glow and out of focus are one line', () => {
+  const soft = doubtOf({ ...LOOKED, unlike: 'soft' });
+  const titles = see({}, { doubts: [soft, soft], focus: [0.1, 0.1] }).remarks.map(({ title }) => title);
+  assert.deepEqual(titles, ['Out of focus']);
+});
+
+test('sizes that disagree are said with how much, and a word that is not known yet is said', () => {
+  assert.equal(doubtOf(LOOKED), null);
+  assert.match(doubtOf({ ...LOOKED, size_ratio: 0.25 })!.line, /4\.0 times smaller than the stated pixel size/);
+  const configured = doubtOf({ ...LOOKED, scale_from: 'configured', size_ratio: 3 })!;
+  assert.match(configured.line, /3\.0 times larger than the configured diameter/);
+  const newer = doubtOf({ ...LOOKED, unlike: 'upside-down' as never })!;
+  assert.equal(newer.word, 'unlike the model');
 });
 
 test('durations are short', () => {

@@ -277,7 +277,7 @@ impl Sample {
         let mut cpu_ms = [0.0; STAGES];
         let mut lap = |slot: usize| {
             let now = process_cpu();
-            cpu_ms[slot] = (now - last).as_secs_f64() * 1e3;
+            cpu_ms[slot] += (now - last).as_secs_f64() * 1e3;
             last = now;
         };
         let frame = frame()?;
@@ -318,7 +318,7 @@ fn slot(stage: Stage) -> usize {
         Stage::Normalise => 1,
         Stage::Network => 2,
         Stage::Instances => 3,
-        Stage::Measure => 4,
+        Stage::Measure | Stage::Judge => 4,
     }
 }
 

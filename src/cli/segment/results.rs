@@ -13,12 +13,14 @@ use anyhow::bail;
 
 use super::plan::Input;
 use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
 use crate::exchange::made::{Made, MadeError, State};
-use crate::exchange::tables::{ObjectsCsv, ObjectsParquet};
+use crate::exchange::tables::{ImageRow, ImagesCsv, ObjectsCsv, ObjectsParquet};
 use crate::imagefile;
 
 const CSV: &str = "objects.csv";
 const PARQUET: &str = "objects.parquet";
+const IMAGES: &str = "images.csv";
 const LABELS: &str = "labels";
 
 /// A folder that may be written into.
@@ -65,7 +67,7 @@ impl Results {
                 path.display()
             );
         }
-        for name in [CSV, PARQUET] {
+        for name in [CSV, PARQUET, IMAGES] {
             made.check(name)?;
         }
         let names: HashSet<&str> = images.iter().map(|image| image.name.as_str()).collect();
@@ -96,13 +98,16 @@ impl Results {
         self.made.clear()
     }
 
-    /// Begins the two tables.
+    /// Begins the tables.
     ///
     /// # Errors
     /// When they cannot be written.
-    pub(super) fn tables(&self) -> anyhow::Result<(ObjectsCsv, ObjectsParquet)> {
-        let csv = ObjectsCsv::new(self.made.begin(CSV)?)?;
-        Ok((csv, ObjectsParquet::new(self.made.begin(PARQUET)?)?))
+    pub(super) fn tables(&self) -> anyhow::Result<Tables> {
+        Ok(Tables {
+            csv: ObjectsCsv::new(self.made.begin(CSV)?)?,
+            parquet: ObjectsParquet::new(self.made.begin(PARQUET)?)?,
+            images: ImagesCsv::new(self.made.begin(IMAGES)?)?,
+        })
     }
 
     /// Writes the label image of a page: as PNG while its labels fit, else as TIFF.
@@ -121,6 +126,36 @@ impl Results {
         };
         let name = format!("{LABELS}/{}", input.label_file(page, ending));
         self.made.put(&name, Some(&input.name), &bytes)
+    }
+}
+
+/// The tables of a run, which have their names once they are finished.
+pub(super) struct Tables {
+    csv: ObjectsCsv,
+    parquet: ObjectsParquet,
+    images: ImagesCsv,
+}
+
+impl Tables {
+    /// Adds a page and its objects.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub(super) fn append(&mut self, row: ImageRow<'_>, objects: &[Object]) -> anyhow::Result<()> {
+        self.csv.append(row.image, objects)?;
+        self.parquet.append(row.image, objects)?;
+        Ok(self.images.push(&row)?)
+    }
+
+    /// Gives them their names.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        self.csv.finish()?;
+        self.parquet.finish()?;
+        self.images.finish()?;
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::base::ids::{FrameId, SessionId};
 use crate::domain::facts::{Dated, FrameFacts};
 use crate::domain::frame::Place;
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::Timings;
@@ -32,6 +33,8 @@ pub struct ResultRow {
     pub objects: u32,
     /// Focus score; not a number where it could not be told.
     pub focus: f32,
+    /// How the picture was looked at; `None` in tables of before that was recorded.
+    pub look: Option<Look>,
     /// Where the time went.
     pub timings: Timings,
     /// When it was committed.
@@ -110,6 +113,7 @@ pub fn results(path: &Path) -> Result<Vec<ResultRow>, ReadError> {
                 boot: row.parsed::<Uuid>("committed_boot")?,
             },
             labels_sha256: row.hash("labels_sha256")?,
+            look: row.look()?,
         });
         Ok(())
     })?;
@@ -225,6 +229,19 @@ impl Row<'_> {
         Ok(hash)
     }
 
+    /// The four columns of a look, which tables of older versions do not have.
+    fn look(&self) -> Result<Option<Look>, String> {
+        if self.batch.column_by_name("scale_from").is_none() {
+            return Ok(None);
+        }
+        let Some(from) = self.optional_text("scale_from")? else { return Ok(None) };
+        let unlike = self.optional_text("unlike")?;
+        // Both were written from 32 bits.
+        let scale = self.number::<Float64Type>("scale")? as f32;
+        let ratio = self.optional::<Float64Type>("size_ratio")?.map(|ratio| ratio as f32);
+        Ok(Look::recorded(&from, scale, ratio, unlike.as_deref()))
+    }
+
     fn flag(&self, name: &str) -> Result<bool, String> {
         let column = self.column(name)?;
         let values = column
@@ -252,6 +269,7 @@ mod tests {
     };
     use super::*;
     use crate::domain::facts::{BoxName, ResultFacts};
+    use crate::domain::look::{ScaleFrom, Unlike};
     use crate::exchange::testing;
 
     fn write<T: Table>(path: &Path, rows: &[T::Row<'_>]) {
@@ -352,6 +370,12 @@ mod tests {
                 objects: counts[0],
                 focus,
                 timings: Timings { normalise_us: 1, network_us: 2, instances_us: 3, measure_us: 4 },
+                look: (counts[1] % 2 == 0).then_some(Look {
+                    scale_from: ScaleFrom::ALL[counts[2] as usize % ScaleFrom::ALL.len()],
+                    scale: 2.0 / 3.0,
+                    size_ratio: (counts[3] % 2 == 0).then_some(0.3),
+                    unlike: Unlike::ALL.get(counts[4] as usize % (1 + Unlike::ALL.len())).copied(),
+                }),
                 committed: frame.captured,
                 labels_sha256: [9; 32],
                 frame: Arc::new(frame),
@@ -361,6 +385,7 @@ mod tests {
             prop_assert_eq!(read.len(), 1);
             prop_assert_eq!(read[0].frame, result.frame.id);
             prop_assert_eq!((read[0].objects, read[0].timings), (result.objects, result.timings));
+            prop_assert_eq!(read[0].look, result.look);
             prop_assert_eq!(read[0].committed, result.committed);
             prop_assert_eq!(read[0].labels_sha256, result.labels_sha256);
             let same = if focus.is_finite() { focus.to_bits() } else { f32::NAN.to_bits() };

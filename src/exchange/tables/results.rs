@@ -9,10 +9,14 @@
 //! | `committed_at`, `committed_recorded_at` | when it was saved, as known now, and as the box's clock said then |
 //! | `committed_mono_ns`, `committed_boot` | `CLOCK_MONOTONIC` then, and of which boot |
 //! | `labels_sha256` | of the label image, in hex: 16 bits a label where there are fewer than 65,536 |
+//! | `scale_from`, `scale` | who said how large objects are, and how many times as long an edge was made |
+//! | `size_ratio` | objects look so many times as large as stated, where that is more than twice or less than half |
+//! | `unlike` | in which way the picture is unlike what the model knows; the last four are empty where no picture was looked at, and not in tables of older versions |
 
 use super::objects::ModelKey;
 use super::{Cell, Column, Kind, Table};
 use crate::domain::facts::ResultFacts;
+use crate::domain::look::Unlike;
 
 /// Saved results.
 pub struct Results;
@@ -38,6 +42,10 @@ impl Table for Results {
             Column::new("committed_mono_ns", Kind::U64),
             Column::new("committed_boot", Kind::Text),
             Column::new("labels_sha256", Kind::Text),
+            Column::optional("scale_from", Kind::Text),
+            Column::optional("scale", Kind::F64),
+            Column::optional("size_ratio", Kind::F64),
+            Column::optional("unlike", Kind::Text),
         ]
     }
 
@@ -58,5 +66,10 @@ impl Table for Results {
         put(Cell::U64(result.committed.mono_ns));
         put(Cell::Text(&result.committed.boot.to_string()));
         put(Cell::Text(&hex::encode(result.labels_sha256)));
+        let look = result.look.as_ref();
+        put(Cell::text(look.map(|look| look.scale_from.word())));
+        put(Cell::number(look.map(|look| look.scale.into())));
+        put(Cell::number(look.and_then(|look| look.size_ratio).map(f64::from)));
+        put(Cell::text(look.and_then(|look| look.unlike).map(Unlike::word)));
     }
 }

@@ -325,6 +325,7 @@ fn take_results(
             objects: &result.objects,
             focus: result.focus,
             timings: result.timings,
+            look: result.look,
         };
         // Where the archive does not say when it was committed: now is when this store did.
         let committed = result.committed.as_ref().unwrap_or(when.1);

@@ -72,6 +72,9 @@ fn a_saved_result_reads_back_whole() {
     assert_eq!(stored.pixel_size_note, answer.frame.pixel_size_note);
     assert_eq!(stored.captured, answer.frame.captured.rfc3339());
     assert_eq!(stored.timings, answer.timings);
+    let look = answer.look;
+    assert_eq!((stored.scale_from, stored.scale), (Some(look.scale_from), Some(look.scale)));
+    assert_eq!((stored.size_ratio, stored.unlike), (look.size_ratio, look.unlike));
     assert_eq!((stored.model.as_str(), stored.focus), ("nuclei", 0.75));
     assert_eq!(stored.file, Some(format!("frames/{}/{id}.tif", bench.session.id)));
     assert_eq!(reader.saved_frames(None, 10).unwrap(), std::slice::from_ref(&stored));

@@ -165,7 +165,7 @@ fn donor(data: &Path) -> (AdoptedSession, AdoptedPart) {
     let results = results.iter().map(|result| {
         let labels = reader.labels_of(result).unwrap();
         let objects = reader.objects_of(result).unwrap();
-        let known = (result.focus, result.timings, Some(stamp(&result.committed)));
+        let known = (result.focus, result.timings, result.look, Some(stamp(&result.committed)));
         AdoptedResult::new(result.frame.id, &labels, objects, known).unwrap()
     });
     let results = AdoptedResults {

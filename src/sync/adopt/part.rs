@@ -11,6 +11,7 @@ use crate::base::clock::Stamp;
 use crate::base::ids::FrameId;
 use crate::domain::facts::{Dated, FrameFacts, ModelFacts, Series};
 use crate::domain::label_image::LabelImage;
+use crate::domain::look::Look;
 use crate::domain::object::Object;
 use crate::domain::segmentation::Timings;
 use crate::exchange::layout::PartOf;
@@ -22,8 +23,12 @@ use crate::sync::objects::Copied;
 use crate::sync::there::NOT_VOUCHED_FOR;
 
 /// Focus, timings and time of a result of which the archive has no row.
-const UNKNOWN: (f32, Timings, Option<Stamp>) =
-    (f32::NAN, Timings { normalise_us: 0, network_us: 0, instances_us: 0, measure_us: 0 }, None);
+const UNKNOWN: (f32, Timings, Option<Look>, Option<Stamp>) = (
+    f32::NAN,
+    Timings { normalise_us: 0, network_us: 0, instances_us: 0, measure_us: 0 },
+    None,
+    None,
+);
 
 impl Adopting<'_> {
     /// The frames of a part with the receipt of their table; `None`, and said, where it cannot be
@@ -283,7 +288,7 @@ fn result(
         Some(row) if row.labels_sha256 != labels.sha256() => {
             return Err("its label image is not the recorded one".to_owned());
         }
-        Some(row) => (row.focus, row.timings, Some(stamp(&row.committed))),
+        Some(row) => (row.focus, row.timings, row.look, Some(stamp(&row.committed))),
         None => UNKNOWN,
     };
     AdoptedResult::new(frame.id, &labels, objects, known)

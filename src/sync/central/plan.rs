@@ -57,6 +57,10 @@ pub(super) const SEGMENTATION: &[Column] = &[
     ("committed_mono_ns", Type::INT8),
     ("committed_boot", Type::UUID),
     ("labels_sha256", Type::BYTEA),
+    ("scale_from", Type::TEXT),
+    ("scale", Type::FLOAT4),
+    ("size_ratio", Type::FLOAT4),
+    ("unlike", Type::TEXT),
 ];
 
 /// Columns of `reticle.object`, without the result that they belong to.

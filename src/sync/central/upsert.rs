@@ -20,6 +20,7 @@ use super::plan::{
 };
 use super::stand;
 use crate::domain::facts::BoxName;
+use crate::domain::look::Unlike;
 use crate::domain::pixel_size::PixelSizeSource;
 use crate::domain::segmentation::ModelRef;
 use crate::sync::standing::Memory;
@@ -303,6 +304,7 @@ async fn copy_results(
         let committed = &row.committed;
         let [normalise_us, network_us, instances_us, measure_us] = &row.timings_us;
         let labels_sha256: &[u8] = &row.facts.labels_sha256;
+        let look = row.facts.look.as_ref();
         within(
             STEP,
             STEP_NAME,
@@ -321,6 +323,10 @@ async fn copy_results(
                 &committed.mono_ns,
                 &committed.boot,
                 &labels_sha256,
+                &look.map(|look| look.scale_from.word()),
+                &look.map(|look| look.scale),
+                &look.and_then(|look| look.size_ratio),
+                &look.and_then(|look| look.unlike).map(Unlike::word),
             ]),
         )
         .await?;

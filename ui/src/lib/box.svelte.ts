@@ -2,12 +2,14 @@
 // channel, the renderer and the components meet.
 
 import { type Mark, describe } from './describe';
+import { type Doubt, doubtOf } from './doubt';
 import { boxMark } from './health';
 import { LiveChannel } from './live';
 import { type Command, type FrameHeader, OtherVersion, type Status, decode } from './protocol';
 import type { Renderer } from './renderer';
 
 const FOCUS_HISTORY = 60;
+const DOUBT_HISTORY = 5;
 /** Skips are counted over this time. */
 const SKIP_WINDOW_MS = 4000;
 const TOAST_MS = 6000;
@@ -33,6 +35,7 @@ class Box {
   status = $state.raw<Status | null>(null);
   header = $state.raw<FrameHeader | null>(null);
   focus = $state.raw<number[]>([]);
+  doubts = $state.raw<(Doubt | null)[]>([]);
   toast = $state.raw<{ text: string; tone: 'fine' | 'act' } | null>(null);
   /** A command that was sent and whose effect is not seen yet. */
   pending = $state.raw<Command | null>(null);
@@ -50,6 +53,7 @@ class Box {
       status: this.status,
       frameAgeMs: this.frameAgeMs,
       focus: this.focus,
+      doubts: this.doubts,
       skippedPerSecond: this.#skippedPerSecond(),
     }),
   );
@@ -133,6 +137,7 @@ class Box {
       });
       this.header = header;
       this.focus = [...this.focus.slice(1 - FOCUS_HISTORY), header.focus];
+      this.doubts = [...this.doubts.slice(1 - DOUBT_HISTORY), doubtOf(header)];
     } catch (error) {
       if (error instanceof OtherVersion) this.#reloadOnce(error);
       else this.say(`A frame could not be drawn: ${String(error)}`, 'act');

@@ -2,6 +2,7 @@
 // Nothing here draws and nothing asks for the time, so each state can be tested.
 
 import { alarmWords } from './alarms';
+import { type Doubt, lasting } from './doubt';
 import type { Command, Place, Status, SyncState } from './protocol';
 
 /** `act`: a hand is needed now; `soon`: look at it; `live`: all is as it should be. */
@@ -50,6 +51,8 @@ export interface Seen {
   frameAgeMs: number | null;
   /** Focus of the last frames, newest last. */
   focus: number[];
+  /** What speaks against the numbers of the last frames, newest last. */
+  doubts: (Doubt | null)[];
   /** Frames skipped a second, lately. */
   skippedPerSecond: number;
 }
@@ -313,6 +316,11 @@ function remarksOn(status: Status, seen: Seen): Notice[] {
     remarks.push({ title, lines: [line], tone, shape });
   if (focusWord(median(seen.focus.slice(-5)))?.tone === 'soon') {
     remark('Out of focus', 'Check the focus; these frames are marked with a low score.');
+  }
+  const doubt = lasting(seen.doubts);
+  // Out of focus says it already.
+  if (doubt !== null && !(doubt.word === 'no edges?' && remarks.length > 0)) {
+    remark(doubt.title, doubt.line);
   }
   // While there is no room nothing is recorded, skipped or not; that is said already.
   if (seen.skippedPerSecond > 0.2 && status.hold === null) {

@@ -9,6 +9,18 @@ export interface Place {
   field: number | null;
 }
 
+/** The words of `src/domain/look.rs`. */
+export type ScaleFrom = 'configured' | 'stated' | 'session' | 'picture' | 'model';
+export type Unlike =
+  | 'dark-on-bright'
+  | 'bright-on-dark'
+  | 'stripes'
+  | 'fixed-pattern'
+  | 'soft'
+  | 'dim-beside-bright'
+  | 'debris'
+  | 'strange';
+
 export interface FrameHeader {
   version: number;
   frame: string;
@@ -28,6 +40,14 @@ export interface FrameHeader {
   true_objects: number | null;
   model: string;
   model_sha256: string;
+  /** Who said how large objects are. */
+  scale_from: ScaleFrom;
+  /** How many times as long an edge was made for the model. */
+  scale: number;
+  /** Objects look so many times as large as stated; null unless that is more than 2 or less than 0.5. */
+  size_ratio: number | null;
+  /** In which way the picture is unlike what the model knows; null if it is not. */
+  unlike: Unlike | null;
   timings: Record<'normalise_us' | 'network_us' | 'instances_us' | 'measure_us', number>;
   preview: {
     bytes: number;
