@@ -6,7 +6,9 @@
 //!    that ends while it reads the file is counted against the file.
 //! 2. A file is taken once all of its frames are committed; until then it is begun again at the
 //!    next start, and its pages get the same ids again.
-//! 3. An image is its content under a path. A file with a known content is the same image where it
+//! 3. A page is its pixels in a file: what the file held when it was read last is known page by
+//!    page, so of a stack that grows, or is written again with other tags, only new pages are given.
+//! 4. An image is its content under a path. A file with a known content is the same image where it
 //!    stands at the same path (it was touched) or where the path of the other no longer holds it (it
 //!    was renamed). Two equal files that are there at once are two images: a blank well looks like
 //!    the next.
@@ -15,6 +17,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
+use super::pages::TakenPage;
 use crate::base::ids::FrameId;
 
 /// A file that is whole and about to be read.
@@ -28,8 +31,6 @@ pub struct Candidate<'a> {
     pub version: (u64, i64),
     /// Of its bytes.
     pub sha256: [u8; 32],
-    /// Whether pages of it were given before it grew: then it is no other image.
-    pub grew: bool,
 }
 
 /// What is to be done with a file.
@@ -46,21 +47,24 @@ pub enum Answer {
 }
 
 /// A file that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// Its key in the ledger.
     pub file: i64,
     /// Id of the frame of its first page; that of page n is later by n.
     pub first_frame: FrameId,
-    /// Pages, from the first, whose results are committed.
-    pub done_pages: usize,
+    /// Pages that were given of what its path held before.
+    pub pages: Vec<TakenPage>,
 }
 
 /// How the reading of a file came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Its pages were given, as far as they are fit.
-    Given,
+    /// Its pages were given, as far as they are fit: so many it has.
+    Given {
+        /// How many.
+        pages: usize,
+    },
     /// Nothing of it was given: it is unfit.
     Unfit(String),
     /// Nothing of it was given: it is above a limit that a person may raise.
@@ -86,20 +90,24 @@ pub trait Ledger: Send + Sync {
         each: &mut dyn FnMut(&OsStr, u64, i64),
     ) -> Result<(), LedgerError>;
 
-    /// Asks for a file, and begins it if it is to be read. Waits up to `patience` for others.
-    /// `holds` says whether a file of that name is there with this size and time of change.
+    /// Asks for files, and begins those that are to be read: all in as few commits as can be. Gives
+    /// one answer for each. Waits up to `patience` for others. `holds` says whether a file of that
+    /// name is there with this size and time of change.
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
     fn begin(
         &self,
-        candidate: Candidate<'_>,
+        candidates: &[Candidate<'_>],
         holds: &dyn Fn(&OsStr, (u64, i64)) -> bool,
         patience: Duration,
-    ) -> Result<Answer, LedgerError>;
+    ) -> Result<Vec<Answer>, LedgerError>;
 
-    /// A frame of a file is given now.
-    fn gives(&self, file: i64, frame: FrameId);
+    /// A page of a file is given now. It is noted before its frame is.
+    fn gives(&self, file: i64, page: &TakenPage);
+
+    /// A page that was given before stands at another place in the file now.
+    fn moved(&self, file: i64, page: &TakenPage);
 
     /// A file was read to its end.
     fn ends(&self, file: i64, end: End);
