@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-kills soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-kills prove-tiff soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -37,6 +37,11 @@ prove-kills: ## kill -9 at random moments, KILLS=2000 of them; then nothing ackn
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-kills $(KILLS)
+
+prove-tiff: ## FILES=4000 TIFFs of every kind that can be combined: do independent readers see what we see
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-tiff $(FILES)
 
 soak: ## MINUTES=90 of capture with three viewers, one of them stuck: is it flat, and was it there
 	@scripts/setup run

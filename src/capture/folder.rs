@@ -39,7 +39,7 @@ use super::{Event, Options, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::ids::FrameId;
 use crate::domain::frame::{Frame, Shot};
-use crate::imagefile::{self, Limits, Page, Pages, Problem};
+use crate::imagefile::{self, Limits, Page, Pages, Problem, Selection};
 use ledger::Ledger;
 pub use memory::Memory;
 use taking::{Asked, Asking, Entry};
@@ -55,6 +55,8 @@ pub struct Folder {
     identity: Identity,
     clock: Clock,
     limits: Limits,
+    /// Channel and z plane that are taken of a file that holds several.
+    selection: Selection,
     pixel_size_um: Option<f64>,
     mode: Mode,
     /// Where there is one, a watched folder asks it before it opens a file.
@@ -163,6 +165,7 @@ impl Folder {
             identity,
             clock,
             limits,
+            selection: Selection { channel: options.channel.clone(), z: options.z.clone() },
             pixel_size_um: options.pixel_size_um,
             mode,
             ledger,
@@ -183,8 +186,11 @@ impl Folder {
         mut entry: Option<Entry>,
     ) -> Result<Option<Event>, SourceError> {
         let path = self.path.join(&arrival.name);
-        match imagefile::open(&path, self.limits) {
+        match imagefile::open_chosen(&path, self.limits, &self.selection) {
             Ok(mut pages) => {
+                for note in pages.notes() {
+                    tracing::info!(file = ?arrival.name, note, "an image file is read in part");
+                }
                 // As many pages as before or fewer: it did not grow by pages, it is another.
                 if arrival.skip_pages < pages.total() {
                     pages.skip_to(arrival.skip_pages);

@@ -19,7 +19,7 @@ use std::time::Duration;
 use crate::base::clock::Clock;
 use crate::base::progress::Progress;
 use crate::domain::frame::Frame;
-use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ};
+use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ, Pick};
 
 pub mod cameras;
 mod exposure;
@@ -66,6 +66,14 @@ pub struct Options {
     pub gain: Option<i32>,
     /// Edge of a pixel in the sample, in µm. Left out: as the image files say, else unknown.
     pub pixel_size_um: Option<f64>,
+    /// Folder: the channel that is segmented, where a file holds several: its name, or its number
+    /// from 1. Left out: such files are refused, with the names of their channels.
+    #[schemars(with = "Option<String>")]
+    pub channel: Option<Pick>,
+    /// Folder: the z plane that is segmented, where a file holds several: its number from 1, or
+    /// `middle`. Left out: each plane is a frame.
+    #[schemars(with = "Option<String>")]
+    pub z: Option<Pick>,
     /// Folder: replay it without end, beginning again with the first image after the last.
     pub replay: bool,
     /// Folder: a file of more pages is refused.
@@ -92,6 +100,8 @@ impl Default for Options {
             exposure_us: None,
             gain: None,
             pixel_size_um: None,
+            channel: None,
+            z: None,
             replay: false,
             max_pages: MAX_PAGES as u32,
             max_file_bytes: MAX_FILE_BYTES,
@@ -380,6 +390,8 @@ mod tests {
             spec: SourceSpec::V4l("/dev/video0".into()),
             pixel_format: Some("Y12".parse().unwrap()),
             fps: Some(12.5),
+            channel: Some("DAPI".parse().unwrap()),
+            z: Some("3".parse().unwrap()),
             ..Options::default()
         };
         let text = toml::to_string(&options).unwrap();

@@ -18,7 +18,7 @@ use crate::base::durable;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::object::Object;
 use crate::exchange::tables::{ImageRef, ObjectsCsv, ObjectsParquet};
-use crate::imagefile::{self, Limits, Page};
+use crate::imagefile::{self, Limits, Page, Pick, Selection};
 use crate::segment::package::ModelPackage;
 use crate::segment::{Options, Segmenter};
 
@@ -45,6 +45,14 @@ pub struct Args {
     /// Images of more megapixels are refused
     #[arg(long, value_name = "MP")]
     max_megapixels: Option<f64>,
+    /// Channel of the images that hold several: its name, or its number from 1; `red`, `green` or
+    /// `blue` of a colour image [default: such an image is refused, with the names]
+    #[arg(long, value_name = "NAME|N")]
+    channel: Option<Pick>,
+    /// z plane of the images that hold several: its number from 1, or `middle` [default: each plane
+    /// is segmented by itself]
+    #[arg(long, value_name = "N|middle")]
+    z: Option<Pick>,
     /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
@@ -101,6 +109,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         object_diameter_px: args.object_diameter,
         max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
     };
+    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
     let clock = Clock::system();
     let segmenters = (0..jobs)
         .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
@@ -122,6 +131,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
                 next: &next,
                 labels_folder: &labels_folder,
                 limits: limits(&options, jobs),
+                selection: &selection,
                 clock: &clock,
             };
             scope.spawn(move || work.run(segmenter, &told));
@@ -149,6 +159,7 @@ struct Work<'a> {
     next: &'a AtomicUsize,
     labels_folder: &'a Path,
     limits: Limits,
+    selection: &'a Selection,
     clock: &'a Clock,
 }
 
@@ -158,11 +169,14 @@ impl Work<'_> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(Input { path, name }) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open(path, self.limits) {
+            match imagefile::open_chosen(path, self.limits, self.selection) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
                 Ok(pages) => {
+                    for note in pages.notes() {
+                        out::tell(format_args!("reticle: {} {note}", path.display()));
+                    }
                     let several = pages.total() > 1;
                     for page in pages {
                         let done = page

@@ -45,15 +45,37 @@ pub enum Problem {
     /// No bytes.
     #[error("is empty (0 bytes); export or copy it again")]
     Empty,
-    /// Neither TIFF nor PNG nor JPEG.
+    /// Neither TIFF nor PNG nor JPEG, nor anything else that is known.
     #[error("is not a TIFF, PNG or JPEG image; export it as one of these")]
     NotAnImage,
     /// The file contradicts itself or ends too early.
     #[error("is damaged or cut short ({0}); export or copy it again")]
     Damaged(String),
+    /// A file of another format, which has a name.
+    #[error("is {what}, which is not read here; {remedy}")]
+    Foreign {
+        /// The format, with its article.
+        what: &'static str,
+        /// What a person does to have it read.
+        remedy: &'static str,
+    },
     /// More than one channel that matter.
-    #[error("is a colour image; Reticle segments one channel: export one channel as greyscale")]
+    #[error(
+        "is a colour image; Reticle segments one channel: choose `red`, `green` or `blue` with \
+         `--channel` (`channel` in [source]), or export one channel as greyscale"
+    )]
     Colour,
+    /// Several channels, and none is chosen.
+    #[error(
+        "holds {count} channels ({channels}); Reticle segments one channel: choose it by name or \
+         number with `--channel` (`channel` in [source]), or export one channel as greyscale"
+    )]
+    Channels {
+        /// How many there are.
+        count: usize,
+        /// Their numbers, from 1, and names.
+        channels: String,
+    },
     /// Well formed, but of a kind that is not read here.
     #[error("{0}")]
     Unsupported(String),
@@ -141,7 +163,11 @@ impl Problem {
     pub(super) fn ends_the_file(&self) -> bool {
         !matches!(
             self,
-            Self::Colour | Self::Unsupported(_) | Self::TooLarge { .. } | Self::NoMemory { .. }
+            Self::Colour
+                | Self::Channels { .. }
+                | Self::Unsupported(_)
+                | Self::TooLarge { .. }
+                | Self::NoMemory { .. }
         )
     }
 

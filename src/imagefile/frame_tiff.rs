@@ -13,6 +13,7 @@ use tiff::encoder::{Rational, TiffEncoder, TiffValue};
 use tiff::tags::{ResolutionUnit, Tag};
 
 use super::error::ImageFileError;
+use super::planes::Selection;
 use super::{Limits, Page, Timer, guarded, tiff as tiff_file};
 use crate::domain::frame::{Frame, Pixels};
 
@@ -48,7 +49,11 @@ pub fn decode_frame_tiff(bytes: &[u8]) -> Result<Page, ImageFileError> {
     let size = bytes.len() as u64;
     let limits = Limits { max_pixels: size, bytes_a_pixel: 0, ..Limits::default() };
     let timer = Timer::new(limits.max_read);
-    guarded(&timer, || tiff_file::Stack::open(Cursor::new(bytes), size, limits)?.read(0))
+    let read = || {
+        let bytes = Cursor::new(bytes);
+        tiff_file::Stack::open(bytes, size, limits, &Selection::default())?.read(0)
+    };
+    guarded(&timer, read)
         .map_err(|problem| ImageFileError::new(Path::new("the stored frame"), None, problem))
 }
 

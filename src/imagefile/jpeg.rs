@@ -12,6 +12,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::grey::{Channels, one_channel};
+use super::planes::Selection;
 use super::{Limits, Page, Problem};
 use crate::domain::frame::Pixels;
 
@@ -34,7 +35,9 @@ impl<R> std::fmt::Debug for Image<R> {
 impl<R: BufRead + Seek> Image<R> {
     /// Finds the frame header; refuses what is too large.
     pub(super) fn open(mut reader: R, limits: Limits) -> Result<Self, Problem> {
-        let (width, height) = frame_size(&mut reader)?;
+        let header = frame_header(&mut reader)?;
+        header.check()?;
+        let Header { width, height, .. } = header;
         limits.check(u32::from(width), u32::from(height))?;
         reader.seek(SeekFrom::Start(0))?;
         Ok(Self { reader, width, height })
@@ -46,7 +49,7 @@ impl<R: BufRead + Seek> Image<R> {
     }
 
     /// Reads the image.
-    pub(super) fn read(self) -> Result<Page, Problem> {
+    pub(super) fn read(self, selection: &Selection) -> Result<Page, Problem> {
         let (width, height) = (u32::from(self.width), u32::from(self.height));
         let pixels = u64::from(width) * u64::from(height);
         // No encoder needs more than a byte a sample and some; the bound is for lies.
@@ -64,11 +67,12 @@ impl<R: BufRead + Seek> Image<R> {
         let (out, channels) = match decoder.get_input_colorspace() {
             Some(ColorSpace::Luma) => (ColorSpace::Luma, 1),
             Some(ColorSpace::YCbCr | ColorSpace::RGB) => (ColorSpace::RGB, 3),
-            _ => return Err(Problem::Colour),
+            _ => return Err(Problem::kind("has colours, but not red, green and blue")),
         };
         decoder.set_options(options.jpeg_set_out_colorspace(out));
         let values = decoder.decode().map_err(problem)?;
-        let values = one_channel(values, Channels::interleaved(channels, false), u8::MAX)?;
+        let channels = Channels::interleaved(channels, false);
+        let values = one_channel(values, channels, u8::MAX, selection)?;
         if values.len() as u64 != pixels {
             return Err(Problem::Damaged("it has two different sizes".to_owned()));
         }
@@ -86,8 +90,43 @@ fn problem(error: DecodeErrors) -> Problem {
     }
 }
 
-/// Width and height from the frame header (SOF), without the rest of the file.
-fn frame_size(reader: &mut (impl BufRead + Seek)) -> Result<(u16, u16), Problem> {
+/// What the frame header (SOF) says.
+pub(super) struct Header {
+    /// Which of the kinds of JPEG: the low half of the marker.
+    process: u8,
+    precision: u8,
+    pub(super) width: u16,
+    height: u16,
+    pub(super) components: u8,
+}
+
+impl Header {
+    /// Refuses what is no JPEG of 8 bits with Huffman codes, in the order of its rows or
+    /// progressive.
+    pub(super) fn check(&self) -> Result<(), Problem> {
+        let kind = |what: &str| {
+            Err(Problem::kind(&format!("is JPEG of a kind that is not read here: {what}")))
+        };
+        match (self.process, self.precision) {
+            (3, _) => kind("lossless JPEG"),
+            (7, _) => kind("JPEG-LS"),
+            (5..=6, _) => kind("hierarchical JPEG"),
+            (9..=15, _) => kind("JPEG with arithmetic coding"),
+            (_, 8) => Ok(()),
+            (_, bits) => kind(&format!("JPEG of {bits} bits")),
+        }?;
+        if self.height == 0 {
+            return kind("its height comes after its pixels");
+        }
+        if self.width == 0 {
+            return Err(Problem::Damaged("its width or height is 0".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// The frame header, without the rest of the file.
+pub(super) fn frame_header(reader: &mut (impl BufRead + Seek)) -> Result<Header, Problem> {
     reader.seek(SeekFrom::Start(2))?;
     loop {
         let mut marker = [0_u8; 2];
@@ -98,16 +137,15 @@ fn frame_size(reader: &mut (impl BufRead + Seek)) -> Result<(u16, u16), Problem>
         }
         match marker {
             [0xff, 0xd0..=0xd8 | 0x01] => {}
-            [0xff, 0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf] => {
-                // Length, precision, height, width.
-                let mut header = [0_u8; 7];
+            // JPEG-LS has a marker of its own.
+            [0xff, code @ (0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf | 0xf7)] => {
+                // Length, precision, height, width, components.
+                let mut header = [0_u8; 8];
                 reader.read_exact(&mut header)?;
-                let [_, _, _, h0, h1, w0, w1] = header;
+                let [_, _, precision, h0, h1, w0, w1, components] = header;
                 let (width, height) = (u16::from_be_bytes([w0, w1]), u16::from_be_bytes([h0, h1]));
-                if width == 0 || height == 0 {
-                    return Err(Problem::Damaged("its width or height is 0".to_owned()));
-                }
-                return Ok((width, height));
+                let process = code & 0x0f;
+                return Ok(Header { process, precision, width, height, components });
             }
             [0xff, 0xc0..=0xfe] => {
                 let mut length = [0_u8; 2];

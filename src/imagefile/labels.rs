@@ -8,6 +8,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use tiff::encoder::{Compression, DeflateLevel, Predictor, TiffEncoder, colortype};
 
 use super::error::{ImageFileError, Problem};
+use super::planes::Selection;
 use super::{Format, Limits, Timer, guarded, open_file, png, sniff, tiff as tiff_file};
 use crate::base::durable;
 use crate::domain::frame::Pixels;
@@ -33,7 +34,7 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
                 return Err(not_labels("is shown through a palette"));
             }
             let scale = image.scale();
-            let page = image.read()?;
+            let page = image.read(&Selection::default())?;
             let labels = match page.pixels {
                 Pixels::U8(values) => values.iter().map(|value| u32::from(value / scale)).collect(),
                 Pixels::U16(values) => values.iter().copied().map(u32::from).collect(),
@@ -41,7 +42,11 @@ pub fn read_labels(path: &Path) -> Result<LabelImage, ImageFileError> {
             label_image(page.width, page.height, labels)
         }
         Format::Tiff => {
-            let raw = tiff_file::Stack::open(file, bytes, limits)?.read_raw(0)?;
+            let raw =
+                tiff_file::Stack::open(file, bytes, limits, &Selection::default())?.read_raw()?;
+            if raw.greys.is_some() {
+                return Err(not_labels("is shown through a palette"));
+            }
             let labels = match raw.values {
                 tiff_file::Values::U8(values) => values.into_iter().map(u32::from).collect(),
                 tiff_file::Values::U16(values) => values.into_iter().map(u32::from).collect(),

@@ -2,8 +2,11 @@
 //!
 //! - [`open`] reads TIFF (also OME-TIFF, ImageJ, BigTIFF, several pages), PNG and JPEG, told
 //!   apart by their content, never by their name. One page is in memory at a time.
-//! - Only one channel comes out: grey of 8 or 16 bits. Grey that was saved as RGB is grey;
-//!   real colour is refused, because which channel to segment is the user's choice.
+//! - Only one channel comes out: grey of 8 or 16 bits. Grey that was saved as RGB is grey; of
+//!   real colour and of several channels the one that is chosen ([`Selection`]), else they are
+//!   refused with their names, because which channel to segment is the user's choice.
+//! - What is not read is named: another format with what to do, a kind of image with how to export
+//!   it. "Damaged" is said only of what contradicts itself or is cut short.
 //! - The size is read from the header and checked before anything of that size is allocated:
 //!   against a limit, and against the memory that can be had ([`Limits`]).
 //! - A small file does not become a large one: pages are counted, their pixels are bytes of their
@@ -16,12 +19,14 @@
 //! What is small or empty but well formed is given out; the segmenter decides about it.
 
 mod error;
+mod foreign;
 mod frame_tiff;
 mod grey;
 mod jpeg;
 mod labels;
 mod list;
 mod meta;
+mod planes;
 mod png;
 mod tiff;
 mod timed;
@@ -36,6 +41,7 @@ pub use error::{ImageFileError, Problem};
 pub use frame_tiff::{NoPixels, decode_frame_tiff, encode_frame_tiff};
 pub use labels::{encode_labels_png, encode_labels_tiff, read_labels, write_labels};
 pub use list::{is_image_name, list_images, natural_order};
+pub use planes::{EmptyPick, Pick, Selection};
 use timed::{Timed, Timer};
 
 use crate::base::clock::Stamp;
@@ -190,6 +196,7 @@ pub struct Pages {
     pages: usize,
     next: usize,
     reader: Reader,
+    selection: Selection,
     timer: Timer,
     limits: Limits,
 }
@@ -213,28 +220,45 @@ enum Format {
     Jpeg,
 }
 
-/// Opens an image file and reads its headers.
+/// Opens an image file of one channel and reads its headers.
 ///
 /// # Errors
-/// When the file cannot be read, is empty, is no image or its header is damaged, and when a
-/// file of one image is too large or in colour. Pages of a TIFF are judged one by one as they
-/// are read.
+/// When the file cannot be read, is empty, is no image or its header is damaged, when it holds
+/// several channels, and when a file of one image is too large or in colour. Pages of a TIFF are
+/// judged one by one as they are read.
 pub fn open(path: &Path, limits: Limits) -> Result<Pages, ImageFileError> {
+    open_chosen(path, limits, &Selection::default())
+}
+
+/// Opens an image file and reads its headers; of its channels and z planes those that are chosen
+/// are read.
+///
+/// # Errors
+/// As [`open`], and when what is chosen is not there.
+pub fn open_chosen(
+    path: &Path,
+    limits: Limits,
+    selection: &Selection,
+) -> Result<Pages, ImageFileError> {
     let named = |problem| ImageFileError::new(path, None, problem);
     let timer = Timer::new(limits.max_read);
     let (mut file, bytes) = open_file(path, &timer).map_err(named)?;
     limits.check_bytes(bytes).map_err(named)?;
     let reader = guarded(&timer, || match sniff(&mut file)? {
-        Format::Tiff => tiff::Stack::open(file, bytes, limits).map(Reader::Tiff),
+        Format::Tiff => tiff::Stack::open(file, bytes, limits, selection).map(Reader::Tiff),
         Format::Png => png::Image::open(file, limits).map(Some).map(Reader::Png),
         Format::Jpeg => jpeg::Image::open(file, limits).map(Some).map(Reader::Jpeg),
     })
     .map_err(named)?;
     let pages = match &reader {
         Reader::Tiff(stack) => stack.len(),
-        Reader::Png(_) | Reader::Jpeg(_) => 1,
+        Reader::Png(_) | Reader::Jpeg(_) => {
+            planes::Axes::unknown(1).choose(selection).map_err(named)?;
+            1
+        }
     };
-    Ok(Pages { path: path.to_owned(), pages, next: 0, reader, timer, limits })
+    let (path, selection) = (path.to_owned(), selection.clone());
+    Ok(Pages { path, pages, next: 0, reader, selection, timer, limits })
 }
 
 impl Pages {
@@ -250,19 +274,26 @@ impl Pages {
 
     /// Whether the next page is so large that it is better read when nothing else needs memory.
     pub fn next_is_heavy(&mut self) -> bool {
-        let next = self.next;
-        let size = guarded(&self.timer, || match &mut self.reader {
-            Reader::Tiff(stack) => stack.size(next),
-            Reader::Png(image) => Ok(image.as_ref().map(png::Image::size)),
-            Reader::Jpeg(image) => Ok(image.as_ref().map(jpeg::Image::size)),
-        });
+        let size = match &self.reader {
+            Reader::Tiff(stack) => stack.chosen_from(self.next).and_then(|next| stack.size(next)),
+            Reader::Png(image) => image.as_ref().map(png::Image::size),
+            Reader::Jpeg(image) => image.as_ref().map(jpeg::Image::size),
+        };
         // What cannot be told is refused when it is read.
-        matches!(size, Ok(Some((width, height))) if self.limits.is_heavy(width, height))
+        size.is_some_and(|(width, height)| self.limits.is_heavy(width, height))
     }
 
-    /// How many pages the file has, read or not.
+    /// How many pages the file has, chosen or not, read or not.
     pub fn total(&self) -> usize {
         self.pages
+    }
+
+    /// What a person should know of what is read and what is left out, each as "`FILE` `NOTE`".
+    pub fn notes(&self) -> &[String] {
+        match &self.reader {
+            Reader::Tiff(stack) => stack.notes(),
+            Reader::Png(_) | Reader::Jpeg(_) => &[],
+        }
     }
 }
 
@@ -273,12 +304,20 @@ impl Iterator for Pages {
         if self.next >= self.pages {
             return None;
         }
-        let index = self.next;
-        self.next += 1;
+        let index = match &self.reader {
+            Reader::Tiff(stack) => stack.chosen_from(self.next)?,
+            Reader::Png(_) | Reader::Jpeg(_) => self.next,
+        };
+        self.next = index + 1;
+        let selection = &self.selection;
         let page = guarded(&self.timer, || match &mut self.reader {
             Reader::Tiff(stack) => stack.read(index),
-            Reader::Png(image) => image.take().map_or(Err(Problem::Empty), png::Image::read),
-            Reader::Jpeg(image) => image.take().map_or(Err(Problem::Empty), jpeg::Image::read),
+            Reader::Png(image) => {
+                image.take().map_or(Err(Problem::Empty), |image| image.read(selection))
+            }
+            Reader::Jpeg(image) => {
+                image.take().map_or(Err(Problem::Empty), |image| image.read(selection))
+            }
         });
         Some(page.map_err(|problem| {
             if problem.ends_the_file() {
@@ -289,7 +328,10 @@ impl Iterator for Pages {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let left = self.pages - self.next;
+        let left = match &self.reader {
+            Reader::Tiff(stack) if self.next < self.pages => stack.left_from(self.next),
+            _ => self.pages - self.next,
+        };
         (left, Some(left))
     }
 }
@@ -301,7 +343,10 @@ fn open_file(path: &Path, timer: &Timer) -> Result<(BufReader<Timed>, u64), Prob
     // Asked before it is opened: to open a pipe is to wait for its writer.
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
-        return Err(Problem::NotAFile);
+        return Err(foreign::folder(path).map_or(Problem::NotAFile, Problem::from));
+    }
+    if let Some(foreign) = foreign::by_name(path) {
+        return Err(foreign.into());
     }
     let file = Timed::new(File::open(path)?, timer);
     Ok((BufReader::with_capacity(64 * 1024, file), metadata.len()))
@@ -309,15 +354,15 @@ fn open_file(path: &Path, timer: &Timer) -> Result<(BufReader<Timed>, u64), Prob
 
 /// Tells the format and leaves the reader at the start.
 fn sniff(reader: &mut (impl BufRead + Seek)) -> Result<Format, Problem> {
-    let mut start = Vec::with_capacity(8);
-    reader.take(8).read_to_end(&mut start)?;
+    let mut start = Vec::with_capacity(foreign::START_BYTES);
+    reader.take(foreign::START_BYTES as u64).read_to_end(&mut start)?;
     reader.rewind()?;
     match start.as_slice() {
         [] => Err(Problem::Empty),
         [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Ok(Format::Tiff),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n'] => Ok(Format::Png),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Ok(Format::Png),
         [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
-        _ => Err(Problem::NotAnImage),
+        start => Err(foreign::recognise(start).map_or(Problem::NotAnImage, Problem::from)),
     }
 }
 
@@ -335,6 +380,9 @@ fn guarded<T>(timer: &Timer, decode: impl FnOnce() -> Result<T, Problem>) -> Res
     decoded.map_err(|problem| timer.problem().unwrap_or(problem))
 }
 
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+mod kinds;
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests;

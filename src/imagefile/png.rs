@@ -7,6 +7,7 @@ use image::error::{ImageError, LimitErrorKind};
 use image::{ColorType, ImageDecoder};
 
 use super::grey::{Channels, one_channel};
+use super::planes::Selection;
 use super::{Limits, Page, Problem};
 use crate::domain::frame::Pixels;
 
@@ -37,6 +38,7 @@ impl<R: BufRead + Seek> Image<R> {
         let (width, height) =
             (u32::from_be_bytes([w0, w1, w2, w3]), u32::from_be_bytes([h0, h1, h2, h3]));
         limits.check(width, height)?;
+        check_still(&mut reader)?;
         reader.seek(SeekFrom::Start(0))?;
         let mut decoder_limits = image::Limits::no_limits();
         decoder_limits.max_alloc = Some(MAX_OVERHEAD);
@@ -69,7 +71,7 @@ impl<R: BufRead + Seek> Image<R> {
     }
 
     /// Reads the image.
-    pub(super) fn read(self) -> Result<Page, Problem> {
+    pub(super) fn read(self, selection: &Selection) -> Result<Page, Problem> {
         let (width, height) = self.decoder.dimensions();
         let colour = self.decoder.color_type();
         let channels =
@@ -79,7 +81,7 @@ impl<R: BufRead + Seek> Image<R> {
             ColorType::L8 | ColorType::La8 | ColorType::Rgb8 | ColorType::Rgba8 => {
                 let mut bytes = vec![0_u8; samples];
                 self.decoder.read_image(&mut bytes).map_err(problem)?;
-                Pixels::U8(one_channel(bytes, channels, u8::MAX)?)
+                Pixels::U8(one_channel(bytes, channels, u8::MAX, selection)?)
             }
             _ => {
                 let mut bytes = vec![0_u8; samples * 2];
@@ -89,12 +91,41 @@ impl<R: BufRead + Seek> Image<R> {
                     .map(|pair| u16::from_ne_bytes([pair[0], pair[1]]))
                     .collect();
                 drop(bytes);
-                Pixels::U16(one_channel(values, channels, u16::MAX)?)
+                Pixels::U16(one_channel(values, channels, u16::MAX, selection)?)
             }
         };
         let bit_depth = if pixels.bytes_per_pixel() == 1 { 8 } else { 16 };
         Ok(Page { width, height, bit_depth, pixels, pixel_size_um: None, index: 0 })
     }
+}
+
+/// Refuses an animation (APNG): one of its pictures would be read, and the others not missed.
+fn check_still(reader: &mut (impl BufRead + Seek)) -> Result<(), Problem> {
+    // Behind the signature, and IHDR with its checksum.
+    reader.seek(SeekFrom::Start(33))?;
+    // An animation says so before its pixels begin; what is cut off is found when it is read.
+    let mut head = [0_u8; 8];
+    while reader.read_exact(&mut head).is_ok() {
+        let [l0, l1, l2, l3, name @ ..] = head;
+        let length = u32::from_be_bytes([l0, l1, l2, l3]);
+        match &name {
+            b"IDAT" | b"IEND" => break,
+            b"acTL" => {
+                let mut frames = [0_u8; 4];
+                reader.read_exact(&mut frames)?;
+                let frames = u32::from_be_bytes(frames);
+                if frames > 1 {
+                    return Err(Problem::Unsupported(format!(
+                        "is an animation of {frames} pictures (APNG), which is not read here; \
+                         export it as a TIFF stack, or each picture as a PNG"
+                    )));
+                }
+                break;
+            }
+            _ => reader.seek_relative(i64::from(length) + 4)?,
+        }
+    }
+    Ok(())
 }
 
 fn problem(error: ImageError) -> Problem {

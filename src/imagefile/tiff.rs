@@ -1,34 +1,53 @@
-//! TIFF: classic and BigTIFF, both byte orders, stacks, OME-TIFF, ImageJ.
+//! TIFF: classic and BigTIFF, both byte orders, stacks, OME-TIFF, ImageJ, MetaMorph stacks.
+//!
+//! A page is a directory of the file's chain that is a picture of its own: not a smaller copy of
+//! another page, a label or a mask ([`pages`]). Which of them are read is chosen by channel and z
+//! ([`super::planes`]), from what programs say of them ([`dialects`]). How a page's bytes lie, and
+//! whether they can be read, is judged in [`layout`]; [`decode`] makes samples of them.
 
-use std::collections::HashSet;
+mod decode;
+mod dialects;
+mod directory;
+mod layout;
+mod pages;
+
 use std::io::{Read, Seek};
-
-use tiff::decoder::ifd::Value;
-use tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
-use tiff::tags::{PhotometricInterpretation, PlanarConfiguration, SampleFormat, Tag};
-use tiff::{ColorType, TiffError, TiffFormatError, TiffUnsupportedError};
 
 use super::grey::{Channels, one_channel};
 use super::meta::Description;
+use super::planes::{Axes, Chosen, Selection};
 use super::{Limits, Page, Problem};
 use crate::domain::frame::Pixels;
+use decode::Decoded;
+use directory::{Directory, Source, decode_text};
+use layout::Layout;
+use pages::Listed;
 
-/// Largest value of one tag: the OME-XML of a whole plate, the strips of a tall image.
-const MAX_TAG_BYTES: usize = 64 * 1024 * 1024;
+const IMAGE_DESCRIPTION: u16 = 270;
+const X_RESOLUTION: u16 = 282;
+const Y_RESOLUTION: u16 = 283;
+const RESOLUTION_UNIT: u16 = 296;
+const IMAGEJ_METADATA_BYTE_COUNTS: u16 = 50_838;
+const IMAGEJ_METADATA: u16 = 50_839;
+const MICRO_MANAGER_METADATA: u16 = 51_123;
+
+/// Pages whose Micro-Manager metadata are read, one by one, while a file is opened.
+const MOST_ASKED: usize = 10_000;
 
 /// The pages of one TIFF file.
 #[derive(Debug)]
 pub(super) struct Stack<R: Read + Seek> {
-    decoder: Decoder<R>,
+    source: Source<R>,
     limits: Limits,
     description: Description,
-    /// Places of the pages in the file's chain of directories; thumbnails are left out.
-    pages: Vec<usize>,
-    /// What is wrong with the chain after the last of them.
+    pages: Vec<Listed>,
+    selection: Selection,
+    chosen: Chosen,
+    /// What is wrong with the chain of directories after the last page.
     broken: Option<Problem>,
 }
 
-/// Grey values of any width that a TIFF page may have.
+/// Grey values of any width that a TIFF page may have, as they are stored.
 pub(super) enum Values {
     U8(Vec<u8>),
     U16(Vec<u16>),
@@ -39,51 +58,92 @@ pub(super) enum Values {
 pub(super) struct Raw {
     pub(super) width: u32,
     pub(super) height: u32,
+    /// Bits of a value: 1, 2, 4, 8 to 16, or 32.
+    bits: u32,
     pub(super) values: Values,
+    /// The grey that each value is shown as, where there is a table.
+    pub(super) greys: Option<Vec<u8>>,
 }
 
 impl<R: Read + Seek> Stack<R> {
-    /// Lists the pages of a file of `bytes`; reads none.
-    pub(super) fn open(reader: R, bytes: u64, limits: Limits) -> Result<Self, Problem> {
-        let mut decoder =
-            Decoder::new(reader).map_err(problem)?.with_limits(decoder_limits(limits));
-        let description = description(&mut decoder)?;
-        let (pages, broken) = list_pages(&mut decoder, bytes, limits)?;
-        if let Some(images) = description.imagej_images
-            && images > pages.len()
-            && pages.len() == 1
-            && broken.is_none()
-        {
-            return Err(Problem::Unsupported(format!(
-                "says it has {images} images but lists one, as ImageJ does above 4 GB; \
-                 export it as OME-TIFF"
-            )));
-        }
+    /// Lists the pages of a file of `bytes` and chooses; reads none.
+    pub(super) fn open(
+        reader: R,
+        bytes: u64,
+        limits: Limits,
+        selection: &Selection,
+    ) -> Result<Self, Problem> {
+        let mut source = Source::open(reader, bytes)?;
+        let first = source.first;
+        let head = source.directory(first)?;
+        let descriptions = descriptions(&mut source, &head)?;
+        let description = description(&descriptions);
+        let listing = pages::list(&mut source, &descriptions, description.imagej_images, limits)?;
+        let pages::Listing { pages, mut notes, broken } = listing;
         if pages.is_empty() && broken.is_none() {
             return Err(Problem::Damaged("it holds no image".to_owned()));
         }
-        Ok(Self { decoder, limits, description, pages, broken })
+        let axes = axes(&mut source, &head, &descriptions, &pages)?;
+        let mut chosen = axes.choose(selection)?;
+        if chosen.pages.is_empty() && broken.is_none() {
+            return Err(Problem::Unsupported(
+                "holds no plane of the channel that is chosen; it is one file of a set, and \
+                 another has it"
+                    .to_owned(),
+            ));
+        }
+        notes.append(&mut chosen.notes);
+        chosen.notes = notes;
+        let selection = selection.clone();
+        Ok(Self { source, limits, description, pages, selection, chosen, broken })
     }
 
-    /// Number of pages; where the file breaks off, the missing rest counts as one.
+    /// Number of pages in the file, read or not; where it breaks off, the missing rest is one.
     pub(super) fn len(&self) -> usize {
         self.pages.len() + usize::from(self.broken.is_some())
     }
 
+    /// The first page from `index` on that is chosen.
+    pub(super) fn chosen_from(&self, index: usize) -> Option<usize> {
+        let chosen = &self.chosen.pages;
+        let next = chosen.get(chosen.partition_point(|&page| page < index)).copied();
+        next.or_else(|| {
+            (self.broken.is_some() && index <= self.pages.len()).then_some(self.pages.len())
+        })
+    }
+
+    /// How many pages from `index` on are chosen.
+    pub(super) fn left_from(&self, index: usize) -> usize {
+        let chosen = &self.chosen.pages;
+        let rest = self.broken.is_some() && index <= self.pages.len();
+        chosen.len() - chosen.partition_point(|&page| page < index) + usize::from(rest)
+    }
+
+    /// What is left out, or is not what one may think.
+    pub(super) fn notes(&self) -> &[String] {
+        &self.chosen.notes
+    }
+
     /// Width and height of page `index`, where it is there.
-    pub(super) fn size(&mut self, index: usize) -> Result<Option<(u32, u32)>, Problem> {
-        let Some(&place) = self.pages.get(index) else { return Ok(None) };
-        self.decoder.seek_to_image(place).map_err(problem)?;
-        self.decoder.dimensions().map(Some).map_err(problem)
+    pub(super) fn size(&self, index: usize) -> Option<(u32, u32)> {
+        self.pages.get(index).map(|page| (page.width, page.height))
     }
 
     /// Reads page `index`.
     pub(super) fn read(&mut self, index: usize) -> Result<Page, Problem> {
-        let raw = self.read_raw(index)?;
-        let (pixels, most) = match raw.values {
-            Values::U8(values) => (Pixels::U8(values), 8),
-            Values::U16(values) => (Pixels::U16(values), 16),
-            Values::U32(_) => {
+        let (raw, directory) = self.raw(index)?;
+        let (pixels, most) = match (raw.values, raw.greys) {
+            (Values::U8(values), Some(greys)) => {
+                let grey = |value: u8| greys.get(usize::from(value)).copied().unwrap_or(0);
+                (Pixels::U8(values.into_iter().map(grey).collect()), 8)
+            }
+            (Values::U8(values), None) => (Pixels::U8(widened(values, raw.bits)), 8),
+            (Values::U16(values), _) => {
+                // What is packed has no room for more; 9, 11, 13 and 15 bits have no name here.
+                let most = if matches!(raw.bits, 10 | 12 | 14) { raw.bits as u8 } else { 16 };
+                (Pixels::U16(values), most)
+            }
+            (Values::U32(_), _) => {
                 return Err(Problem::kind("has 32 bits a pixel, which cameras do not give"));
             }
         };
@@ -91,114 +151,100 @@ impl<R: Read + Seek> Stack<R> {
             Some(bits @ (10 | 12 | 14)) if most == 16 && all_below(&pixels, bits) => bits,
             _ => most,
         };
-        let resolution = self.number(Tag::XResolution)?.zip(self.number(Tag::YResolution)?);
-        let unit = self.decoder.find_tag_unsigned(Tag::ResolutionUnit).ok().flatten();
-        let pixel_size_um = self.description.pixel_size_um(resolution, unit);
+        let (x, y) =
+            (self.number(&directory, X_RESOLUTION)?, self.number(&directory, Y_RESOLUTION)?);
+        let unit = self.source.first_number(&directory, RESOLUTION_UNIT)?;
+        let unit = unit.and_then(|unit| u16::try_from(unit).ok());
+        let pixel_size_um = self.description.pixel_size_um(x.zip(y), unit);
         Ok(Page { width: raw.width, height: raw.height, bit_depth, pixels, pixel_size_um, index })
     }
 
-    /// Reads page `index` without narrowing its values.
-    pub(super) fn read_raw(&mut self, index: usize) -> Result<Raw, Problem> {
-        let Some(&place) = self.pages.get(index) else {
+    /// Reads the first page that is chosen, without changing its values.
+    pub(super) fn read_raw(&mut self) -> Result<Raw, Problem> {
+        let index = self.chosen_from(0).unwrap_or(0);
+        self.raw(index).map(|(raw, _)| raw)
+    }
+
+    fn raw(&mut self, index: usize) -> Result<(Raw, Directory), Problem> {
+        let Some(page) = self.pages.get(index) else {
             let end = || Problem::Damaged("there is no such page".to_owned());
             return Err(self.broken.take().unwrap_or_else(end));
         };
-        self.decoder.seek_to_image(place).map_err(problem)?;
-        let (width, height) = self.decoder.dimensions().map_err(problem)?;
-        self.limits.check(width, height)?;
-        let channels = self.channels()?;
-        let mut result = DecodingResult::U8(Vec::new());
-        self.decoder.read_image_to_buffer(&mut result).map_err(problem)?;
-        let values = match result {
-            DecodingResult::U8(values) => Values::U8(one_channel(values, channels, u8::MAX)?),
-            DecodingResult::U16(values) => Values::U16(one_channel(values, channels, u16::MAX)?),
-            DecodingResult::U32(values) => Values::U32(one_channel(values, channels, u32::MAX)?),
-            DecodingResult::I8(values) => Values::U8(unsigned(values, channels)?),
-            DecodingResult::I16(values) => Values::U16(unsigned(values, channels)?),
-            DecodingResult::I32(values) => Values::U32(unsigned(values, channels)?),
-            _ => return Err(Problem::kind("has pixels of 64 bits")),
-        };
-        let expected = width as usize * height as usize;
-        let found = match &values {
-            Values::U8(values) => values.len(),
-            Values::U16(values) => values.len(),
-            Values::U32(values) => values.len(),
-        };
-        if found != expected {
-            return Err(Problem::Damaged(format!("{found} of {expected} pixels are there")));
+        let shift = page.shift;
+        let directory = self.source.directory(page.directory)?;
+        let mut layout = Layout::read(&mut self.source, &directory, self.limits)?;
+        for offset in &mut layout.offsets {
+            *offset = offset.saturating_add(shift);
         }
-        Ok(Raw { width, height, values })
+        let big_endian = self.source.big_endian;
+        let samples = decode::decode(self.source.reader(), big_endian, &layout, self.limits)?;
+        let values = self.values(samples, &layout)?;
+        let Layout { width, height, bits, greys, .. } = layout;
+        Ok((Raw { width, height, bits, values, greys }, directory))
     }
 
-    /// How the samples of the current page lie; refuses what has no grey value.
-    fn channels(&mut self) -> Result<Channels, Problem> {
-        let unsigned = |decoder: &mut Decoder<R>, tag, default: u16| {
-            decoder.find_tag_unsigned::<u16>(tag).ok().flatten().unwrap_or(default)
+    /// The one channel that is meant.
+    fn values(&self, samples: Decoded, layout: &Layout) -> Result<Values, Problem> {
+        let selection = if self.chosen.by_page { &Selection::default() } else { &self.selection };
+        let channels = Channels {
+            count: layout.samples as usize,
+            meaning: layout.meaning,
+            planar: layout.planar,
         };
-        let interpretation = unsigned(&mut self.decoder, Tag::PhotometricInterpretation, 1);
-        if interpretation == PhotometricInterpretation::RGBPalette.to_u16() {
-            return Err(Problem::kind("is shown through a colour table (LUT)"));
-        }
-        let formats = self.decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat);
-        if let Ok(Some(formats)) = formats
-            && formats.contains(&SampleFormat::IEEEFP.to_u16())
-        {
-            return Err(Problem::kind(
-                "has floating-point pixels, whose black and white are not known",
-            ));
-        }
-        let planar = unsigned(&mut self.decoder, Tag::PlanarConfiguration, 1)
-            == PlanarConfiguration::Planar.to_u16();
-        let colour = self.decoder.colortype().map_err(problem)?;
-        let depth = colour.bit_depth();
-        if !matches!(depth, 8 | 16 | 32) {
-            return Err(Problem::kind(&format!("has {depth} bits a pixel")));
-        }
-        match colour {
-            ColorType::Gray(_) => Ok(Channels { count: 1, alpha: false, planar: false }),
-            ColorType::GrayA(_) => Ok(Channels { count: 2, alpha: true, planar }),
-            ColorType::RGB(_) => Ok(Channels { count: 3, alpha: false, planar }),
-            ColorType::RGBA(_) => Ok(Channels { count: 4, alpha: true, planar }),
-            ColorType::Multiband { num_samples, .. } => Err(Problem::Unsupported(format!(
-                "has {num_samples} channels in one page; Reticle segments one channel: \
-                 export one channel as greyscale"
-            ))),
-            _ => Err(Problem::Colour),
-        }
-    }
-
-    /// A tag of the current page as a number.
-    fn number(&mut self, tag: Tag) -> Result<Option<f64>, Problem> {
-        Ok(match said(self.decoder.find_tag(tag))?.flatten() {
-            Some(Value::Rational(n, d)) => Some(f64::from(n) / f64::from(d)),
-            Some(Value::Float(value)) => Some(f64::from(value)),
-            Some(Value::Double(value)) => Some(value),
-            _ => None,
+        let most = u32::MAX >> (32 - layout.bits);
+        let sign = if layout.signed { 1 << (layout.bits - 1) } else { 0 };
+        Ok(match samples {
+            Decoded::U8(values) => {
+                let values = one_channel(values, channels, u8::MAX, selection)?;
+                Values::U8(settled(values, layout.inverted, most as u8, sign as u8)?)
+            }
+            Decoded::U16(values) => {
+                let values = one_channel(values, channels, u16::MAX, selection)?;
+                Values::U16(settled(values, layout.inverted, most as u16, sign as u16)?)
+            }
+            Decoded::U32(values) => {
+                let values = one_channel(values, channels, u32::MAX, selection)?;
+                Values::U32(settled(values, layout.inverted, most, sign)?)
+            }
         })
     }
-}
 
-/// Metadata that cannot be understood is as good as none; metadata that is cut off is damage.
-fn said<T>(found: Result<T, TiffError>) -> Result<Option<T>, Problem> {
-    match found {
-        Err(error @ TiffError::IoError(_)) => Err(problem(error)),
-        found => Ok(found.ok()),
+    /// A tag of a page as a number. Metadata that cannot be understood is as good as none;
+    /// metadata that is cut off is damage.
+    fn number(&mut self, directory: &Directory, tag: u16) -> Result<Option<f64>, Problem> {
+        self.source.fraction(directory, tag)
     }
 }
 
-/// Signed values that are not negative; labels are often saved so.
-fn unsigned<S, U>(values: Vec<S>, channels: Channels) -> Result<Vec<U>, Problem>
+/// Bright is large, and nothing is negative; labels are often saved with a sign.
+fn settled<T>(mut values: Vec<T>, inverted: bool, most: T, sign: T) -> Result<Vec<T>, Problem>
 where
-    U: TryFrom<S>,
+    T: Copy + PartialEq + Default + std::ops::BitXor<Output = T> + std::ops::BitAnd<Output = T>,
 {
-    if channels.count != 1 {
-        return Err(Problem::Colour);
+    let none = T::default();
+    if sign != none && values.iter().any(|&value| value & sign != none) {
+        return Err(Problem::kind("has negative pixels"));
+    }
+    if inverted {
+        for value in &mut values {
+            *value = *value ^ most;
+        }
+    }
+    Ok(values)
+}
+
+/// Values of less than 8 bits, from black to white, as PNG has them.
+fn widened(mut values: Vec<u8>, bits: u32) -> Vec<u8> {
+    let factor = match bits {
+        1 => 255,
+        2 => 85,
+        4 => 17,
+        _ => return values,
+    };
+    for value in &mut values {
+        *value *= factor;
     }
     values
-        .into_iter()
-        .map(U::try_from)
-        .collect::<Result<_, _>>()
-        .map_err(|_negative| Problem::kind("has negative pixels"))
 }
 
 fn all_below(pixels: &Pixels, bits: u8) -> bool {
@@ -208,120 +254,50 @@ fn all_below(pixels: &Pixels, bits: u8) -> bool {
     }
 }
 
-/// Walks the chain of directories without reading images. Gives the places of the pages, and what
-/// is wrong with the chain after them; refuses a file that is larger than its bytes.
-fn list_pages<R: Read + Seek>(
-    decoder: &mut Decoder<R>,
-    bytes: u64,
-    limits: Limits,
-) -> Result<(Vec<usize>, Option<Problem>), Problem> {
-    let mut pages = Vec::new();
-    let mut seen = HashSet::new();
-    let mut claimed = Claimed::default();
-    let mut next = decoder.ifd_pointer();
-    for place in 0.. {
-        let Some(pointer) = next else { break };
-        if place >= limits.max_pages {
-            return Err(Problem::TooManyPages { limit: limits.max_pages });
-        }
-        if !seen.insert(pointer) {
-            let why = "its list of pages runs in a circle".to_owned();
-            return Ok((pages, Some(Problem::Damaged(why))));
-        }
-        let directory = match decoder.read_directory(pointer) {
-            Ok(directory) => directory,
-            Err(error) => return Ok((pages, Some(problem(error)))),
-        };
-        let mut tags = decoder.read_directory_tags(&directory);
-        let subfile: Option<u32> = tags.find_tag_unsigned(Tag::NewSubfileType).ok().flatten();
-        // Bit 0: a smaller copy of another page; bit 2: a transparency mask.
-        if subfile.unwrap_or(0) & 0b101 == 0 {
-            pages.push(place);
-            for (offsets, counts) in
-                [(Tag::StripOffsets, Tag::StripByteCounts), (Tag::TileOffsets, Tag::TileByteCounts)]
-            {
-                let mut numbers = |tag| tags.find_tag_unsigned_vec::<u64>(tag).ok().flatten();
-                if let Some((offsets, counts)) = numbers(offsets).zip(numbers(counts)) {
-                    claimed.add(&offsets, &counts);
-                }
-            }
-        }
-        next = directory.next();
-    }
-    claimed.check(bytes)?;
-    Ok((pages, None))
+/// The descriptions of a page; Micro-Manager writes two.
+fn descriptions<R: Read + Seek>(
+    source: &mut Source<R>,
+    directory: &Directory,
+) -> Result<Vec<String>, Problem> {
+    let texts = source.texts(directory, IMAGE_DESCRIPTION)?;
+    Ok(texts.iter().map(|text| decode_text(text)).collect())
 }
 
-/// Where the pixels of all pages are said to be.
-#[derive(Default)]
-struct Claimed {
-    /// Bytes of all of them together.
-    bytes: u64,
-    /// Where the last of them ends.
-    end: u64,
+/// What the file says of itself in words.
+fn description(descriptions: &[String]) -> Description {
+    descriptions.first().map(|text| Description::parse(text)).unwrap_or_default()
 }
 
-impl Claimed {
-    /// What writers may say too much by: an eighth, for last strips that are said to be whole, and
-    /// 64 KiB.
-    fn most(bytes: u64) -> u64 {
-        bytes.saturating_add(bytes / 8).saturating_add(64 * 1024)
+/// Which channel and z plane each page is, as far as anybody says.
+fn axes<R: Read + Seek>(
+    source: &mut Source<R>,
+    head: &Directory,
+    descriptions: &[String],
+    pages: &[Listed],
+) -> Result<Axes, Problem> {
+    let places: Vec<_> = pages.iter().map(|page| page.place).collect();
+    let labels = match (
+        source.raw(head, IMAGEJ_METADATA)?,
+        source.numbers(head, IMAGEJ_METADATA_BYTE_COUNTS)?,
+    ) {
+        (Some(bytes), Some(counts)) => {
+            dialects::imagej_labels(&bytes, &counts, source.big_endian).unwrap_or_default()
+        }
+        _ => Vec::new(),
+    };
+    if let Some(axes) = dialects::axes(descriptions, &places, &labels) {
+        return Ok(axes);
     }
-
-    fn add(&mut self, offsets: &[u64], counts: &[u64]) {
-        for (offset, count) in offsets.iter().zip(counts) {
-            self.bytes = self.bytes.saturating_add(*count);
-            self.end = self.end.max(offset.saturating_add(*count));
+    if head.has(MICRO_MANAGER_METADATA) && pages.len() <= MOST_ASKED {
+        let mut said = Vec::with_capacity(pages.len());
+        for page in pages {
+            let directory = source.directory(page.directory)?;
+            let text = source.texts(&directory, MICRO_MANAGER_METADATA)?.pop();
+            said.push(decode_text(&text.unwrap_or_default()));
+        }
+        if let Some(axes) = dialects::micro_manager(&said) {
+            return Ok(axes);
         }
     }
-
-    /// Pages that all lie within the file and are together larger than it share their bytes. Where
-    /// they do not lie within it, the file is cut short, which reading them finds.
-    fn check(&self, bytes: u64) -> Result<(), Problem> {
-        if self.end <= bytes && self.bytes > Self::most(bytes) {
-            return Err(Problem::SharedPixels { claimed: self.bytes, bytes });
-        }
-        Ok(())
-    }
-}
-
-/// The description of the first page.
-fn description<R: Read + Seek>(decoder: &mut Decoder<R>) -> Result<Description, Problem> {
-    let text = said(decoder.find_tag(Tag::ImageDescription))?.flatten();
-    let text = text.and_then(|text| text.into_string().ok());
-    Ok(text.map(|text| Description::parse(&text)).unwrap_or_default())
-}
-
-fn decoder_limits(limits: Limits) -> DecoderLimits {
-    // Up to four channels of two bytes, or one of four (labels).
-    let bytes = usize::try_from(limits.max_pixels.saturating_mul(8)).unwrap_or(usize::MAX);
-    let mut decoder_limits = DecoderLimits::default();
-    decoder_limits.decoding_buffer_size = bytes;
-    // A compressed strip that was not worth compressing is a little larger than its pixels.
-    decoder_limits.intermediate_buffer_size = bytes.saturating_add(bytes / 8).saturating_add(4096);
-    decoder_limits.ifd_value_size = MAX_TAG_BYTES;
-    decoder_limits
-}
-
-fn problem(error: TiffError) -> Problem {
-    match error {
-        TiffError::IoError(error) => Problem::from(error),
-        TiffError::UnsupportedError(TiffUnsupportedError::UnsupportedCompressionMethod(method)) => {
-            Problem::Unsupported(format!(
-                "is compressed by {method:?}, which is not read here; export it uncompressed or \
-                 with LZW or deflate"
-            ))
-        }
-        TiffError::UnsupportedError(error) => {
-            Problem::kind(&format!("is a TIFF of a kind that is not read here ({error})"))
-        }
-        TiffError::FormatError(TiffFormatError::InvalidDimensions(..)) => {
-            Problem::Damaged("its width or height is 0".to_owned())
-        }
-        TiffError::FormatError(error) => Problem::Damaged(error.to_string()),
-        TiffError::LimitsExceeded | TiffError::IntSizeError => {
-            Problem::Damaged("it names sizes that cannot be".to_owned())
-        }
-        TiffError::UsageError(error) => Problem::Damaged(error.to_string()),
-    }
+    Ok(Axes::unknown(pages.len()))
 }
