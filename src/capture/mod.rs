@@ -226,19 +226,8 @@ pub enum Event {
         /// Why, and what to do.
         why: String,
     },
-    /// What stands to be said of the source from now on, in place of what stood before.
-    Notes(Vec<Note>),
     /// There is nothing more to come.
     End,
-}
-
-/// What a person should know of a source that works.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
-    /// What it is about: of each subject there is one note, however its text changes.
-    pub subject: String,
-    /// What is seen, and what to do.
-    pub text: String,
 }
 
 /// Why a source cannot go on. The type says what to do about it.

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Event, Exposure, Note, Opener, Source, SourceError};
+use super::{Event, Exposure, Opener, Source, SourceError};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::shutdown::Shutdown;
 use crate::domain::frame::Frame;
@@ -62,8 +62,6 @@ pub enum Notice {
         /// Why, and what to do.
         why: String,
     },
-    /// What stands to be said of the source from now on.
-    Notes(Vec<Note>),
     /// The source came to its end; the loop is over.
     Ended,
     /// The source does not work as configured; the loop is over.
@@ -288,7 +286,6 @@ impl<N: FnMut(Notice)> Loop<N> {
                     numbers.refused += 1;
                     self.tell(Notice::Refused { what, why });
                 }
-                Ok(Event::Notes(notes)) => self.tell(Notice::Notes(notes)),
                 Ok(Event::End) => return Ending::Over(Notice::Ended),
                 Err(SourceError::Lost(reason)) => return Ending::Lost(reason),
                 Err(SourceError::Unusable(reason)) => {

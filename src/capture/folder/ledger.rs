@@ -7,18 +7,18 @@
 //! 2. A file is taken once all of its frames are committed; until then it is begun again at the
 //!    next start, and its pages get the same ids again.
 //! 3. A page is its pixels in a file: what the file held when it was read last is known page by
-//!    page, so of a stack that grows, or is written again with other tags, only new pages are given.
+//!    page. So of a stack that grows, or is written again with other tags, only new pages are given.
 //! 4. An image is its content under a path. A file with a known content is the same image where it
-//!    stands at the same path (it was touched) or where the path of the other no longer holds it (it
-//!    was renamed). Two equal files that are there at once are two images: a blank well looks like
-//!    the next.
+//!    stands at the same path (it was touched, or written again), where it is the same file (it was
+//!    renamed, or has two names), and where it is back at its path with the time that it had (it was
+//!    moved away and back). Content alone proves nothing: a blank well looks like the next.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use super::pages::TakenPage;
 use crate::base::ids::FrameId;
+use crate::domain::taken::{FileIdentity, TakenPage};
 
 /// A file that is whole and about to be read.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +29,12 @@ pub struct Candidate<'a> {
     pub name: &'a OsStr,
     /// Its size and its time of change in nanoseconds.
     pub version: (u64, i64),
+    /// Which file of its file system it is.
+    pub identity: FileIdentity,
     /// Of its bytes.
     pub sha256: [u8; 32],
+    /// Whether a writer may be at it still, as far as is known.
+    pub is_open: bool,
 }
 
 /// What is to be done with a file.
@@ -44,6 +48,8 @@ pub enum Answer {
     Quarantined(String),
     /// Not yet: it, or one that is being read, may be what ended a process, and is read alone.
     Later,
+    /// It is being written over in place, and its writer has not closed it.
+    WrittenOver,
 }
 
 /// A file that was begun.
@@ -53,7 +59,7 @@ pub struct Begun {
     pub file: i64,
     /// Id of the frame of its first page; that of page n is later by n.
     pub first_frame: FrameId,
-    /// Pages that were given of what its path held before.
+    /// Pages that were given of it, or of what its path held before.
     pub pages: Vec<TakenPage>,
 }
 
@@ -90,18 +96,17 @@ pub trait Ledger: Send + Sync {
         each: &mut dyn FnMut(&OsStr, u64, i64),
     ) -> Result<(), LedgerError>;
 
-    /// Asks for files, and begins those that are to be read: all in as few commits as can be. Gives
-    /// one answer for each. Waits up to `patience` for others. `holds` says whether a file of that
-    /// name is there with this size and time of change.
+    /// Asks for a file, and begins it if it is to be read. Waits up to `patience` for others.
+    /// `holds` says whether a file of that name is there with this size and time of change.
     ///
     /// # Errors
     /// When the ledger cannot be read or written.
     fn begin(
         &self,
-        candidates: &[Candidate<'_>],
+        candidate: Candidate<'_>,
         holds: &dyn Fn(&OsStr, (u64, i64)) -> bool,
         patience: Duration,
-    ) -> Result<Vec<Answer>, LedgerError>;
+    ) -> Result<Answer, LedgerError>;
 
     /// A page of a file is given now. It is noted before its frame is.
     fn gives(&self, file: i64, page: &TakenPage);

@@ -10,20 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::ids::FrameId;
 use crate::domain::frame::Pixels;
-use crate::imagefile::Page;
-
-/// A page that was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TakenPage {
-    /// Its number in the file.
-    pub index: usize,
-    /// Of its pixels, as [`sha256_of`] makes it.
-    pub sha256: [u8; 32],
-    /// The frame that it became.
-    pub frame: FrameId,
-    /// Whether nothing more is to be done for that frame. Else it is given again, under its id.
-    pub done: bool,
-}
+use crate::domain::taken::TakenPage;
 
 /// What is to be done with a page that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +61,14 @@ impl Known {
 }
 
 /// SHA-256 of what is seen of a page: its size, its depth and its pixels.
-pub(super) fn sha256_of(page: &Page) -> [u8; 32] {
+pub(super) fn sha256_of(width: u32, height: u32, bit_depth: u8, pixels: &Pixels) -> [u8; 32] {
     /// Pixels of 16 bits that become bytes at a time.
     const PIECE: usize = 16 * 1024;
     let mut hasher = Sha256::new();
-    hasher.update(page.width.to_le_bytes());
-    hasher.update(page.height.to_le_bytes());
-    hasher.update([page.bit_depth]);
-    match &page.pixels {
+    hasher.update(width.to_le_bytes());
+    hasher.update(height.to_le_bytes());
+    hasher.update([bit_depth]);
+    match pixels {
         Pixels::U8(pixels) => hasher.update(pixels),
         Pixels::U16(pixels) => {
             let mut bytes = Vec::with_capacity(2 * PIECE);
@@ -145,25 +132,16 @@ mod tests {
 
     #[test]
     fn a_page_is_its_size_its_depth_and_its_pixels() {
-        let page = |pixels: Pixels, width, bit_depth| Page {
-            width,
-            height: 1,
-            bit_depth,
-            pixels,
-            pixel_size_um: None,
-            index: 0,
-        };
         let pages = [
-            page(Pixels::U8(vec![0; 4]), 4, 8),
-            page(Pixels::U8(vec![0; 4]), 2, 8),
-            page(Pixels::U16(vec![0; 2]), 2, 16),
-            page(Pixels::U16(vec![0; 2]), 2, 12),
-            page(Pixels::U16(vec![1, 0]), 2, 16),
-            page(Pixels::U16(vec![0, 1]), 2, 16),
+            (4, 8, Pixels::U8(vec![0; 4])),
+            (2, 8, Pixels::U8(vec![0; 4])),
+            (2, 16, Pixels::U16(vec![0; 2])),
+            (2, 12, Pixels::U16(vec![0; 2])),
+            (2, 16, Pixels::U16(vec![1, 0])),
+            (2, 16, Pixels::U16(vec![0, 1])),
         ];
-        let hashes: HashSet<_> = pages.iter().map(sha256_of).collect();
+        let hashes: HashSet<_> =
+            pages.iter().map(|(width, depth, pixels)| sha256_of(*width, 1, *depth, pixels)).collect();
         assert_eq!(hashes.len(), pages.len());
-        let elsewhere = Page { index: 5, pixel_size_um: Some(0.5), ..pages[0].clone() };
-        assert_eq!(sha256_of(&elsewhere), sha256_of(&pages[0]));
     }
 }

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
-
-use sha2::{Digest, Sha256};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::ledger::{Answer, Begun, Candidate, End, Ledger};
+use super::pages::{Found, Known};
 use super::watch::{Arrival, version_of};
+use super::whole::{Doubt, Scan};
 use super::{Event, Folder, Mode, SourceError};
+use crate::base::ids::FrameId;
+use crate::domain::taken::FileIdentity;
 use crate::imagefile::Problem;
 
 /// Bytes that are hashed between two looks at the time.
@@ -20,9 +22,9 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) struct Asked {
     arrival: Arrival,
     file: File,
-    hasher: Sha256,
-    /// Of all its bytes, once they were read.
-    sha256: Option<[u8; 32]>,
+    scan: Scan,
+    /// SHA-256 of all its bytes and what is to be thought of them, once they were read.
+    read: Option<([u8; 32], Doubt)>,
 }
 
 /// What asking for a file came to.
@@ -39,20 +41,37 @@ pub(super) enum Asking {
 
 /// What there is to say to the ledger of the file that is being read.
 pub(super) struct Entry {
-    pub(super) begun: Begun,
+    begun: Begun,
+    /// Pages that were given before, and were not met again.
+    known: Known,
     ledger: Arc<dyn Ledger>,
-    given: usize,
+    /// Whether any page is fit.
+    any: bool,
     refused: Option<End>,
     ended: bool,
 }
 
 impl Entry {
-    /// Another page is given; the id of its frame.
-    pub(super) fn gives(&mut self, page: usize) -> crate::base::ids::FrameId {
-        let frame = self.begun.first_frame.later_by(page as u64);
-        self.given += 1;
-        self.ledger.gives(self.begun.file, frame);
-        frame
+    /// A page was read: the id of its frame, or `None` where it was given before.
+    pub(super) fn gives(&mut self, index: usize, sha256: [u8; 32]) -> Option<FrameId> {
+        self.any = true;
+        let usual = self.begun.first_frame.later_by(index as u64);
+        match self.known.find(index, sha256, usual) {
+            Found::Known => None,
+            Found::Moved(page) => {
+                self.ledger.moved(self.begun.file, &page);
+                None
+            }
+            Found::New(page) => {
+                self.ledger.gives(self.begun.file, &page);
+                Some(page.frame)
+            }
+        }
+    }
+
+    /// Its key in the ledger.
+    pub(super) fn file(&self) -> i64 {
+        self.begun.file
     }
 
     /// A page of it was refused.
@@ -62,11 +81,10 @@ impl Entry {
         self.refused.get_or_insert(end);
     }
 
-    /// All of it was read.
-    pub(super) fn ends(mut self) {
-        let any = self.given + self.begun.done_pages > 0;
-        let end = self.refused.take().filter(|_| !any).unwrap_or(End::Given);
-        self.end(end);
+    /// All of it was read: it has so many pages.
+    pub(super) fn ends(mut self, pages: usize) {
+        let unfit = self.refused.take().filter(|_| !self.any);
+        self.end(unfit.unwrap_or(End::Given { pages }));
     }
 
     fn end(&mut self, end: End) {
@@ -104,7 +122,7 @@ impl Folder {
         }
         match File::open(self.path.join(&arrival.name)) {
             Ok(file) => {
-                self.asked = Some(Asked { arrival, file, hasher: Sha256::new(), sha256: None });
+                self.asked = Some(Asked { arrival, file, scan: Scan::default(), read: None });
                 Ok(Asking::NotYet)
             }
             Err(error) => self.cannot_ask(arrival, &Problem::Unreadable(error)),
@@ -114,10 +132,10 @@ impl Folder {
     /// Goes on with the file that is being asked for, up to `until`.
     pub(super) fn ask_on(&mut self, until: u64) -> Result<Asking, SourceError> {
         let Some(mut asked) = self.asked.take() else { return Ok(Asking::Passed) };
-        let sha256 = match asked.sha256 {
-            Some(sha256) => sha256,
-            None => match self.hash(&mut asked, until) {
-                Ok(Some(sha256)) => sha256,
+        let (sha256, doubt) = match asked.read {
+            Some(read) => read,
+            None => match self.scan(&mut asked, until) {
+                Ok(Some(read)) => read,
                 Ok(None) => {
                     self.asked = Some(asked);
                     return Ok(Asking::NotYet);
@@ -127,7 +145,7 @@ impl Folder {
                 }
             },
         };
-        let left = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
+        let patience = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
         let (Mode::Watching(watch), Some(ledger)) = (&mut self.mode, &self.ledger) else {
             return Ok(Asking::Passed);
         };
@@ -136,17 +154,29 @@ impl Folder {
             watch.wait_for(asked.arrival);
             return Ok(Asking::Passed);
         };
+        watch.can_be_read(&asked.arrival);
+        let left = asked.arrival.left;
+        let still_for = watch.still_for(&asked.arrival);
+        if still_for < doubt.takes(left) {
+            watch.doubt(asked.arrival, doubt);
+            return Ok(Asking::Passed);
+        }
+        let identity = match asked.file.metadata() {
+            Ok(metadata) => identity_of(&metadata),
+            Err(error) => return self.cannot_ask(asked.arrival, &Problem::Unreadable(error)),
+        };
         let candidate = Candidate {
             folder: &self.path,
             name: &asked.arrival.name,
             version,
+            identity,
             sha256,
-            grew: asked.arrival.skip_pages > 0,
+            is_open: still_for < Doubt::WrittenOver.takes(left),
         };
         let path = &self.path;
         let holds = |name: &std::ffi::OsStr, version| version_of(&path.join(name)) == Some(version);
         let answer = ledger
-            .begin(candidate, &holds, left)
+            .begin(candidate, &holds, patience)
             .map_err(|error| SourceError::Lost(error.to_string()))?;
         match answer {
             Answer::Read(begun) => Ok(Asking::Read(asked.arrival, Some(begun))),
@@ -161,23 +191,27 @@ impl Folder {
                 let what = asked.arrival.name.to_string_lossy().into_owned();
                 Ok(Asking::Said(Event::Refused { what, why }))
             }
+            Answer::WrittenOver => {
+                watch.doubt(asked.arrival, Doubt::WrittenOver);
+                Ok(Asking::Passed)
+            }
             Answer::Later => {
-                asked.sha256 = Some(sha256);
+                asked.read = Some((sha256, doubt));
                 self.asked = Some(asked);
                 Ok(Asking::NotYet)
             }
         }
     }
 
-    /// Hashes on; `None` when the time is over.
-    fn hash(&self, asked: &mut Asked, until: u64) -> std::io::Result<Option<[u8; 32]>> {
+    /// Reads on; `None` when the time is over.
+    fn scan(&self, asked: &mut Asked, until: u64) -> std::io::Result<Option<([u8; 32], Doubt)>> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             let read = asked.file.read(&mut piece)?;
             if read == 0 {
-                return Ok(Some(std::mem::take(&mut asked.hasher).finalize().into()));
+                return Ok(Some(std::mem::take(&mut asked.scan).finish(&asked.file)));
             }
-            asked.hasher.update(&piece[..read]);
+            asked.scan.read(&piece[..read]);
             if self.clock.now().mono_ns >= until {
                 return Ok(None);
             }
@@ -195,7 +229,9 @@ impl Folder {
     /// What the ledger is to hear of a file that was begun.
     pub(super) fn entry(&self, begun: Option<Begun>) -> Option<Entry> {
         let ledger = Arc::clone(self.ledger.as_ref()?);
-        Some(Entry { begun: begun?, ledger, given: 0, refused: None, ended: false })
+        let begun = begun?;
+        let known = Known::of(&begun.pages);
+        Some(Entry { begun, known, ledger, any: false, refused: None, ended: false })
     }
 
     /// Files that are to be taken after all.
@@ -218,6 +254,16 @@ pub(super) fn facts_of(metadata: &std::fs::Metadata) -> (u64, i64) {
     (metadata.size(), i64::try_from(modified_ns).unwrap_or(i64::MAX))
 }
 
+/// Which file it is, whatever its name.
+fn identity_of(metadata: &std::fs::Metadata) -> FileIdentity {
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        born_ns: born.and_then(|born| i64::try_from(born.as_nanos()).ok()),
+    }
+}
+
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests {
@@ -230,6 +276,8 @@ mod tests {
     use super::*;
     use crate::capture::{Opener, SourceSpec};
     use crate::domain::label_image::LabelImage;
+    use crate::domain::taken::TakenPage;
+    use sha2::{Digest, Sha256};
 
     const LONG: Duration = Duration::from_secs(60);
     const SHORT: Duration = Duration::from_millis(300);
@@ -244,6 +292,7 @@ mod tests {
         answers: Vec<(&'static str, Answer)>,
         settled: Vec<(OsString, u64, i64)>,
         again: Vec<OsString>,
+        given: Vec<TakenPage>,
         heard: Vec<String>,
         is_busy: bool,
     }
@@ -264,6 +313,10 @@ mod tests {
 
     fn first_frame() -> FrameId {
         FrameId::from_bytes([7; 16])
+    }
+
+    fn begun(pages: &[TakenPage]) -> Begun {
+        Begun { file: 1, first_frame: first_frame(), pages: pages.to_vec() }
     }
 
     impl Ledger for Scripted {
@@ -292,13 +345,17 @@ mod tests {
             if let Some(at) = script.answers.iter().rposition(|(of, _)| *of == name) {
                 return Ok(script.answers.remove(at).1);
             }
-            Ok(Answer::Read(Begun { file: 1, first_frame: first_frame(), done_pages: 0 }))
+            Ok(Answer::Read(begun(&[])))
         }
 
-        fn gives(&self, file: i64, frame: FrameId) {
-            assert_eq!(file, 1);
-            let page = frame.as_bytes()[15] - first_frame().as_bytes()[15];
-            self.hears(format!("gives {page}"));
+        fn gives(&self, file: i64, page: &TakenPage) {
+            assert_eq!((file, page.frame), (1, first_frame().later_by(page.index as u64)));
+            self.script().given.push(*page);
+            self.hears(format!("gives {}", page.index));
+        }
+
+        fn moved(&self, _: i64, page: &TakenPage) {
+            self.hears(format!("moved to {}", page.index));
         }
 
         fn ends(&self, _: i64, end: End) {
@@ -378,24 +435,47 @@ mod tests {
         nothing_more(&mut *source);
         let hash = hex::encode(Sha256::digest(stack()));
         let begun = format!("begin a.tif {}", hash.get(..8).unwrap());
-        assert_eq!(bench.ledger.heard(), [&begun, "gives 0", "gives 1", "gives 2", "Given"]);
+        let given = "Given { pages: 3 }";
+        assert_eq!(bench.ledger.heard(), [&begun, "gives 0", "gives 1", "gives 2", given]);
     }
 
     #[test]
-    fn pages_whose_results_are_committed_are_not_read_again() {
+    fn pages_that_were_given_before_are_not_given_again() {
         let bench = Bench::new();
         bench.put("a.tif", &stack());
-        let begun = Begun { file: 1, first_frame: first_frame(), done_pages: 2 };
-        bench.ledger.script().answers.push(("a.tif", Answer::Read(begun)));
         let mut source = bench.open();
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("a.tif#2"));
+        (0..3).for_each(|_| drop(frame(&mut *source)));
         nothing_more(&mut *source);
-        bench.put("b.tif", &stack());
-        let done = Begun { done_pages: 3, ..begun };
-        bench.ledger.script().answers.push(("b.tif", Answer::Read(done)));
-        bench.ledger.script().again.push("b.tif".into());
+        let given: Vec<TakenPage> =
+            bench.ledger.script().given.iter().map(|it| TakenPage { done: true, ..*it }).collect();
+        // It holds three, of which two were given; and its path held three others before.
+        for (known, pages) in [(&given[..2], "2"), (&given[..], "")] {
+            bench.put("b.tif", &stack());
+            bench.ledger.heard();
+            bench.ledger.script().answers.push(("b.tif", Answer::Read(begun(known))));
+            bench.ledger.script().again.push("b.tif".into());
+            if !pages.is_empty() {
+                assert_eq!(frame(&mut *source).origin.as_deref(), Some("b.tif#2"));
+            }
+            nothing_more(&mut *source);
+            assert_eq!(bench.ledger.heard().last().unwrap(), "Given { pages: 3 }");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_said_once_and_taken_once_it_can_be() {
+        let bench = Bench::new();
+        let mut source = bench.open();
+        // A link that leads nowhere yet: of a test that runs as root no rights keep anything.
+        let locked = bench.folder.path().join("locked");
+        std::fs::create_dir(&locked).unwrap();
+        std::os::unix::fs::symlink(&locked, bench.folder.path().join("a.png")).unwrap();
         nothing_more(&mut *source);
-        assert_eq!(bench.ledger.heard().last().unwrap(), "Given");
+        std::fs::remove_dir(&locked).unwrap();
+        std::fs::write(&locked, png(1)).unwrap();
+        bench.ledger.script().again.push("a.png".into());
+        assert_eq!(frame(&mut *source).origin.as_deref(), Some("a.png"));
+        nothing_more(&mut *source);
     }
 
     #[test]

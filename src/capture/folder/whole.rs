@@ -24,8 +24,10 @@ const BLANK_BYTES: usize = 64 * 1024;
 /// How a writer left a file, as far as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Left {
-    /// Nobody knows: it was found by listing, or its writer keeps it open.
+    /// It was seen to be made or written, and not to be closed.
     Open,
+    /// It was found by listing: nobody knows.
+    Listed,
     /// It was closed.
     Closed,
     /// It was given its name when it was whole.
@@ -41,24 +43,24 @@ pub(super) enum Doubt {
     Blank,
     /// Parts of it were never written.
     Holes,
-    /// It is empty, begins with zeros, or ends in the middle of its image.
-    Unfinished,
+    /// It was taken before, and is another now without having grown: it is written over in place.
+    WrittenOver,
 }
 
 impl Doubt {
-    /// How long a file has to stand still before it is read, or refused, as it is.
+    /// How long a file has to stand still before it is read as it is.
     pub(super) fn takes(self, left: Left) -> Duration {
         Duration::from_secs(match (left, self) {
             (Left::Renamed, Self::Holes) => 2,
-            (Left::Renamed, _) | (Left::Closed, Self::None | Self::Blank) => 0,
             // Sparse copies are closed with holes, and black images on ZFS have them.
             (Left::Closed, Self::Holes) => 10,
-            // Written in pieces, each opened, appended and closed.
-            (Left::Closed, Self::Unfinished) => 30,
-            (Left::Open, Self::None) => 2,
-            (Left::Open, Self::Blank) => 60,
+            (Left::Renamed | Left::Closed, _) => 0,
+            (Left::Open | Left::Listed, Self::None) => 2,
+            (Left::Listed, Self::WrittenOver) => 10,
+            (Left::Open | Left::Listed, Self::Blank) => 30,
+            (Left::Listed, Self::Holes) => 60,
             // A laptop that is closed, a server that starts again: minutes.
-            (Left::Open, Self::Holes | Self::Unfinished) => 600,
+            (Left::Open, Self::Holes | Self::WrittenOver) => 600,
         })
     }
 
@@ -68,7 +70,7 @@ impl Doubt {
             Self::None => "is not closed by its writer",
             Self::Blank => "holds long zeros, as if it were not all written yet",
             Self::Holes => "has its last size, but parts of it are not written yet",
-            Self::Unfinished => "is empty, or ends in the middle of its image",
+            Self::WrittenOver => "is written over in place and not closed",
         }
     }
 }
@@ -99,9 +101,11 @@ impl Scan {
     /// The hash of all bytes, and what is to be thought of them.
     pub(super) fn finish(self, file: &File) -> ([u8; 32], Doubt) {
         let doubt = match self.first {
-            None | Some(0) => Doubt::Unfinished,
+            None => Doubt::None,
             Some(_) if has_holes(file, self.bytes) => Doubt::Holes,
-            Some(_) if self.blank || self.zeros >= BLANK_END_BYTES => Doubt::Blank,
+            Some(first) if first == 0 || self.blank || self.zeros >= BLANK_END_BYTES => {
+                Doubt::Blank
+            }
             Some(_) => Doubt::None,
         };
         (self.hasher.finalize().into(), doubt)
@@ -137,8 +141,8 @@ mod tests {
     fn zeros_and_holes_are_seen_however_the_file_is_read() {
         for piece in [100, 4096, 1 << 20] {
             assert_eq!(doubt(&[7; 9000], 9000, piece), Doubt::None);
-            assert_eq!(doubt(b"", 0, piece), Doubt::Unfinished);
-            assert_eq!(doubt(&[0; 9000], 9000, piece), Doubt::Unfinished);
+            assert_eq!(doubt(b"", 0, piece), Doubt::None);
+            assert_eq!(doubt(&[0; 100], 100, piece), Doubt::Blank);
             let mut black = vec![7; 9000];
             black[8488..].fill(0);
             assert_eq!(doubt(&black, 9000, piece), Doubt::Blank);
@@ -153,14 +157,15 @@ mod tests {
 
     #[test]
     fn the_graver_the_doubt_and_the_less_the_writer_said_the_longer_it_takes() {
-        let doubts = [Doubt::None, Doubt::Blank, Doubt::Holes, Doubt::Unfinished];
-        for left in [Left::Open, Left::Closed] {
+        let doubts = [Doubt::None, Doubt::Blank, Doubt::Holes];
+        for left in [Left::Open, Left::Listed, Left::Closed, Left::Renamed] {
             let times = doubts.map(|doubt| doubt.takes(left));
             assert!(times.is_sorted(), "{times:?}");
         }
         for doubt in doubts {
-            let times = [Left::Renamed, Left::Closed, Left::Open].map(|left| doubt.takes(left));
-            assert!(times.is_sorted(), "{times:?}");
+            let lefts = [Left::Closed, Left::Listed, Left::Open];
+            let times = lefts.map(|left| doubt.takes(left));
+            assert!(times.is_sorted(), "{doubt:?}: {times:?}");
         }
     }
 }
