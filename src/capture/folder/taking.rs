@@ -394,9 +394,13 @@ mod tests {
         }
 
         fn open(&self) -> Box<dyn Source> {
+            self.open_at(&Clock::system())
+        }
+
+        fn open_at(&self, clock: &Clock) -> Box<dyn Source> {
             let spec = SourceSpec::Folder(self.folder.path().to_owned());
             let options = Options { spec, ..Options::default() };
-            Opener::new(options, Limits::default(), Clock::system())
+            Opener::new(options, Limits::default(), clock.clone())
                 .with_ledger(Arc::clone(&self.ledger) as Arc<dyn Ledger>)
                 .open()
                 .unwrap()
@@ -465,17 +469,24 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_said_once_and_taken_once_it_can_be() {
         let bench = Bench::new();
-        let mut source = bench.open();
-        // A link that leads nowhere yet: of a test that runs as root no rights keep anything.
-        let locked = bench.folder.path().join("locked");
-        std::fs::create_dir(&locked).unwrap();
-        std::os::unix::fs::symlink(&locked, bench.folder.path().join("a.png")).unwrap();
-        nothing_more(&mut *source);
-        std::fs::remove_dir(&locked).unwrap();
-        std::fs::write(&locked, png(1)).unwrap();
-        bench.ledger.script().again.push("a.png".into());
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("a.png"));
-        nothing_more(&mut *source);
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().join("target");
+        // Rights keep nothing from a test that runs as root; this can be opened and not read.
+        std::os::unix::fs::symlink("/proc/self/mem", &target).unwrap();
+        std::os::unix::fs::symlink(&target, bench.folder.path().join("a.png")).unwrap();
+        let clock = Clock::manual(Clock::system().now().wall_ns + 3_600_000_000_000);
+        let mut source = bench.open_at(&clock);
+        let mut next = || {
+            clock.advance(Duration::from_secs(5));
+            source.next(Duration::ZERO).unwrap()
+        };
+        let mut events = std::iter::from_fn(|| Some(next()));
+        let said = events.by_ref().take(20).filter(|it| matches!(it, Event::Refused { .. }));
+        assert_eq!(said.count(), 1);
+        std::fs::remove_file(&target).unwrap();
+        std::fs::write(&target, png(1)).unwrap();
+        let taken = events.take(20).filter(|it| matches!(it, Event::Frame(_)));
+        assert_eq!(taken.count(), 1);
     }
 
     #[test]
