@@ -11,7 +11,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -119,7 +119,12 @@ impl Bench {
             self.wait_until_right(&daemon, &expected, &format!("{round:?}, {}", said["kind"]));
             println!(
                 "{} files a tool, {}, {}: {} tools brought in {} pages so far, each once; {} s",
-                round.count, round.pace, said["kind"], said["tools"], expected.len(), said["brought_in_s"]
+                round.count,
+                round.pace,
+                said["kind"],
+                said["tools"],
+                expected.len(),
+                said["brought_in_s"]
             );
             writeln!(go_on).unwrap();
         }
@@ -137,27 +142,25 @@ impl Bench {
         assert!(daemon.stop().success());
         let daemon = self.start();
         let pixels = [7; 64 * 64];
-        fs::write(self.outside.path().join("last.tif"), plain_tiff(&pixels)).unwrap();
-        fs::copy(self.outside.path().join("last.tif"), self.drop().join("zz_last.tif")).unwrap();
-        let sha256 = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(pixels));
-        expected.insert(sha256, "zz_last.tif".to_owned());
+        fs::write(self.drop().join("zz_last.tif"), plain_tiff(64, &pixels)).unwrap();
+        expected.insert(sha256_of(&pixels), "zz_last.tif".to_owned());
         self.wait_until_right(&daemon, &expected, "after a restart");
         assert!(daemon.stop().success());
     }
 }
 
-/// A grey image of 64 × 64 pixels.
-fn plain_tiff(pixels: &[u8]) -> Vec<u8> {
+/// A square grey image of so many pixels an edge.
+fn plain_tiff(edge: u32, pixels: &[u8]) -> Vec<u8> {
     let tags: [(u16, u16, u32); 9] = [
-        (256, 4, 64),
-        (257, 4, 64),
+        (256, 4, edge),
+        (257, 4, edge),
         (258, 3, 8),
         (259, 3, 1),
         (262, 3, 1),
         (273, 4, 122),
         (277, 3, 1),
-        (278, 4, 64),
-        (279, 4, 64 * 64),
+        (278, 4, edge),
+        (279, 4, edge * edge),
     ];
     let mut bytes = b"II*\0\x08\0\0\0\x09\0".to_vec();
     for (tag, kind, value) in tags {
@@ -169,6 +172,10 @@ fn plain_tiff(pixels: &[u8]) -> Vec<u8> {
     bytes.extend([0; 4]);
     bytes.extend(pixels);
     bytes
+}
+
+fn sha256_of(pixels: &[u8]) -> String {
+    hex::encode(<sha2::Sha256 as sha2::Digest>::digest(pixels))
 }
 
 /// What is brought in, and how.
@@ -184,16 +191,40 @@ struct Round<'a> {
 #[test]
 fn each_page_is_taken_once_whatever_brings_it_in() {
     let tools = "cp,cp_times,mv_same,mv_other,rsync,rsync_inplace,tar,shutil_move,touch_late,syncthing,\
-                 onedrive,hard_link,hard_link_image,held_open,appending";
+                 onedrive,hard_link,hard_link_image,held_open,fallocating,appending,away_and_back";
     let kinds = "new,appended,renamed,replaced,preallocated";
     Bench::new().round(&Round { pace: "fast", count: "3", edge: "64", tools, kinds }, false);
 }
 
 #[test]
 fn a_tool_that_stalls_in_the_middle_gives_each_page_once_and_whole() {
-    let tools = "rsync_inplace,held_open,appending,touch_late";
+    let tools = "rsync_inplace,held_open,fallocating,appending,touch_late";
     let kinds = "new,replaced";
     Bench::new().round(&Round { pace: "slow", count: "1", edge: "512", tools, kinds }, false);
+}
+
+#[test]
+fn a_file_that_is_rewritten_in_place_without_a_pause_gives_no_torn_page() {
+    const EDGE: u32 = 1536;
+    let bench = Bench::new();
+    let daemon = bench.start();
+    let version = |of: u8| vec![of + 1; (EDGE * EDGE) as usize];
+    let path = bench.drop().join("a.tif");
+    for of in 0..40 {
+        let bytes = plain_tiff(EDGE, &version(of));
+        let mut file =
+            File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+        bytes.chunks(1 << 16).for_each(|piece| file.write_all(piece).unwrap());
+    }
+    let whole: BTreeMap<String, u8> = (0..40).map(|of| (sha256_of(&version(of)), of)).collect();
+    let last = sha256_of(&version(39));
+    let taken = wait_at_most(common::PATIENCE, || {
+        let taken = bench.taken();
+        taken.contains_key(&last).then_some(taken)
+    });
+    let taken = taken.unwrap_or_else(|| panic!("the last one is missing:\n{}", daemon.log()));
+    let torn = taken.keys().filter(|sha256| !whole.contains_key(*sha256)).count();
+    assert_eq!(torn, 0, "of {}", taken.len());
 }
 
 #[test]

@@ -157,6 +157,17 @@ impl Intake {
         self.0.changed.notify_all();
     }
 
+    /// Whether all of a file was given, and no frame of it has come to nothing. It is called so now.
+    fn is_all_given(&self, row: i64, name: &OsStr) -> bool {
+        let mut on_the_way = self.on_the_way();
+        let Some(reading) = on_the_way.files.get_mut(&row) else { return false };
+        let all = reading.lost == Lost::Nothing && matches!(reading.end, Some(End::Given { .. }));
+        if all {
+            reading.name = name.to_owned();
+        }
+        all
+    }
+
     /// What was not taken of the watched folder.
     fn passed_over(&self) -> Result<Vec<IntakeEntry>, StoreError> {
         let mut entries = self.0.reader.intake_passed_over()?;
@@ -260,18 +271,35 @@ impl Asker {
             .intake_like(&file.folder, &file.sha256, file.mtime_ns, EQUALS)
             .map_err(unknown)?;
         let known = like.iter().find(|row| at.as_ref().is_some_and(|at| at.pk == row.pk));
-        let known = known.or_else(|| like.iter().find(|row| is_same_file(row, file))).or_else(|| {
-            like.iter().find(|row| {
-                let is_back = !row.here && row.path == file.path && row.mtime_ns == file.mtime_ns;
-                // Taken by a version that did not write down which file it was.
-                let is_old = row.identity.is_none() && row.mtime_ns == file.mtime_ns;
-                is_back || is_old && !holds(OsStr::new(&row.path), (row.bytes, row.mtime_ns))
-            })
-        });
+        let known =
+            known.or_else(|| like.iter().find(|row| is_same_file(row, file))).or_else(|| {
+                like.iter().find(|row| {
+                    let is_back =
+                        !row.here && row.path == file.path && row.mtime_ns == file.mtime_ns;
+                    // Taken by a version that did not write down which file it was.
+                    let is_old = row.identity.is_none() && row.mtime_ns == file.mtime_ns;
+                    is_back || is_old && !holds(OsStr::new(&row.path), (row.bytes, row.mtime_ns))
+                })
+            });
         Ok(match known {
             Some(row) => Some((row.clone(), true)),
             None => at.filter(|at| is_same_file(at, file)).map(|at| (at, false)),
         })
+    }
+
+    /// Leaves a file alone at which two processes ended.
+    fn quarantine(&self, file: IntakeFile, row: &IntakeRow) -> Result<Answer, LedgerError> {
+        let reason = format!(
+            "was being read when the daemon ended, {} times in a row, and is left alone; look at it, and \
+             have it tried again with `reticle intake retry`",
+            row.attempts
+        );
+        let row = row.pk;
+        self.commit(Change::Known { file, row })?;
+        let state = IntakeState::Quarantined;
+        self.commit(Change::Refused { row, state, reason: reason.clone() })?;
+        self.intake.tell_quarantine();
+        Ok(Answer::Quarantined(reason))
     }
 
     /// Whether a file may be read beside those that are.
@@ -357,10 +385,13 @@ impl Ledger for Asker {
             match row.state {
                 // A limit may have been raised, but not since this process began.
                 IntakeState::TooLarge if !is_ours => {}
-                IntakeState::Taken
-                | IntakeState::Refused
-                | IntakeState::TooLarge
-                | IntakeState::Quarantined => {
+                IntakeState::Begun if !self.intake.is_all_given(row.pk, candidate.name) => {
+                    if row.attempts >= DEATHS && !is_ours {
+                        return self.quarantine(file, row);
+                    }
+                    suspect = row.attempts > 0 && !is_ours;
+                }
+                _ => {
                     let stands = row.here
                         && (&row.path, row.bytes, row.mtime_ns, row.identity)
                             == (&file.path, file.bytes, file.mtime_ns, Some(file.identity));
@@ -369,20 +400,6 @@ impl Ledger for Asker {
                     }
                     return Ok(Answer::Known);
                 }
-                IntakeState::Begun if row.attempts >= DEATHS && !is_ours => {
-                    let reason = format!(
-                        "was being read when the daemon ended, {} times in a row, and is left alone; \
-                         look at it, and have it tried again with `reticle intake retry`",
-                        row.attempts
-                    );
-                    let row = row.pk;
-                    self.commit(Change::Known { file, row })?;
-                    let state = IntakeState::Quarantined;
-                    self.commit(Change::Refused { row, state, reason: reason.clone() })?;
-                    self.intake.tell_quarantine();
-                    return Ok(Answer::Quarantined(reason));
-                }
-                IntakeState::Begun => suspect = row.attempts > 0 && !is_ours,
             }
         } else if let Some(row) = &row
             && candidate.is_open
@@ -410,7 +427,8 @@ impl Ledger for Asker {
         });
         for page in &mut pages {
             // Of the file that its path held before, too.
-            page.done |= state.frames.contains_key(&page.frame) || reading.ended.contains(&page.frame);
+            page.done |=
+                state.frames.contains_key(&page.frame) || reading.ended.contains(&page.frame);
         }
         // Begun again before its frames had come to their ends: those count still.
         reading.end = None;

@@ -2,8 +2,9 @@
 //!
 //! **Watching** (no `fps`, no `replay`): the images that are there come first, in natural
 //! order of their names; then each new one once it is whole, for ever. None is missed between
-//! the listing and the watch and none comes twice: see [`watch`]. A file that is written again
-//! is a new image.
+//! the listing and the watch and none comes twice: see [`watch`], and [`whole`] for files that
+//! may not be whole. Of a file that is written again those pages are new that it did not hold
+//! before: see [`pages`].
 //!
 //! **Replaying** (`fps` or `replay`): the images that are there, in the same order, as if a
 //! camera took them: at `fps` on a schedule that does not drift, or else as fast as they are

@@ -245,11 +245,7 @@ pub(super) fn end_in_order(db: &Connection, run: &[u8; 16]) -> rusqlite::Result<
 }
 
 /// Another image is where this file is now: it is there no longer. Gives its row.
-fn displace(
-    db: &Connection,
-    file: &IntakeFile,
-    row: Option<i64>,
-) -> rusqlite::Result<Option<i64>> {
+fn displace(db: &Connection, file: &IntakeFile, row: Option<i64>) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached(
         "UPDATE intake SET here = 0 WHERE folder = ?1 AND path = ?2 AND here = 1 AND pk IS NOT ?3
          RETURNING pk",

@@ -336,13 +336,13 @@ mod tests {
         let connection = open_and_migrate(&path).unwrap();
         connection
             .execute(
-                "INSERT INTO refinery_schema_history VALUES (9, 'future', '2031-01-01T00:00:00Z', '1')",
+                "INSERT INTO refinery_schema_history VALUES (99, 'future', '2031-01-01T00:00:00Z', '1')",
                 [],
             )
             .unwrap();
         drop(connection);
         for error in [open_and_migrate(&path).unwrap_err(), open_read_only(&path).unwrap_err()] {
-            assert!(matches!(error, StoreError::Newer { found: 9, .. }), "{error:?}");
+            assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error:?}");
             assert!(error.to_string().contains("made by a newer Reticle"), "{error}");
             assert_eq!(error.remedy(), super::super::Remedy::Stop);
         }

@@ -84,7 +84,8 @@ class Job:
                 self.pages[moved] = there
             return
         for name, pages in self.pages.items():
-            if kind == "appended":
+            # A stack that is written anew under another image's name is another file until it is renamed.
+            if kind == "appended" and self.tool != "hard_link_image":
                 self.write(name, pages + [self.fresh()])
             else:
                 self.write(name, [self.fresh()])
@@ -246,6 +247,27 @@ def held_open(job):
                "file.seek(0); file.write(data[:half]); file.close()")
 
 
+def fallocating(job):
+    """The last size by fallocate, kept open over a stall."""
+    job.python("data = open(SOURCE, 'rb').read()\nfile = open(TARGET, 'wb')\n"
+               "os.posix_fallocate(file.fileno(), 0, len(data))\nhalf = len(data) // 2\n"
+               "file.write(data[:half]); file.flush()\n"
+               "if SLOW and SOURCE == sys.argv[1]: time.sleep(STALL_S)\n"
+               "file.write(data[half:]); file.close()")
+
+
+def away_and_back(job):
+    """Moved to another file system and back, for longer than two listings where there is time."""
+    job.run("cp", *job.names(), job.settings.drop)
+    there = [str(job.settings.drop / name) for name in job.pages]
+    away = tempfile.mkdtemp(dir=job.settings.outside)
+    # What was not taken before it went is not missed: it comes back.
+    time.sleep(1)
+    job.run("mv", *there, away)
+    time.sleep(25 if job.settings.pace == "slow" else 0)
+    job.run("mv", *[os.path.join(away, name) for name in job.pages], job.settings.drop)
+
+
 def appending(job):
     """A program that adds each page to its file, as tifffile and MATLAB do."""
     job.python(f"EDGE = {job.settings.edge}\n"
@@ -298,7 +320,8 @@ def samba(job):
 TOOLS = {tool.__name__: tool for tool in [
     cp, cp_times, mv_same, mv_other, rsync, rsync_inplace, rsync_delta, rsync_preallocate, tar, tar_python,
     shutil_move, shutil_copy2, touch_late, syncthing, syncthing_windows, onedrive, hard_link,
-    hard_link_image, preallocating, held_open, appending, scp, scp_old, ftp, samba]}
+    hard_link_image, preallocating, held_open, fallocating, away_and_back,
+    appending, scp, scp_old, ftp, samba]}
 NEEDS = {"scp": "sshd", "scp_old": "sshd", "ftp": "vsftpd", "samba": "smbd", "rsync": "rsync"}
 
 

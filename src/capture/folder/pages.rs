@@ -140,8 +140,10 @@ mod tests {
             (2, 16, Pixels::U16(vec![1, 0])),
             (2, 16, Pixels::U16(vec![0, 1])),
         ];
-        let hashes: HashSet<_> =
-            pages.iter().map(|(width, depth, pixels)| sha256_of(*width, 1, *depth, pixels)).collect();
+        let hashes: HashSet<_> = pages
+            .iter()
+            .map(|(width, depth, pixels)| sha256_of(*width, 1, *depth, pixels))
+            .collect();
         assert_eq!(hashes.len(), pages.len());
     }
 }

@@ -240,6 +240,13 @@ impl Watch {
     pub(super) fn next(&mut self, patience: Duration) -> Result<Option<Arrival>, SourceError> {
         let until = self.now_ns().saturating_add(nanos(patience));
         let mut looked = false;
+        // A file is often closed, then touched, then closed again: what is known of it by now counts.
+        for _ in 0..EVENTS {
+            match self.notices.recv_timeout(Duration::ZERO) {
+                Received::Item(notice) => self.notice(notice)?,
+                Received::Timeout | Received::Closed => break,
+            }
+        }
         loop {
             if let Some(name) = self.waiting.pop_front() {
                 let Some(arrival) = self.arrivals.remove(&name) else { continue };
@@ -302,21 +309,21 @@ impl Watch {
         let (file, seconds) = (arrival.name.display(), wait.as_secs());
         info!(%file, seconds, "this file {}; it is waited for", doubt.what());
         self.given.remove(&version.key(&arrival.name));
-        let waited = self.still_for(&arrival);
+        let since_ns = self.now_ns().saturating_sub(nanos(self.still_for(&arrival)));
+        let left = arrival.left;
         let growing = self.growing.entry(arrival.name).or_insert(Growing {
             version,
-            since_ns: 0,
+            since_ns,
             wait,
-            left: arrival.left,
+            left,
             first_read_ns: None,
             taken: false,
             given: None,
         });
+        // Another version is on its way by itself.
         if growing.version == version {
             growing.taken = false;
-            // What is left of it, from now on.
-            growing.since_ns = self.clock.now().mono_ns;
-            growing.wait = wait.saturating_sub(waited);
+            growing.wait = wait;
         }
     }
 
@@ -552,9 +559,11 @@ impl Watch {
             if self.given.contains(&key) {
                 continue;
             }
-            if self.growing.contains_key(&name) {
+            if let Some(growing) = self.growing.get(&name) {
                 // Where other machines write, no event says so.
-                self.grows(name, version, (begun.mono_ns, Left::Listed), None);
+                if growing.version != version {
+                    self.grows(name, version, (begun.mono_ns, Left::Listed), None);
+                }
                 continue;
             }
             let remembered = match listing {

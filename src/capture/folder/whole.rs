@@ -91,7 +91,8 @@ impl Scan {
         self.hasher.update(piece);
         self.bytes += piece.len() as u64;
         self.first = self.first.or(piece.first().copied());
-        self.blank |= piece.chunks_exact(BLANK_BYTES).any(|part| part.iter().all(|byte| *byte == 0));
+        self.blank |=
+            piece.chunks_exact(BLANK_BYTES).any(|part| part.iter().all(|byte| *byte == 0));
         match piece.iter().rposition(|byte| *byte != 0) {
             Some(last) => self.zeros = (piece.len() - 1 - last) as u64,
             None => self.zeros += piece.len() as u64,
