@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-kills prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-folders prove-kills prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -33,6 +33,11 @@ faults: ## random faults, ROUNDS=200 of them; then nothing may be lost, doubled,
 	@scripts/setup test
 	@scripts/ui
 	@scripts/faults $(ROUNDS)
+
+prove-folders: ## all tools that bring images into a watched folder; ARGS=ROUND for one: is each page taken once
+	@scripts/setup test folders
+	@scripts/ui
+	@scripts/prove-folders $(ARGS)
 
 prove-kills: ## kill -9 at random moments, KILLS=2000 of them; then nothing acknowledged may be lost
 	@scripts/setup test

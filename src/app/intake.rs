@@ -21,6 +21,7 @@ use crate::base::queue::{Sender, Sent};
 use crate::capture::SourceSpec;
 use crate::capture::folder::ledger::{Answer, Begun, Candidate, End, Ledger, LedgerError};
 use crate::config::Settings;
+use crate::domain::taken::TakenPage;
 use crate::store::{
     self, Ask, Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState, Job, Outcome, Reader,
     Remedy, StoreError, Wish,
@@ -66,6 +67,8 @@ struct Reading {
     name: OsString,
     /// Frames that were given and have no end yet.
     frames: HashSet<FrameId>,
+    /// Frames that were saved or refused.
+    ended: HashSet<FrameId>,
     /// How reading it ended, once it has.
     end: Option<End>,
     /// What is not committed of it, and why it is begun again.
@@ -144,12 +147,25 @@ impl Intake {
         let Some(file) = on_the_way.frames.remove(&frame) else { return };
         if let Some(reading) = on_the_way.files.get_mut(&file) {
             reading.frames.remove(&frame);
-            if lost != Lost::Nothing {
+            if lost == Lost::Nothing {
+                reading.ended.insert(frame);
+            } else {
                 reading.lost = lost;
             }
         }
         drop(on_the_way);
         self.0.changed.notify_all();
+    }
+
+    /// Whether all of a file was given, and no frame of it has come to nothing. It is called so now.
+    fn is_all_given(&self, row: i64, name: &OsStr) -> bool {
+        let mut on_the_way = self.on_the_way();
+        let Some(reading) = on_the_way.files.get_mut(&row) else { return false };
+        let all = reading.lost == Lost::Nothing && matches!(reading.end, Some(End::Given { .. }));
+        if all {
+            reading.name = name.to_owned();
+        }
+        all
     }
 
     /// What was not taken of the watched folder.
@@ -219,7 +235,7 @@ impl Asker {
             let Some(reading) = on_the_way.files.remove(&row) else { continue };
             let refused = |state, reason| Change::Refused { row, state, reason };
             changes.push(match (reading.lost, reading.end) {
-                (Lost::Nothing, Some(End::Given)) => Change::Taken { row },
+                (Lost::Nothing, Some(End::Given { pages })) => Change::Taken { row, pages },
                 (Lost::Nothing, Some(End::Unfit(why))) => refused(IntakeState::Refused, why),
                 (Lost::Nothing, Some(End::AboveLimit(why))) => refused(IntakeState::TooLarge, why),
                 (lost, _) => {
@@ -233,7 +249,7 @@ impl Asker {
         drop(on_the_way);
         for change in changes {
             let unseen = match &change {
-                Change::Taken { row } => Some((*row, IntakeState::Taken)),
+                Change::Taken { row, .. } => Some((*row, IntakeState::Taken)),
                 Change::Refused { row, state, .. } => Some((*row, *state)),
                 _ => None,
             };
@@ -242,31 +258,48 @@ impl Asker {
         }
     }
 
-    /// The row of the same image, where the ledger has it.
+    /// The row of the same image, or of the one that this was before it was written to: the file at
+    /// its path is the same and holds something else. Whether it is the same image.
     fn row_of(
         &self,
         file: &IntakeFile,
-        grew: bool,
         holds: &dyn Fn(&OsStr, (u64, i64)) -> bool,
-    ) -> Result<Option<IntakeRow>, LedgerError> {
+    ) -> Result<Option<(IntakeRow, bool)>, LedgerError> {
         let reader = &self.intake.0.reader;
         let at = reader.intake_at(&file.folder, &file.path).map_err(unknown)?;
         let like = reader
             .intake_like(&file.folder, &file.sha256, file.mtime_ns, EQUALS)
             .map_err(unknown)?;
-        let is_like = |row: &IntakeRow| like.iter().any(|other| other.pk == row.pk);
-        if let Some(row) = at
-            && (grew || is_like(&row))
-        {
-            return Ok(Some(row));
-        }
-        Ok(like.into_iter().find(|row| {
-            if !row.here {
-                // Noticed to be gone, and back with the time that it had: it was moved out and in.
-                return row.mtime_ns == file.mtime_ns;
-            }
-            row.path != file.path && !holds(OsStr::new(&row.path), (row.bytes, row.mtime_ns))
-        }))
+        let known = like.iter().find(|row| at.as_ref().is_some_and(|at| at.pk == row.pk));
+        let known =
+            known.or_else(|| like.iter().find(|row| is_same_file(row, file))).or_else(|| {
+                like.iter().find(|row| {
+                    let is_back =
+                        !row.here && row.path == file.path && row.mtime_ns == file.mtime_ns;
+                    // Taken by a version that did not write down which file it was.
+                    let is_old = row.identity.is_none() && row.mtime_ns == file.mtime_ns;
+                    is_back || is_old && !holds(OsStr::new(&row.path), (row.bytes, row.mtime_ns))
+                })
+            });
+        Ok(match known {
+            Some(row) => Some((row.clone(), true)),
+            None => at.filter(|at| is_same_file(at, file)).map(|at| (at, false)),
+        })
+    }
+
+    /// Leaves a file alone at which two processes ended.
+    fn quarantine(&self, file: IntakeFile, row: &IntakeRow) -> Result<Answer, LedgerError> {
+        let reason = format!(
+            "was being read when the daemon ended, {} times in a row, and is left alone; look at it, and \
+             have it tried again with `reticle intake retry`",
+            row.attempts
+        );
+        let row = row.pk;
+        self.commit(Change::Known { file, row })?;
+        let state = IntakeState::Quarantined;
+        self.commit(Change::Refused { row, state, reason: reason.clone() })?;
+        self.intake.tell_quarantine();
+        Ok(Answer::Quarantined(reason))
     }
 
     /// Whether a file may be read beside those that are.
@@ -335,41 +368,44 @@ impl Ledger for Asker {
             path: text(candidate.name),
             bytes,
             mtime_ns,
+            identity: candidate.identity,
             sha256: candidate.sha256,
         };
         let run = self.intake.0.run;
-        let mut row = self.row_of(&file, candidate.grew, holds)?;
+        let (mut row, is_known) = match self.row_of(&file, holds)? {
+            Some((row, is_known)) => (Some(row), is_known),
+            None => (None, false),
+        };
         if let Some(row) = &mut row {
             row.state = *self.intake.on_the_way().unseen.get(&row.pk).unwrap_or(&row.state);
         }
         let is_ours = row.as_ref().is_some_and(|row| row.run == Some(run));
         let mut suspect = false;
-        if let Some(row) = row.as_ref().filter(|_| !candidate.grew) {
+        if let Some(row) = row.as_ref().filter(|_| is_known) {
             match row.state {
                 // A limit may have been raised, but not since this process began.
                 IntakeState::TooLarge if !is_ours => {}
-                IntakeState::Taken
-                | IntakeState::Refused
-                | IntakeState::TooLarge
-                | IntakeState::Quarantined => {
-                    self.commit(Change::Known { file, row: row.pk })?;
+                IntakeState::Begun if !self.intake.is_all_given(row.pk, candidate.name) => {
+                    if row.attempts >= DEATHS && !is_ours {
+                        return self.quarantine(file, row);
+                    }
+                    suspect = row.attempts > 0 && !is_ours;
+                }
+                _ => {
+                    let stands = row.here
+                        && (&row.path, row.bytes, row.mtime_ns, row.identity)
+                            == (&file.path, file.bytes, file.mtime_ns, Some(file.identity));
+                    if !stands {
+                        self.commit(Change::Known { file, row: row.pk })?;
+                    }
                     return Ok(Answer::Known);
                 }
-                IntakeState::Begun if row.attempts >= DEATHS && !is_ours => {
-                    let reason = format!(
-                        "was being read when the daemon ended, {} times in a row, and is left alone; \
-                         look at it, and have it tried again with `reticle intake retry`",
-                        row.attempts
-                    );
-                    let row = row.pk;
-                    self.commit(Change::Known { file, row })?;
-                    let state = IntakeState::Quarantined;
-                    self.commit(Change::Refused { row, state, reason: reason.clone() })?;
-                    self.intake.tell_quarantine();
-                    return Ok(Answer::Quarantined(reason));
-                }
-                IntakeState::Begun => suspect = row.attempts > 0 && !is_ours,
             }
+        } else if let Some(row) = &row
+            && candidate.is_open
+            && file.bytes <= row.bytes
+        {
+            return Ok(Answer::WrittenOver);
         }
         if !self.may_begin(suspect, patience) {
             return Ok(Answer::Later);
@@ -377,30 +413,40 @@ impl Ledger for Asker {
         let first_frame = row.as_ref().map_or_else(FrameId::new, |row| row.first_frame);
         let row = row.map(|row| row.pk);
         let file = self.commit(Change::Begin { file, row, run, first_frame })?;
-        let done_pages = match row {
-            Some(_) => self.intake.0.reader.intake_done_pages(first_frame).map_err(unknown)?,
-            None => 0,
-        };
+        let mut pages = self.intake.0.reader.intake_pages(file).map_err(unknown)?;
         let name = candidate.name.to_owned();
         let mut on_the_way = self.intake.on_the_way();
-        let reading = on_the_way.files.entry(file).or_insert_with(|| Reading {
+        let state = &mut *on_the_way;
+        let reading = state.files.entry(file).or_insert_with(|| Reading {
             name,
             frames: HashSet::new(),
+            ended: HashSet::new(),
             end: None,
             lost: Lost::Nothing,
             suspect,
         });
+        for page in &mut pages {
+            // Of the file that its path held before, too.
+            page.done |=
+                state.frames.contains_key(&page.frame) || reading.ended.contains(&page.frame);
+        }
         // Begun again before its frames had come to their ends: those count still.
         reading.end = None;
-        Ok(Answer::Read(Begun { file, first_frame, done_pages }))
+        Ok(Answer::Read(Begun { file, first_frame, pages }))
     }
 
-    fn gives(&self, file: i64, frame: FrameId) {
+    fn gives(&self, file: i64, page: &TakenPage) {
         let mut on_the_way = self.intake.on_the_way();
         if let Some(reading) = on_the_way.files.get_mut(&file) {
-            reading.frames.insert(frame);
-            on_the_way.frames.insert(frame, file);
+            reading.frames.insert(page.frame);
+            on_the_way.frames.insert(page.frame, file);
         }
+        drop(on_the_way);
+        self.to_store.send(Job::Intake(Change::Page { row: file, page: *page }));
+    }
+
+    fn moved(&self, file: i64, page: &TakenPage) {
+        self.to_store.send(Job::Intake(Change::Page { row: file, page: *page }));
     }
 
     fn ends(&self, file: i64, end: End) {
@@ -436,6 +482,19 @@ impl Ledger for Asker {
         self.settle();
         std::mem::take(&mut self.intake.on_the_way().again)
     }
+}
+
+/// Whether a file is the one of a row: it was renamed, or written to. Where its file system does not
+/// know when files were made, its time of change has to be the same, because numbers are given again.
+fn is_same_file(row: &IntakeRow, file: &IntakeFile) -> bool {
+    row.identity.is_some_and(|then| {
+        let now = file.identity;
+        then.inode == now.inode
+            && match (then.born_ns, now.born_ns) {
+                (Some(then), Some(now)) => then == now,
+                _ => then.device == now.device && row.mtime_ns == file.mtime_ns,
+            }
+    })
 }
 
 /// The folder as the ledger names it, however it was written: `drop`, `./drop` and `/data/drop/`.

@@ -2,8 +2,9 @@
 //!
 //! **Watching** (no `fps`, no `replay`): the images that are there come first, in natural
 //! order of their names; then each new one once it is whole, for ever. None is missed between
-//! the listing and the watch and none comes twice: see [`watch`]. A file that is written again
-//! is a new image.
+//! the listing and the watch and none comes twice: see [`watch`], and [`whole`] for files that
+//! may not be whole. Of a file that is written again those pages are new that it did not hold
+//! before: see [`pages`].
 //!
 //! **Replaying** (`fps` or `replay`): the images that are there, in the same order, as if a
 //! camera took them: at `fps` on a schedule that does not drift, or else as fast as they are
@@ -22,13 +23,16 @@
 //! is not taken again by the next process either. A replay never asks it: as a camera, it gives its
 //! images whenever it is started.
 
+mod events;
 pub mod ledger;
 mod memory;
+mod pages;
 mod place;
 mod taking;
 mod watch;
+mod whole;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +53,9 @@ use watch::{Arrival, Watch};
 /// to catch up; up to this much it catches up, so that the mean rate is kept.
 const LATE: Duration = Duration::from_secs(1);
 
+/// Refused pages that are remembered, so that each is said once however its file grows.
+const SAID: usize = 10_000;
+
 /// Images in a folder, as frames.
 pub struct Folder {
     path: PathBuf,
@@ -65,6 +72,8 @@ pub struct Folder {
     asked: Option<Asked>,
     /// The file whose pages are being read.
     reading: Option<Reading>,
+    /// Pages of which it was said that they are refused: file of the ledger, and page.
+    said: HashSet<(i64, usize)>,
     sequence: u64,
 }
 
@@ -125,6 +134,8 @@ enum Step {
     /// A shot, and the id that it is to get, where that is written down.
     Shot(Box<Shot>, Option<FrameId>),
     Refused(Event),
+    /// The page was given before; go on with the next one.
+    KnownPage,
     /// The next page is so large that it is read alone; go on with it next time.
     Later,
     /// The file has no more pages, or is read later; go on with the next file.
@@ -171,6 +182,7 @@ impl Folder {
             ledger,
             asked: None,
             reading: None,
+            said: HashSet::new(),
             sequence: 0,
         })
     }
@@ -191,11 +203,11 @@ impl Folder {
                 for note in pages.notes() {
                     tracing::info!(file = ?arrival.name, note, "an image file is read in part");
                 }
-                // As many pages as before or fewer: it did not grow by pages, it is another.
-                if arrival.skip_pages < pages.total() {
+                // The ledger knows pages by their pixels. Without one they are counted; as many as
+                // before or fewer: it did not grow by pages, it is another.
+                if entry.is_none() && arrival.skip_pages < pages.total() {
                     pages.skip_to(arrival.skip_pages);
                 }
-                pages.skip_to(entry.as_ref().map_or(0, |entry| entry.begun.done_pages));
                 self.reading = Some(Reading { arrival, pages, entry });
                 Ok(None)
             }
@@ -205,7 +217,7 @@ impl Folder {
                     self.was_read(&arrival);
                     if let Some(mut entry) = entry.take() {
                         entry.refused(error.problem());
-                        entry.ends();
+                        entry.ends(0);
                     }
                 }
                 Ok(refused)
@@ -228,28 +240,59 @@ impl Folder {
             None => {
                 self.was_read(&reading.arrival);
                 if let Some(entry) = reading.entry {
-                    entry.ends();
+                    entry.ends(reading.pages.total());
                 }
                 Ok(Step::FileDone)
             }
             Some(Ok(page)) => {
+                if let Mode::Watching(watch) = &mut self.mode
+                    && !watch.is_unchanged(&reading.arrival)
+                {
+                    // Somebody wrote to it while it was read: the page may be half of another.
+                    watch.wait_for(reading.arrival);
+                    return Ok(Step::FileDone);
+                }
                 reading.arrival.skip_pages = page.index + 1;
                 if reading.arrival.skip_pages == reading.pages.total() {
                     self.was_read(&reading.arrival);
                 } else if let Mode::Watching(watch) = &self.mode {
                     watch.was_begun(&reading.arrival);
                 }
-                let id = reading.entry.as_mut().map(|entry| entry.gives(page.index));
+                let id = match &mut reading.entry {
+                    None => None,
+                    Some(entry) => {
+                        let Page { width, height, bit_depth, ref pixels, .. } = page;
+                        let sha256 = pages::sha256_of(width, height, bit_depth, pixels);
+                        let Some(id) = entry.gives(page.index, sha256) else {
+                            self.reading = Some(reading);
+                            return Ok(Step::KnownPage);
+                        };
+                        Some(id)
+                    }
+                };
                 let shot = self.shot(&reading.arrival.name, page, several);
                 self.reading = Some(reading);
                 Ok(Step::Shot(Box::new(shot), id))
             }
             Some(Err(error)) => {
                 let page = error.page();
+                if let (Some(entry), Some(page)) = (&mut reading.entry, page)
+                    && is_for_good(error.problem())
+                    && self.said.contains(&(entry.file(), page))
+                {
+                    // It was said when the file was read before it grew.
+                    entry.refused(error.problem());
+                    self.reading = Some(reading);
+                    return Ok(Step::KnownPage);
+                }
                 let refused = self.refuse(reading.arrival.clone(), page, error.problem())?;
                 if refused.is_some() && is_for_good(error.problem()) {
                     if let Some(entry) = &mut reading.entry {
                         entry.refused(error.problem());
+                        if self.said.len() >= SAID {
+                            self.said.clear();
+                        }
+                        self.said.extend(page.map(|page| (entry.file(), page)));
                     }
                     self.reading = Some(reading);
                 }
@@ -280,6 +323,12 @@ impl Folder {
             return Ok(None);
         }
         let name = arrival.name.to_string_lossy().into_owned();
+        if let Mode::Watching(watch) = &mut self.mode
+            && matches!(problem, Problem::Unreadable(_))
+            && !watch.cannot_be_read(&arrival)
+        {
+            return Ok(None);
+        }
         if let Mode::Watching(watch) = &mut self.mode
             && matches!(problem, Problem::Damaged(_) | Problem::Empty | Problem::NotAnImage)
             && watch.may_become_whole(arrival)
@@ -320,7 +369,10 @@ impl Folder {
                     Step::Shot(shot, id) => return self.frame(*shot, id),
                     Step::Refused(event) => return Ok(event),
                     Step::Later => return Ok(Event::Nothing),
-                    Step::FileDone => continue,
+                    Step::KnownPage if self.clock.now().mono_ns >= until => {
+                        return Ok(Event::Nothing);
+                    }
+                    Step::KnownPage | Step::FileDone => continue,
                 }
             }
             let asking = if self.asked.is_some() {
@@ -366,7 +418,7 @@ impl Folder {
                     Step::Shot(shot, _) => self.make_ready(*shot),
                     Step::Refused(event) => return Ok(event),
                     Step::Later => return Ok(Event::Nothing),
-                    Step::FileDone => {}
+                    Step::KnownPage | Step::FileDone => {}
                 }
                 continue;
             }
@@ -437,9 +489,8 @@ impl Replay {
     }
 }
 
-/// Whether the file itself is at fault. Where it could not be read, nothing more comes of it now,
-/// but it is tried again when the folder was lost and is back: a share often fails file by file
-/// before it is gone.
+/// Whether the file itself is at fault. Where it could not be read, it is tried again: a share often
+/// fails file by file before it is gone, and rights are often given afterwards.
 fn is_for_good(problem: &Problem) -> bool {
     !matches!(problem, Problem::Unreadable(_))
 }
@@ -448,7 +499,8 @@ fn is_for_good(problem: &Problem) -> bool {
 fn list(path: &Path) -> Result<VecDeque<OsString>, SourceError> {
     let images = imagefile::list_images(&[path.to_owned()])
         .map_err(|error| SourceError::Lost(format!("the folder {error}")))?;
-    Ok(images.iter().filter_map(|image| image.file_name()).map(OsString::from).collect())
+    let names = images.iter().filter_map(|image| image.file_name());
+    Ok(names.filter(|name| events::is_taken_name(name)).map(OsString::from).collect())
 }
 
 fn natural(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {

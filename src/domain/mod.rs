@@ -14,3 +14,4 @@ pub mod record;
 pub mod segmentation;
 pub mod session;
 pub mod status;
+pub mod taken;

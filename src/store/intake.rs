@@ -7,7 +7,10 @@
 //! 2. It is taken only after every page of it is committed, so a kill in between loses nothing.
 //! 3. What was begun and has no end is begun again, with the same frame ids: a page that was
 //!    committed before is the same frame and changes nothing.
-//! 4. An attempt counts once for each process, and a process that ends in order counts none.
+//! 4. Of each image the pages are known that became frames: what its path holds next is read page
+//!    by page, and what is among them is not given again. They belong to the image that its path
+//!    holds, and to one whose path is empty.
+//! 5. An attempt counts once for each process, and a process that ends in order counts none.
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
@@ -16,6 +19,7 @@ use super::job::words;
 use super::readers::{Reader, unsigned};
 use crate::base::clock::{Stamp, rfc3339};
 use crate::base::ids::FrameId;
+use crate::domain::taken::{FileIdentity, TakenPage};
 
 words! {
     /// What became of an image.
@@ -44,6 +48,8 @@ pub struct IntakeFile {
     pub bytes: u64,
     /// When it was changed, in nanoseconds since 1970.
     pub mtime_ns: i64,
+    /// Which file of its file system it is.
+    pub identity: FileIdentity,
     /// Of its bytes.
     pub sha256: [u8; 32],
 }
@@ -59,6 +65,8 @@ pub struct IntakeRow {
     pub bytes: u64,
     /// Its time of change then.
     pub mtime_ns: i64,
+    /// Which file it was then, where that was written down.
+    pub identity: Option<FileIdentity>,
     /// Id of the frame of its first page.
     pub first_frame: FrameId,
     /// Processes in a row that began it and came to no end.
@@ -108,6 +116,13 @@ pub enum Change {
         /// Id of the frame of its first page, where it has no row.
         first_frame: FrameId,
     },
+    /// A page of it is given, or stands at another place.
+    Page {
+        /// Its row.
+        row: i64,
+        /// The page.
+        page: TakenPage,
+    },
     /// A file is an image that is known: it was touched or renamed.
     Known {
         /// The file.
@@ -119,6 +134,8 @@ pub enum Change {
     Taken {
         /// Its row.
         row: i64,
+        /// How many pages it has.
+        pages: usize,
     },
     /// It was passed over.
     Refused {
@@ -147,27 +164,54 @@ pub enum Change {
 pub(super) fn change(db: &Connection, change: &Change, now: &Stamp) -> rusqlite::Result<i64> {
     match change {
         Change::Begin { file, row, run, first_frame } => {
-            displace(db, file, *row)?;
+            let before = displace(db, file, *row)?;
             match row {
                 Some(row) => {
-                    move_to(db, *row, file, now)?;
+                    // What another content has cost is not held against this one.
                     db.prepare_cached(
                         "UPDATE intake SET state = 'begun', reason = NULL, run = ?2,
-                             attempts = attempts + (run IS NOT ?2)
+                             attempts = CASE WHEN sha256 IS ?3 THEN attempts + (run IS NOT ?2)
+                                             ELSE 1 END
                          WHERE pk = ?1",
                     )?
-                    .execute(params![row, run])?;
+                    .execute(params![row, run, file.sha256])?;
+                    move_to(db, *row, file, now)?;
                     Ok(*row)
                 }
-                None => insert(db, file, (run, *first_frame), now),
+                None => {
+                    let row = insert(db, file, (run, *first_frame), now)?;
+                    db.prepare_cached("UPDATE intake_page SET intake = ?1 WHERE intake = ?2")?
+                        .execute(params![row, before])?;
+                    Ok(row)
+                }
             }
+        }
+        Change::Page { row, page } => {
+            db.prepare_cached(
+                "INSERT OR REPLACE INTO intake_page (intake, page, sha256, frame, done)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![
+                row,
+                page.index as i64,
+                page.sha256,
+                page.frame.as_bytes(),
+                page.done
+            ])?;
+            Ok(*row)
         }
         Change::Known { file, row } => {
             displace(db, file, Some(*row))?;
             move_to(db, *row, file, now)?;
             Ok(*row)
         }
-        Change::Taken { row } => set(db, *row, (IntakeState::Taken, None), now),
+        Change::Taken { row, pages } => {
+            db.prepare_cached("DELETE FROM intake_page WHERE intake = ?1 AND page >= ?2")?
+                .execute(params![row, *pages as i64])?;
+            db.prepare_cached("UPDATE intake_page SET done = 1 WHERE intake = ?1 AND done = 0")?
+                .execute([row])?;
+            set(db, *row, (IntakeState::Taken, None), now)
+        }
         Change::Refused { row, state, reason } => set(db, *row, (*state, Some(reason)), now),
         Change::LetGo { row } => {
             db.prepare_cached("UPDATE intake SET attempts = 0 WHERE pk = ?1 AND state = 'begun'")?
@@ -200,19 +244,21 @@ pub(super) fn end_in_order(db: &Connection, run: &[u8; 16]) -> rusqlite::Result<
     Ok(())
 }
 
-/// Another image is where this file is now: it is there no longer.
-fn displace(db: &Connection, file: &IntakeFile, row: Option<i64>) -> rusqlite::Result<()> {
+/// Another image is where this file is now: it is there no longer. Gives its row.
+fn displace(db: &Connection, file: &IntakeFile, row: Option<i64>) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached(
-        "UPDATE intake SET here = 0 WHERE folder = ?1 AND path = ?2 AND here = 1 AND pk IS NOT ?3",
+        "UPDATE intake SET here = 0 WHERE folder = ?1 AND path = ?2 AND here = 1 AND pk IS NOT ?3
+         RETURNING pk",
     )?
-    .execute(params![file.folder, file.path, row])?;
-    Ok(())
+    .query_row(params![file.folder, file.path, row], |row| row.get(0))
+    .optional()
 }
 
 fn move_to(db: &Connection, row: i64, file: &IntakeFile, now: &Stamp) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE intake SET folder = :folder, path = :path, bytes = :bytes, mtime_ns = :mtime,
-                           sha256 = :sha256, here = 1, wall_ns = :now
+                           sha256 = :sha256, here = 1, wall_ns = :now,
+                           device = :device, inode = :inode, born_ns = :born
          WHERE pk = :row",
     )?
     .execute(named_params! {
@@ -223,6 +269,9 @@ fn move_to(db: &Connection, row: i64, file: &IntakeFile, now: &Stamp) -> rusqlit
         ":mtime": file.mtime_ns,
         ":sha256": file.sha256,
         ":now": now.wall_ns,
+        ":device": file.identity.device.cast_signed(),
+        ":inode": file.identity.inode.cast_signed(),
+        ":born": file.identity.born_ns,
     })?;
     Ok(())
 }
@@ -235,8 +284,9 @@ fn insert(
 ) -> rusqlite::Result<i64> {
     db.prepare_cached(
         "INSERT INTO intake (folder, path, bytes, mtime_ns, sha256, first_frame, attempts, run,
-                             state, wall_ns)
-         VALUES (:folder, :path, :bytes, :mtime, :sha256, :first_frame, 1, :run, 'begun', :now)",
+                             state, wall_ns, device, inode, born_ns)
+         VALUES (:folder, :path, :bytes, :mtime, :sha256, :first_frame, 1, :run, 'begun', :now,
+                 :device, :inode, :born)",
     )?
     .execute(named_params! {
         ":folder": file.folder,
@@ -247,6 +297,9 @@ fn insert(
         ":first_frame": first_frame.as_bytes(),
         ":run": run,
         ":now": now.wall_ns,
+        ":device": file.identity.device.cast_signed(),
+        ":inode": file.identity.inode.cast_signed(),
+        ":born": file.identity.born_ns,
     })?;
     Ok(db.last_insert_rowid())
 }
@@ -268,8 +321,19 @@ fn set(
 }
 
 const ROW: &str =
-    "SELECT pk, path, bytes, mtime_ns, first_frame, attempts, run, state, reason, here
-                   FROM intake";
+    "SELECT pk, path, bytes, mtime_ns, first_frame, attempts, run, state, reason, here,
+            device, inode, born_ns
+     FROM intake";
+
+fn identity(row: &Row<'_>) -> rusqlite::Result<Option<FileIdentity>> {
+    let (device, inode): (Option<i64>, Option<i64>) = (row.get(10)?, row.get(11)?);
+    let born_ns = row.get(12)?;
+    Ok(device.zip(inode).map(|(device, inode)| FileIdentity {
+        device: device.cast_unsigned(),
+        inode: inode.cast_unsigned(),
+        born_ns,
+    }))
+}
 
 fn row(row: &Row<'_>) -> rusqlite::Result<IntakeRow> {
     Ok(IntakeRow {
@@ -283,6 +347,7 @@ fn row(row: &Row<'_>) -> rusqlite::Result<IntakeRow> {
         state: row.get(7)?,
         reason: row.get(8)?,
         here: row.get(9)?,
+        identity: identity(row)?,
     })
 }
 
@@ -366,23 +431,27 @@ impl Reader {
         })
     }
 
-    /// How many pages of an image, from the first, have a result that is committed.
+    /// The pages of an image that became frames. What is done is what was ended, or has a result
+    /// that is committed.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn intake_done_pages(&self, first_frame: FrameId) -> Result<usize, StoreError> {
+    pub fn intake_pages(&self, row: i64) -> Result<Vec<TakenPage>, StoreError> {
         self.with("read the ledger of the folder", |db| {
-            let mut segmented = db.prepare_cached("SELECT segmented FROM frame WHERE id = ?1")?;
-            let mut pages = 0;
-            loop {
-                let id = first_frame.later_by(pages as u64);
-                let done: Option<bool> =
-                    segmented.query_row([id.as_bytes()], |row| row.get(0)).optional()?;
-                if done != Some(true) {
-                    return Ok(pages);
-                }
-                pages += 1;
-            }
+            db.prepare_cached(
+                "SELECT page, sha256, intake_page.frame,
+                        done OR coalesce((SELECT segmented FROM frame WHERE id = intake_page.frame), 0)
+                 FROM intake_page WHERE intake = ?1 ORDER BY page",
+            )?
+            .query_map([row], |row| {
+                Ok(TakenPage {
+                    index: usize::try_from(unsigned(row, 0)?).unwrap_or(usize::MAX),
+                    sha256: row.get(1)?,
+                    frame: FrameId::from_bytes(row.get(2)?),
+                    done: row.get(3)?,
+                })
+            })?
+            .collect()
         })
     }
 

@@ -30,7 +30,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const WAL_LIMIT_BYTES: i64 = 16 << 20;
 
 /// All migrations, oldest first. Frozen once released: mend by adding one.
-const MIGRATIONS: [(&str, &str); 9] = [
+const MIGRATIONS: [(&str, &str); 10] = [
     ("V1__store", include_str!("migrations/V1__store.sql")),
     ("V2__outbox", include_str!("migrations/V2__outbox.sql")),
     ("V3__views", include_str!("migrations/V3__views.sql")),
@@ -40,6 +40,7 @@ const MIGRATIONS: [(&str, &str); 9] = [
     ("V7__commands", include_str!("migrations/V7__commands.sql")),
     ("V8__pixel_size", include_str!("migrations/V8__pixel_size.sql")),
     ("V9__scale", include_str!("migrations/V9__scale.sql")),
+    ("V10__intake_page", include_str!("migrations/V10__intake_page.sql")),
 ];
 
 /// Path of the database of a data folder.
@@ -335,13 +336,13 @@ mod tests {
         let connection = open_and_migrate(&path).unwrap();
         connection
             .execute(
-                "INSERT INTO refinery_schema_history VALUES (90, 'future', '2031-01-01T00:00:00Z', '1')",
+                "INSERT INTO refinery_schema_history VALUES (99, 'future', '2031-01-01T00:00:00Z', '1')",
                 [],
             )
             .unwrap();
         drop(connection);
         for error in [open_and_migrate(&path).unwrap_err(), open_read_only(&path).unwrap_err()] {
-            assert!(matches!(error, StoreError::Newer { found: 90, .. }), "{error:?}");
+            assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error:?}");
             assert!(error.to_string().contains("made by a newer Reticle"), "{error}");
             assert_eq!(error.remedy(), super::super::Remedy::Stop);
         }

@@ -1,24 +1,27 @@
 //! The ledger against a real store, asked as the source asks it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::*;
 use crate::base::clock::Clock;
 use crate::base::queue::{self, WhenFull};
 use crate::domain::status::StatusBoard;
+use crate::domain::taken::FileIdentity;
 use crate::store::{Options, Store};
 use crate::telemetry::metrics::Metrics;
 
 const NOW: Duration = Duration::ZERO;
 
-/// A store whose writer runs, and the files that are in the watched folder: size, time, content.
+/// A store whose writer runs, and the files that are in the watched folder: size, time, content,
+/// number of the file.
 struct Bench {
     data: tempfile::TempDir,
     to_store: Sender<Job>,
     monitor: Monitor,
     settings: Settings,
-    there: RefCell<BTreeMap<String, (u64, i64, u8)>>,
+    inodes: Cell<u64>,
+    there: RefCell<BTreeMap<String, (u64, i64, u8, u64)>>,
 }
 
 impl Bench {
@@ -31,7 +34,14 @@ impl Bench {
         let monitor = Monitor::new(StatusBoard::new(), Clock::system(), Metrics::new(), &options);
         let mut settings = Settings { store: options, ..Settings::default() };
         settings.source.spec = SourceSpec::Folder("/drop".into());
-        Self { data, to_store, monitor, settings, there: RefCell::default() }
+        Self {
+            data,
+            to_store,
+            monitor,
+            settings,
+            inodes: Cell::default(),
+            there: RefCell::default(),
+        }
     }
 
     /// A process that watches the folder.
@@ -42,23 +52,44 @@ impl Bench {
         (intake, ledger)
     }
 
+    /// A file of its own.
     fn put(&self, name: &str, mtime_ns: i64, content: u8) {
-        self.there.borrow_mut().insert(name.to_owned(), (100, mtime_ns, content));
+        let inode = self.there.borrow().values().map(|it| it.3).max().unwrap_or(0) + 1;
+        let inode = inode.max(self.inodes.get() + 1);
+        self.inodes.set(inode);
+        self.there.borrow_mut().insert(name.to_owned(), (100, mtime_ns, content, inode));
     }
 
-    fn remove(&self, name: &str) -> (u64, i64, u8) {
+    /// What a file holds is changed in place.
+    fn write(&self, name: &str, mtime_ns: i64, content: u8, bytes: u64) {
+        let mut there = self.there.borrow_mut();
+        let inode = there[name].3;
+        there.insert(name.to_owned(), (bytes, mtime_ns, content, inode));
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        let file = self.remove(from);
+        self.there.borrow_mut().insert(to.to_owned(), file);
+    }
+
+    fn remove(&self, name: &str) -> (u64, i64, u8, u64) {
         self.there.borrow_mut().remove(name).unwrap()
     }
 
     fn begin(&self, ledger: &Arc<dyn Ledger>, name: &str) -> Answer {
+        self.begin_open(ledger, name, false)
+    }
+
+    fn begin_open(&self, ledger: &Arc<dyn Ledger>, name: &str, is_open: bool) -> Answer {
         let there = self.there.borrow().clone();
-        let (bytes, mtime_ns, content) = there[name];
+        let (bytes, mtime_ns, content, inode) = there[name];
         let candidate = Candidate {
             folder: Path::new("/drop"),
             name: OsStr::new(name),
             version: (bytes, mtime_ns),
             sha256: [content; 32],
-            grew: false,
+            identity: FileIdentity { device: 1, inode, born_ns: Some(5) },
+            is_open,
         };
         let holds = |name: &OsStr, (bytes, mtime_ns)| {
             there.get(name.to_str().unwrap()).is_some_and(|it| (it.0, it.1) == (bytes, mtime_ns))
@@ -71,8 +102,8 @@ impl Bench {
         let (intake, ledger) = process;
         match self.begin(ledger, name) {
             Answer::Read(begun) => {
-                ledger.gives(begun.file, begun.first_frame);
-                ledger.ends(begun.file, End::Given);
+                ledger.gives(begun.file, &page(&begun, 0));
+                ledger.ends(begun.file, End::Given { pages: 1 });
                 intake.refused(begun.first_frame);
                 assert_eq!(ledger.again(), Vec::<OsString>::new());
                 self.flush();
@@ -99,6 +130,12 @@ impl Bench {
     }
 }
 
+/// A page of a file whose content is its number.
+fn page(begun: &Begun, index: usize) -> TakenPage {
+    let frame = begun.first_frame.later_by(index as u64);
+    TakenPage { index, sha256: [index as u8; 32], frame, done: false }
+}
+
 fn read(answer: Answer) -> Begun {
     match answer {
         Answer::Read(begun) => begun,
@@ -107,25 +144,30 @@ fn read(answer: Answer) -> Begun {
 }
 
 #[test]
-fn a_touch_a_rename_and_a_copy_whose_original_is_gone_are_known() {
+fn a_touch_a_rename_and_a_second_name_are_known() {
     let bench = Bench::new();
     let first = bench.process();
     bench.put("a.png", 1, 7);
     assert!(bench.takes(&first, "a.png"));
     let next = bench.process();
     assert!(!bench.takes(&next, "a.png"));
-    bench.put("a.png", 2, 7);
+    bench.write("a.png", 2, 7, 100);
     assert!(!bench.takes(&next, "a.png"));
-    bench.remove("a.png");
-    bench.put("b.png", 2, 7);
+    bench.rename("a.png", "b.png");
     assert!(!bench.takes(&next, "b.png"));
-    bench.remove("b.png");
-    bench.put("c.png", 9, 7);
+    bench.rename("b.png", "c.png");
+    bench.write("c.png", 9, 7, 100);
     assert!(!bench.takes(&next, "c.png"));
+    let linked = bench.there.borrow()["c.png"];
+    bench.there.borrow_mut().insert("d.png".to_owned(), linked);
+    assert!(!bench.takes(&next, "d.png"));
+    // Written again under its name, as a copy from the same place does.
+    bench.put("d.png", 20, 7);
+    assert!(!bench.takes(&next, "d.png"));
 }
 
 #[test]
-fn equal_files_that_are_there_at_once_are_two_images_and_other_content_is_another() {
+fn two_black_wells_are_two_images_whether_the_first_is_still_there_or_not() {
     let bench = Bench::new();
     let process = bench.process();
     for name in ["A01.png", "A02.png", "A03.png"] {
@@ -134,11 +176,78 @@ fn equal_files_that_are_there_at_once_are_two_images_and_other_content_is_anothe
     }
     bench.put("A02.png", 1, 8);
     assert!(bench.takes(&process, "A02.png"));
-    // The original of the middle one was moved away, with its time: one of two is it.
-    bench.put("A04.png", 1, 7);
-    assert!(!bench.takes(&process, "A04.png"));
-    bench.put("A05.png", 5, 7);
-    assert!(bench.takes(&process, "A05.png"));
+    // Whatever was cleared away, with the same time or another: it is another file.
+    bench.remove("A01.png");
+    for (name, mtime_ns) in [("A04.png", 1), ("A05.png", 5)] {
+        bench.put(name, mtime_ns, 7);
+        assert!(bench.takes(&process, name), "{name}");
+    }
+}
+
+#[test]
+fn of_a_file_that_is_written_to_the_pages_are_known_that_were_given() {
+    let bench = Bench::new();
+    let (intake, ledger) = bench.process();
+    bench.put("a.tif", 1, 1);
+    let begun = read(bench.begin(&ledger, "a.tif"));
+    assert_eq!(begun.pages, []);
+    ledger.gives(begun.file, &page(&begun, 0));
+    ledger.gives(begun.file, &page(&begun, 1));
+    ledger.ends(begun.file, End::Given { pages: 2 });
+    intake.refused(page(&begun, 0).frame);
+    // It grows while the second page is on its way.
+    bench.write("a.tif", 2, 2, 150);
+    let grown = read(bench.begin(&ledger, "a.tif"));
+    assert_eq!((grown.file, grown.first_frame), (begun.file, begun.first_frame));
+    let done = |index| TakenPage { done: true, ..page(&begun, index) };
+    assert_eq!(grown.pages, [done(0), done(1)]);
+    ledger.gives(grown.file, &page(&begun, 2));
+    ledger.ends(grown.file, End::Given { pages: 3 });
+    (1..3).for_each(|index| intake.refused(page(&begun, index).frame));
+    ledger.again();
+    bench.flush();
+    // Written anew beside it and put in its place, with one page less: after a restart, too.
+    bench.put("a.tif", 3, 3);
+    let (_, ledger) = bench.process();
+    let anew = read(bench.begin(&ledger, "a.tif"));
+    assert_ne!(anew.file, begun.file);
+    assert_eq!(anew.pages, [done(0), done(1), done(2)]);
+}
+
+#[test]
+fn a_page_that_was_not_committed_is_given_again_under_its_id() {
+    let bench = Bench::new();
+    let (intake, ledger) = bench.process();
+    bench.put("a.tif", 1, 1);
+    let begun = read(bench.begin(&ledger, "a.tif"));
+    ledger.gives(begun.file, &page(&begun, 0));
+    bench.flush();
+    drop((intake, ledger));
+    // The process died, and the file grew meanwhile.
+    bench.write("a.tif", 2, 2, 150);
+    let (_, ledger) = bench.process();
+    assert_eq!(read(bench.begin(&ledger, "a.tif")).pages, [page(&begun, 0)]);
+}
+
+#[test]
+fn a_file_that_is_written_over_is_not_read_before_it_is_closed() {
+    let bench = Bench::new();
+    let process = bench.process();
+    bench.put("a.png", 1, 7);
+    assert!(bench.takes(&process, "a.png"));
+    bench.write("a.png", 2, 8, 100);
+    assert_eq!(bench.begin_open(&process.1, "a.png", true), Answer::WrittenOver);
+    // One that grows by pages is read while its writer keeps it open.
+    bench.write("a.png", 3, 8, 200);
+    let begun = read(bench.begin_open(&process.1, "a.png", true));
+    ledger_ends(&process.1, &begun);
+    bench.write("a.png", 4, 9, 100);
+    assert!(bench.takes(&process, "a.png"));
+}
+
+fn ledger_ends(ledger: &Arc<dyn Ledger>, begun: &Begun) {
+    ledger.ends(begun.file, End::Given { pages: 1 });
+    ledger.again();
 }
 
 #[test]
@@ -149,13 +258,16 @@ fn what_was_noticed_to_be_gone_is_known_again_only_with_the_time_that_it_had() {
         bench.put(name, 1, 7);
         assert!(bench.takes(&process, name));
     }
-    let (.., moved_out) = (bench.remove("A01.png"), bench.remove("A02.png"));
+    bench.remove("A01.png");
+    let (_, moved_out, ..) = bench.remove("A02.png");
     bench.listed(&process.1);
     bench.listed(&process.1);
     // The next plate: the same names, and again an empty well.
     bench.put("A01.png", 50, 7);
     assert!(bench.takes(&process, "A01.png"));
-    bench.put("A02.png", moved_out.1, 7);
+    bench.put("A03.png", moved_out, 7);
+    assert!(bench.takes(&process, "A03.png"));
+    bench.put("A02.png", moved_out, 7);
     assert!(!bench.takes(&process, "A02.png"));
 }
 
@@ -166,8 +278,9 @@ fn two_that_change_places_are_known() {
     bench.put("a.png", 1, 7);
     bench.put("b.png", 2, 8);
     assert!(bench.takes(&process, "a.png") && bench.takes(&process, "b.png"));
-    bench.put("a.png", 2, 8);
-    bench.put("b.png", 1, 7);
+    bench.rename("a.png", "hold");
+    bench.rename("b.png", "a.png");
+    bench.rename("hold", "b.png");
     let next = bench.process();
     assert!(!bench.takes(&next, "a.png") && !bench.takes(&next, "b.png"));
 }
@@ -181,13 +294,13 @@ fn what_a_dead_process_had_begun_is_read_alone_and_the_second_death_accuses_one(
     let (_, ledger) = bench.process();
     for name in ["a.png", "b.png", "c.png"] {
         let begun = read(bench.begin(&ledger, name));
-        ledger.gives(begun.file, begun.first_frame);
-        ledger.ends(begun.file, End::Given);
+        ledger.gives(begun.file, &page(&begun, 0));
+        ledger.ends(begun.file, End::Given { pages: 1 });
     }
     // It dies with three on their way. The next reads the first, and nothing beside it.
     let (_, ledger) = bench.process();
     let begun = read(bench.begin(&ledger, "a.png"));
-    ledger.gives(begun.file, begun.first_frame);
+    ledger.gives(begun.file, &page(&begun, 0));
     for name in ["b.png", "d.png"] {
         assert_eq!(bench.begin(&ledger, name), Answer::Later);
     }
@@ -206,13 +319,13 @@ fn a_frame_for_which_there_was_no_session_has_its_file_taken_again() {
     let (intake, ledger) = bench.process();
     bench.put("a.png", 1, 7);
     let begun = read(bench.begin(&ledger, "a.png"));
-    ledger.gives(begun.file, begun.first_frame);
-    ledger.ends(begun.file, End::Given);
+    ledger.gives(begun.file, &page(&begun, 0));
+    ledger.ends(begun.file, End::Given { pages: 1 });
     assert_eq!(ledger.again(), Vec::<OsString>::new());
     intake.dropped(begun.first_frame);
     assert_eq!(ledger.again(), ["a.png"]);
     let again = read(bench.begin(&ledger, "a.png"));
-    assert_eq!(again, begun);
+    assert_eq!(again, Begun { pages: vec![page(&begun, 0)], ..begun });
 }
 
 #[test]

@@ -6,16 +6,19 @@
 //!    that ends while it reads the file is counted against the file.
 //! 2. A file is taken once all of its frames are committed; until then it is begun again at the
 //!    next start, and its pages get the same ids again.
-//! 3. An image is its content under a path. A file with a known content is the same image where it
-//!    stands at the same path (it was touched) or where the path of the other no longer holds it (it
-//!    was renamed). Two equal files that are there at once are two images: a blank well looks like
-//!    the next.
+//! 3. A page is its pixels in a file: what the file held when it was read last is known page by
+//!    page. So of a stack that grows, or is written again with other tags, only new pages are given.
+//! 4. An image is its content under a path. A file with a known content is the same image where it
+//!    stands at the same path (it was touched, or written again), where it is the same file (it was
+//!    renamed, or has two names), and where it is back at its path with the time that it had (it was
+//!    moved away and back). Content alone proves nothing: a blank well looks like the next.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
 use crate::base::ids::FrameId;
+use crate::domain::taken::{FileIdentity, TakenPage};
 
 /// A file that is whole and about to be read.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +29,12 @@ pub struct Candidate<'a> {
     pub name: &'a OsStr,
     /// Its size and its time of change in nanoseconds.
     pub version: (u64, i64),
+    /// Which file of its file system it is.
+    pub identity: FileIdentity,
     /// Of its bytes.
     pub sha256: [u8; 32],
-    /// Whether pages of it were given before it grew: then it is no other image.
-    pub grew: bool,
+    /// Whether a writer may be at it still, as far as is known.
+    pub is_open: bool,
 }
 
 /// What is to be done with a file.
@@ -43,24 +48,29 @@ pub enum Answer {
     Quarantined(String),
     /// Not yet: it, or one that is being read, may be what ended a process, and is read alone.
     Later,
+    /// It is being written over in place, and its writer has not closed it.
+    WrittenOver,
 }
 
 /// A file that was begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Begun {
     /// Its key in the ledger.
     pub file: i64,
     /// Id of the frame of its first page; that of page n is later by n.
     pub first_frame: FrameId,
-    /// Pages, from the first, whose results are committed.
-    pub done_pages: usize,
+    /// Pages that were given of it, or of what its path held before.
+    pub pages: Vec<TakenPage>,
 }
 
 /// How the reading of a file came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Its pages were given, as far as they are fit.
-    Given,
+    /// Its pages were given, as far as they are fit: so many it has.
+    Given {
+        /// How many.
+        pages: usize,
+    },
     /// Nothing of it was given: it is unfit.
     Unfit(String),
     /// Nothing of it was given: it is above a limit that a person may raise.
@@ -98,8 +108,11 @@ pub trait Ledger: Send + Sync {
         patience: Duration,
     ) -> Result<Answer, LedgerError>;
 
-    /// A frame of a file is given now.
-    fn gives(&self, file: i64, frame: FrameId);
+    /// A page of a file is given now. It is noted before its frame is.
+    fn gives(&self, file: i64, page: &TakenPage);
+
+    /// A page that was given before stands at another place in the file now.
+    fn moved(&self, file: i64, page: &TakenPage);
 
     /// A file was read to its end.
     fn ends(&self, file: i64, end: End);

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::Duration;
-
-use sha2::{Digest, Sha256};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::ledger::{Answer, Begun, Candidate, End, Ledger};
+use super::pages::{Found, Known};
 use super::watch::{Arrival, version_of};
+use super::whole::{Doubt, Scan};
 use super::{Event, Folder, Mode, SourceError};
+use crate::base::ids::FrameId;
+use crate::domain::taken::FileIdentity;
 use crate::imagefile::Problem;
 
 /// Bytes that are hashed between two looks at the time.
@@ -20,9 +22,9 @@ const PIECE_BYTES: usize = 1 << 20;
 pub(super) struct Asked {
     arrival: Arrival,
     file: File,
-    hasher: Sha256,
-    /// Of all its bytes, once they were read.
-    sha256: Option<[u8; 32]>,
+    scan: Scan,
+    /// SHA-256 of all its bytes and what is to be thought of them, once they were read.
+    read: Option<([u8; 32], Doubt)>,
 }
 
 /// What asking for a file came to.
@@ -39,20 +41,37 @@ pub(super) enum Asking {
 
 /// What there is to say to the ledger of the file that is being read.
 pub(super) struct Entry {
-    pub(super) begun: Begun,
+    begun: Begun,
+    /// Pages that were given before, and were not met again.
+    known: Known,
     ledger: Arc<dyn Ledger>,
-    given: usize,
+    /// Whether any page is fit.
+    any: bool,
     refused: Option<End>,
     ended: bool,
 }
 
 impl Entry {
-    /// Another page is given; the id of its frame.
-    pub(super) fn gives(&mut self, page: usize) -> crate::base::ids::FrameId {
-        let frame = self.begun.first_frame.later_by(page as u64);
-        self.given += 1;
-        self.ledger.gives(self.begun.file, frame);
-        frame
+    /// A page was read: the id of its frame, or `None` where it was given before.
+    pub(super) fn gives(&mut self, index: usize, sha256: [u8; 32]) -> Option<FrameId> {
+        self.any = true;
+        let usual = self.begun.first_frame.later_by(index as u64);
+        match self.known.find(index, sha256, usual) {
+            Found::Known => None,
+            Found::Moved(page) => {
+                self.ledger.moved(self.begun.file, &page);
+                None
+            }
+            Found::New(page) => {
+                self.ledger.gives(self.begun.file, &page);
+                Some(page.frame)
+            }
+        }
+    }
+
+    /// Its key in the ledger.
+    pub(super) fn file(&self) -> i64 {
+        self.begun.file
     }
 
     /// A page of it was refused.
@@ -62,11 +81,10 @@ impl Entry {
         self.refused.get_or_insert(end);
     }
 
-    /// All of it was read.
-    pub(super) fn ends(mut self) {
-        let any = self.given + self.begun.done_pages > 0;
-        let end = self.refused.take().filter(|_| !any).unwrap_or(End::Given);
-        self.end(end);
+    /// All of it was read: it has so many pages.
+    pub(super) fn ends(mut self, pages: usize) {
+        let unfit = self.refused.take().filter(|_| !self.any);
+        self.end(unfit.unwrap_or(End::Given { pages }));
     }
 
     fn end(&mut self, end: End) {
@@ -104,7 +122,7 @@ impl Folder {
         }
         match File::open(self.path.join(&arrival.name)) {
             Ok(file) => {
-                self.asked = Some(Asked { arrival, file, hasher: Sha256::new(), sha256: None });
+                self.asked = Some(Asked { arrival, file, scan: Scan::default(), read: None });
                 Ok(Asking::NotYet)
             }
             Err(error) => self.cannot_ask(arrival, &Problem::Unreadable(error)),
@@ -114,10 +132,10 @@ impl Folder {
     /// Goes on with the file that is being asked for, up to `until`.
     pub(super) fn ask_on(&mut self, until: u64) -> Result<Asking, SourceError> {
         let Some(mut asked) = self.asked.take() else { return Ok(Asking::Passed) };
-        let sha256 = match asked.sha256 {
-            Some(sha256) => sha256,
-            None => match self.hash(&mut asked, until) {
-                Ok(Some(sha256)) => sha256,
+        let (sha256, doubt) = match asked.read {
+            Some(read) => read,
+            None => match self.scan(&mut asked, until) {
+                Ok(Some(read)) => read,
                 Ok(None) => {
                     self.asked = Some(asked);
                     return Ok(Asking::NotYet);
@@ -127,7 +145,7 @@ impl Folder {
                 }
             },
         };
-        let left = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
+        let patience = Duration::from_nanos(until.saturating_sub(self.clock.now().mono_ns));
         let (Mode::Watching(watch), Some(ledger)) = (&mut self.mode, &self.ledger) else {
             return Ok(Asking::Passed);
         };
@@ -136,17 +154,29 @@ impl Folder {
             watch.wait_for(asked.arrival);
             return Ok(Asking::Passed);
         };
+        watch.can_be_read(&asked.arrival);
+        let left = asked.arrival.left;
+        let still_for = watch.still_for(&asked.arrival);
+        if still_for < doubt.takes(left) {
+            watch.doubt(asked.arrival, doubt);
+            return Ok(Asking::Passed);
+        }
+        let identity = match asked.file.metadata() {
+            Ok(metadata) => identity_of(&metadata),
+            Err(error) => return self.cannot_ask(asked.arrival, &Problem::Unreadable(error)),
+        };
         let candidate = Candidate {
             folder: &self.path,
             name: &asked.arrival.name,
             version,
+            identity,
             sha256,
-            grew: asked.arrival.skip_pages > 0,
+            is_open: still_for < Doubt::WrittenOver.takes(left),
         };
         let path = &self.path;
         let holds = |name: &std::ffi::OsStr, version| version_of(&path.join(name)) == Some(version);
         let answer = ledger
-            .begin(candidate, &holds, left)
+            .begin(candidate, &holds, patience)
             .map_err(|error| SourceError::Lost(error.to_string()))?;
         match answer {
             Answer::Read(begun) => Ok(Asking::Read(asked.arrival, Some(begun))),
@@ -161,23 +191,27 @@ impl Folder {
                 let what = asked.arrival.name.to_string_lossy().into_owned();
                 Ok(Asking::Said(Event::Refused { what, why }))
             }
+            Answer::WrittenOver => {
+                watch.doubt(asked.arrival, Doubt::WrittenOver);
+                Ok(Asking::Passed)
+            }
             Answer::Later => {
-                asked.sha256 = Some(sha256);
+                asked.read = Some((sha256, doubt));
                 self.asked = Some(asked);
                 Ok(Asking::NotYet)
             }
         }
     }
 
-    /// Hashes on; `None` when the time is over.
-    fn hash(&self, asked: &mut Asked, until: u64) -> std::io::Result<Option<[u8; 32]>> {
+    /// Reads on; `None` when the time is over.
+    fn scan(&self, asked: &mut Asked, until: u64) -> std::io::Result<Option<([u8; 32], Doubt)>> {
         let mut piece = vec![0; PIECE_BYTES];
         loop {
             let read = asked.file.read(&mut piece)?;
             if read == 0 {
-                return Ok(Some(std::mem::take(&mut asked.hasher).finalize().into()));
+                return Ok(Some(std::mem::take(&mut asked.scan).finish(&asked.file)));
             }
-            asked.hasher.update(&piece[..read]);
+            asked.scan.read(&piece[..read]);
             if self.clock.now().mono_ns >= until {
                 return Ok(None);
             }
@@ -195,7 +229,9 @@ impl Folder {
     /// What the ledger is to hear of a file that was begun.
     pub(super) fn entry(&self, begun: Option<Begun>) -> Option<Entry> {
         let ledger = Arc::clone(self.ledger.as_ref()?);
-        Some(Entry { begun: begun?, ledger, given: 0, refused: None, ended: false })
+        let begun = begun?;
+        let known = Known::of(&begun.pages);
+        Some(Entry { begun, known, ledger, any: false, refused: None, ended: false })
     }
 
     /// Files that are to be taken after all.
@@ -218,244 +254,16 @@ pub(super) fn facts_of(metadata: &std::fs::Metadata) -> (u64, i64) {
     (metadata.size(), i64::try_from(modified_ns).unwrap_or(i64::MAX))
 }
 
-#[cfg(test)]
-#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
-mod tests {
-    use std::ffi::{OsStr, OsString};
-    use std::path::Path;
-    use std::sync::{Mutex, MutexGuard};
-
-    use super::super::ledger::LedgerError;
-    use super::super::*;
-    use super::*;
-    use crate::capture::{Opener, SourceSpec};
-    use crate::domain::label_image::LabelImage;
-
-    const LONG: Duration = Duration::from_secs(60);
-    const SHORT: Duration = Duration::from_millis(300);
-
-    /// A ledger that answers as it was told, and writes down what it hears.
-    #[derive(Default)]
-    struct Scripted(Mutex<Script>);
-
-    #[derive(Default)]
-    struct Script {
-        /// Answers by name, the last first; without one a file is read.
-        answers: Vec<(&'static str, Answer)>,
-        settled: Vec<(OsString, u64, i64)>,
-        again: Vec<OsString>,
-        heard: Vec<String>,
-        is_busy: bool,
-    }
-
-    impl Scripted {
-        fn script(&self) -> MutexGuard<'_, Script> {
-            self.0.lock().unwrap()
-        }
-
-        fn hears(&self, what: String) {
-            self.script().heard.push(what);
-        }
-
-        fn heard(&self) -> Vec<String> {
-            std::mem::take(&mut self.script().heard)
-        }
-    }
-
-    fn first_frame() -> FrameId {
-        FrameId::from_bytes([7; 16])
-    }
-
-    impl Ledger for Scripted {
-        fn settled(
-            &self,
-            _: &Path,
-            each: &mut dyn FnMut(&OsStr, u64, i64),
-        ) -> Result<(), LedgerError> {
-            for (name, bytes, modified_ns) in &self.script().settled {
-                each(name, *bytes, *modified_ns);
-            }
-            Ok(())
-        }
-
-        fn begin(
-            &self,
-            candidate: Candidate<'_>,
-            holds: &dyn Fn(&OsStr, (u64, i64)) -> bool,
-            _: Duration,
-        ) -> Result<Answer, LedgerError> {
-            assert!(holds(candidate.name, candidate.version));
-            assert!(!holds(OsStr::new("nobody.png"), candidate.version));
-            let name = candidate.name.to_str().unwrap();
-            self.hears(format!("begin {name} {}", hex::encode(&candidate.sha256[..4])));
-            let mut script = self.script();
-            if let Some(at) = script.answers.iter().rposition(|(of, _)| *of == name) {
-                return Ok(script.answers.remove(at).1);
-            }
-            Ok(Answer::Read(Begun { file: 1, first_frame: first_frame(), done_pages: 0 }))
-        }
-
-        fn gives(&self, file: i64, frame: FrameId) {
-            assert_eq!(file, 1);
-            let page = frame.as_bytes()[15] - first_frame().as_bytes()[15];
-            self.hears(format!("gives {page}"));
-        }
-
-        fn ends(&self, _: i64, end: End) {
-            self.hears(format!("{end:?}"));
-        }
-
-        fn is_idle(&self, _: Duration) -> bool {
-            !self.script().is_busy
-        }
-
-        fn listed(&self, _: &Path, _: &dyn Fn(&OsStr) -> bool) -> Result<(), LedgerError> {
-            Ok(())
-        }
-
-        fn again(&self) -> Vec<OsString> {
-            std::mem::take(&mut self.script().again)
-        }
-    }
-
-    struct Bench {
-        folder: tempfile::TempDir,
-        ledger: Arc<Scripted>,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap(), ledger: Arc::default() }
-        }
-
-        fn put(&self, name: &str, bytes: &[u8]) {
-            let path = self.folder.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
-            // Not a file that somebody may still be writing.
-            let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-            File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
-        }
-
-        fn open(&self) -> Box<dyn Source> {
-            let spec = SourceSpec::Folder(self.folder.path().to_owned());
-            let options = Options { spec, ..Options::default() };
-            Opener::new(options, Limits::default(), Clock::system())
-                .with_ledger(Arc::clone(&self.ledger) as Arc<dyn Ledger>)
-                .open()
-                .unwrap()
-        }
-    }
-
-    fn png(value: u32) -> Vec<u8> {
-        let image = LabelImage::new(2, 2, vec![value; 4]).unwrap();
-        imagefile::encode_labels_png(&image).unwrap()
-    }
-
-    fn stack() -> Vec<u8> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        std::fs::read(root.join("tests/golden/images/imagej_stack.tif")).unwrap()
-    }
-
-    fn frame(source: &mut dyn Source) -> Frame {
-        match source.next(LONG).unwrap() {
-            Event::Frame(frame) => *frame,
-            other => panic!("{other:?} instead of a frame"),
-        }
-    }
-
-    fn nothing_more(source: &mut dyn Source) {
-        let event = source.next(SHORT).unwrap();
-        assert!(matches!(event, Event::Nothing), "{event:?}");
-    }
-
-    #[test]
-    fn a_file_is_begun_then_given_page_by_page_with_lasting_ids_then_ended() {
-        let bench = Bench::new();
-        bench.put("a.tif", &stack());
-        let mut source = bench.open();
-        let ids: Vec<FrameId> = (0..3).map(|_| frame(&mut *source).id).collect();
-        assert_eq!(ids, [0, 1, 2].map(|page| first_frame().later_by(page)));
-        nothing_more(&mut *source);
-        let hash = hex::encode(Sha256::digest(stack()));
-        let begun = format!("begin a.tif {}", hash.get(..8).unwrap());
-        assert_eq!(bench.ledger.heard(), [&begun, "gives 0", "gives 1", "gives 2", "Given"]);
-    }
-
-    #[test]
-    fn pages_whose_results_are_committed_are_not_read_again() {
-        let bench = Bench::new();
-        bench.put("a.tif", &stack());
-        let begun = Begun { file: 1, first_frame: first_frame(), done_pages: 2 };
-        bench.ledger.script().answers.push(("a.tif", Answer::Read(begun)));
-        let mut source = bench.open();
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("a.tif#2"));
-        nothing_more(&mut *source);
-        bench.put("b.tif", &stack());
-        let done = Begun { done_pages: 3, ..begun };
-        bench.ledger.script().answers.push(("b.tif", Answer::Read(done)));
-        bench.ledger.script().again.push("b.tif".into());
-        nothing_more(&mut *source);
-        assert_eq!(bench.ledger.heard().last().unwrap(), "Given");
-    }
-
-    #[test]
-    fn what_is_known_is_passed_over_in_silence_and_what_ended_a_process_by_name() {
-        let bench = Bench::new();
-        for name in ["a.png", "b.png", "c.png"] {
-            bench.put(name, &png(1));
-        }
-        let quarantined = Answer::Quarantined("ended the daemon".to_owned());
-        bench.ledger.script().answers = vec![("a.png", Answer::Known), ("b.png", quarantined)];
-        let mut source = bench.open();
-        match source.next(LONG).unwrap() {
-            Event::Refused { what, why } => {
-                assert_eq!((&*what, &*why), ("b.png", "ended the daemon"))
-            }
-            other => panic!("{other:?}"),
-        }
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("c.png"));
-        nothing_more(&mut *source);
-        // Somebody wants it tried again.
-        bench.ledger.script().again.push("b.png".into());
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("b.png"));
-    }
-
-    #[test]
-    fn a_file_that_is_to_wait_is_asked_for_again_and_holds_those_behind_it() {
-        let bench = Bench::new();
-        bench.put("a.png", &png(1));
-        bench.put("b.png", &png(2));
-        bench.ledger.script().answers = vec![("a.png", Answer::Later); 3];
-        let mut source = bench.open();
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("a.png"));
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("b.png"));
-        let asked = bench.ledger.heard().iter().filter(|it| it.starts_with("begin a")).count();
-        assert_eq!(asked, 4);
-    }
-
-    #[test]
-    fn what_an_earlier_process_took_is_not_even_asked_for() {
-        let bench = Bench::new();
-        bench.put("a.png", &png(1));
-        bench.put("b.png", &png(2));
-        let (bytes, modified_ns) = version_of(&bench.folder.path().join("a.png")).unwrap();
-        bench.ledger.script().settled.push(("a.png".into(), bytes, modified_ns));
-        let mut source = bench.open();
-        assert_eq!(frame(&mut *source).origin.as_deref(), Some("b.png"));
-        nothing_more(&mut *source);
-        assert!(!bench.ledger.heard().iter().any(|it| it.starts_with("begin a")));
-    }
-
-    #[test]
-    fn a_broken_file_ends_as_unfit_and_one_that_is_left_in_the_middle_as_interrupted() {
-        let bench = Bench::new();
-        bench.put("a.png", &png(1)[..40]);
-        bench.put("b.tif", &stack());
-        let mut source = bench.open();
-        assert!(matches!(source.next(LONG).unwrap(), Event::Refused { .. }));
-        assert!(bench.ledger.heard()[1].starts_with("Unfit(\"is damaged"));
-        frame(&mut *source);
-        drop(source);
-        assert_eq!(bench.ledger.heard().last().unwrap(), "Interrupted");
+/// Which file it is, whatever its name.
+fn identity_of(metadata: &std::fs::Metadata) -> FileIdentity {
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        born_ns: born.and_then(|born| i64::try_from(born.as_nanos()).ok()),
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
+mod tests;

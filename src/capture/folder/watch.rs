@@ -5,17 +5,19 @@
 //! 3. A file that is found by listing is whole if nobody changed it for [`SETTLED`], which is
 //!    also the rule for writers that keep their file open: unchanged for [`SETTLED`], it is
 //!    read. If that finds it damaged, it is read again each [`SETTLED`] until its writer goes
-//!    on, or [`GIVEN_UP`] has passed. Pages that were given are not given again when the file
-//!    has grown by pages since.
+//!    on, or [`GIVEN_UP`] has passed. Where its bytes look unfinished, it is waited for longer
+//!    ([`super::whole`]).
 //! 4. A file is one version: name, inode, size and time of change. No version is given twice,
-//!    whether it was noticed by an event or by listing; another version is a new image. (The
-//!    kernel counts the time of change in ticks of some milliseconds: a file overwritten
-//!    within one tick by as many bytes is still the same version.)
+//!    whether it was noticed by an event or by listing; another version is looked at. Where there
+//!    is a ledger, it knows by the content what of it is new, and it is asked whenever a file is
+//!    closed or renamed into place: the kernel counts the time of change in ticks of some
+//!    milliseconds, so a file overwritten within one is the same version.
 //! 5. When the kernel's queue overflows, and every [`RELISTED`] for network drives, whose
 //!    other users' writes make no events here, the folder is listed again.
 //! 6. What was given before the folder was lost and opened again is not given again, as far as
 //!    [`Memory`] goes back: only the first listing asks it, because later this watch knows
 //!    better, by the inode, too.
+//! 7. A file that cannot be read is tried again when its rights change and with each listing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -26,17 +28,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
-use tracing::{debug, warn};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tracing::{debug, info, warn};
 
+use super::events::{Notice, notices_of};
 use super::ledger::Ledger;
 use super::memory::{Memory, Remembered};
 use super::taking::facts_of;
+use super::whole::{Doubt, Left};
 use super::{Identity, SourceError, nanos};
-use crate::base::clock::Clock;
+use crate::base::clock::{Clock, Stamp};
 use crate::base::queue::{self, Received, WhenFull};
-use crate::imagefile::is_image_name;
 
 /// How long a file that nobody closed has to stand still before it is read.
 pub(super) const SETTLED: Duration = Duration::from_secs(2);
@@ -62,14 +64,17 @@ pub(super) struct Arrival {
     pub(super) skip_pages: usize,
     /// What it was when it was found whole; `None` when it is read as it is.
     version: Option<Version>,
-    /// Whether its writer said that it is whole.
-    closed: bool,
+    /// How its writer left it.
+    pub(super) left: Left,
+    /// Since when nobody has changed it, in monotonic nanoseconds: may be before the clock began.
+    still_since_ns: i128,
 }
 
 impl Arrival {
     /// A file that is read as it is, in full.
     pub(super) fn whole(name: OsString) -> Self {
-        Self { name, skip_pages: 0, version: None, closed: true }
+        let left = Left::Renamed;
+        Self { name, skip_pages: 0, version: None, left, still_since_ns: i128::MIN }
     }
 
     /// Size and time of change when it was found whole.
@@ -121,6 +126,10 @@ struct Growing {
     version: Version,
     /// Since when it is so, in monotonic nanoseconds.
     since_ns: u64,
+    /// How long it has to stand still.
+    wait: Duration,
+    /// How its writer left it.
+    left: Left,
     /// When it was first read although nobody had closed it.
     first_read_ns: Option<u64>,
     /// Whether this version was handed out.
@@ -138,25 +147,19 @@ enum Listing {
     Again,
 }
 
-enum Notice {
-    /// Closed by its writer, or renamed into place.
-    Whole(OsString),
-    /// Made or changed.
-    Touched(OsString),
-    /// Events were lost.
-    Overflow,
-    /// The folder itself went away.
-    FolderGone,
-}
-
 /// See the module.
 pub(super) struct Watch {
     path: PathBuf,
     identity: Identity,
     clock: Clock,
     notices: queue::Receiver<Notice>,
-    waiting: VecDeque<Arrival>,
+    /// Names of the files that are to be read, in order.
+    waiting: VecDeque<OsString>,
+    /// What is known of those.
+    arrivals: HashMap<OsString, Arrival>,
     growing: HashMap<OsString, Growing>,
+    /// Files that could not be read, which was said.
+    unreadable: HashSet<OsString>,
     /// Versions that were handed out and are still in the folder.
     given: HashSet<u64>,
     memory: Memory,
@@ -196,7 +199,9 @@ impl Watch {
             clock,
             notices,
             waiting: VecDeque::new(),
+            arrivals: HashMap::new(),
             growing: HashMap::new(),
+            unreadable: HashSet::new(),
             given: HashSet::new(),
             memory,
             ledger,
@@ -227,7 +232,7 @@ impl Watch {
         if let Some(version) = self.version(&name) {
             self.memory.forget(version.lasting_key(&name));
             self.given.remove(&version.key(&name));
-            self.arrive(name, version, 0, true);
+            self.arrive(name, version, 0, Left::Closed);
         }
     }
 
@@ -235,8 +240,16 @@ impl Watch {
     pub(super) fn next(&mut self, patience: Duration) -> Result<Option<Arrival>, SourceError> {
         let until = self.now_ns().saturating_add(nanos(patience));
         let mut looked = false;
+        // A file is often closed, then touched, then closed again: what is known of it by now counts.
+        for _ in 0..EVENTS {
+            match self.notices.recv_timeout(Duration::ZERO) {
+                Received::Item(notice) => self.notice(notice)?,
+                Received::Timeout | Received::Closed => break,
+            }
+        }
         loop {
-            if let Some(arrival) = self.waiting.pop_front() {
+            if let Some(name) = self.waiting.pop_front() {
+                let Some(arrival) = self.arrivals.remove(&name) else { continue };
                 return Ok(Some(arrival));
             }
             let now = self.now_ns();
@@ -277,8 +290,59 @@ impl Watch {
         if let Some(version) = self.version(&arrival.name)
             && !self.given.contains(&version.key(&arrival.name))
         {
-            self.grows(arrival.name, version, self.now_ns(), None);
+            let given = arrival.version.map(|version| (arrival.skip_pages, version));
+            self.grows(arrival.name, version, (self.now_ns(), arrival.left), given);
         }
+    }
+
+    /// For how long nobody has changed the file.
+    pub(super) fn still_for(&self, arrival: &Arrival) -> Duration {
+        let still = i128::from(self.now_ns()).saturating_sub(arrival.still_since_ns);
+        Duration::from_nanos(u64::try_from(still.max(0)).unwrap_or(u64::MAX))
+    }
+
+    /// The file may not be whole: it is looked at again when its writer says more, or it has stood
+    /// still for as long as that takes.
+    pub(super) fn doubt(&mut self, arrival: Arrival, doubt: Doubt) {
+        let Some(version) = arrival.version else { return };
+        let wait = doubt.takes(arrival.left);
+        let (file, seconds) = (arrival.name.display(), wait.as_secs());
+        info!(%file, seconds, "this file {}; it is waited for", doubt.what());
+        self.given.remove(&version.key(&arrival.name));
+        let since_ns = self.now_ns().saturating_sub(nanos(self.still_for(&arrival)));
+        let left = arrival.left;
+        let growing = self.growing.entry(arrival.name).or_insert(Growing {
+            version,
+            since_ns,
+            wait,
+            left,
+            first_read_ns: None,
+            taken: false,
+            given: None,
+        });
+        // Another version is on its way by itself.
+        if growing.version == version {
+            growing.taken = false;
+            growing.wait = wait;
+        }
+    }
+
+    /// The file cannot be read, and is tried again; whether that is news.
+    pub(super) fn cannot_be_read(&mut self, arrival: &Arrival) -> bool {
+        if let Some(version) = arrival.version {
+            self.given.remove(&version.key(&arrival.name));
+        }
+        if let Some(growing) = self.growing.get(&arrival.name)
+            && growing.taken
+        {
+            self.growing.remove(&arrival.name);
+        }
+        self.unreadable.insert(arrival.name.clone())
+    }
+
+    /// The file can be read.
+    pub(super) fn can_be_read(&mut self, arrival: &Arrival) {
+        self.unreadable.remove(&arrival.name);
     }
 
     /// Another page of a file was given; the arrival says how many there were.
@@ -310,7 +374,12 @@ impl Watch {
         let first_read_ns =
             self.growing.get(&arrival.name).and_then(|growing| growing.first_read_ns);
         let patient = first_read_ns.is_none_or(|first| now - first < nanos(GIVEN_UP));
-        if changed || (!arrival.closed && patient) {
+        let may_go_on = match arrival.left {
+            Left::Open => true,
+            Left::Listed => self.still_for(&arrival) < GIVEN_UP,
+            Left::Closed | Left::Renamed => false,
+        };
+        if changed || (may_go_on && patient) {
             self.given.remove(&version.key(&arrival.name));
             let given = arrival.version.map(|version| (arrival.skip_pages, version));
             self.growing.insert(
@@ -318,6 +387,8 @@ impl Watch {
                 Growing {
                     version,
                     since_ns: now,
+                    wait: SETTLED,
+                    left: arrival.left,
                     first_read_ns: first_read_ns.or(Some(now)),
                     taken: false,
                     given,
@@ -339,19 +410,32 @@ impl Watch {
 
     fn notice(&mut self, notice: Notice) -> Result<(), SourceError> {
         match notice {
-            Notice::Whole(name) => {
-                let growing = self.growing.remove(&name);
-                if let Some(version) = self.version(&name) {
-                    let skip = growing.map_or(0, |growing| skip_pages(growing.given, version));
-                    self.arrive(name, version, skip, true);
-                }
+            Notice::Closed(name) => {
+                self.is_whole(name, Left::Closed);
                 Ok(())
             }
-            Notice::Touched(name) => {
+            Notice::Renamed(name) => {
+                self.is_whole(name, Left::Renamed);
+                Ok(())
+            }
+            Notice::Made(name) | Notice::Touched(name) => {
                 if let Some(version) = self.version(&name)
                     && !self.given.contains(&version.key(&name))
                 {
-                    self.grows(name, version, self.now_ns(), None);
+                    self.grows(name, version, (self.now_ns(), Left::Open), None);
+                }
+                Ok(())
+            }
+            Notice::Attributes(name) => {
+                if let Some(version) = self.version(&name)
+                    && !self.given.contains(&version.key(&name))
+                {
+                    match self.growing.get(&name).map(|growing| growing.left) {
+                        Some(left @ (Left::Open | Left::Listed)) => {
+                            self.grows(name, version, (self.now_ns(), left), None);
+                        }
+                        _ => self.is_whole(name, Left::Closed),
+                    }
                 }
                 Ok(())
             }
@@ -366,10 +450,31 @@ impl Watch {
         }
     }
 
-    /// Hands a version out, once.
-    fn arrive(&mut self, name: OsString, version: Version, skip_pages: usize, closed: bool) {
-        if self.given.insert(version.key(&name)) {
-            self.waiting.push_back(Arrival { name, skip_pages, version: Some(version), closed });
+    /// Its writer is done with a file.
+    fn is_whole(&mut self, name: OsString, left: Left) {
+        let growing = self.growing.remove(&name);
+        if let Some(version) = self.version(&name) {
+            let skip = growing.map_or(0, |growing| skip_pages(growing.given, version));
+            if self.ledger.is_some() {
+                self.given.remove(&version.key(&name));
+            }
+            self.arrive(name, version, skip, left);
+        }
+    }
+
+    fn arrive(&mut self, name: OsString, version: Version, skip_pages: usize, left: Left) {
+        let still_since_ns = i128::from(self.now_ns());
+        self.hand_out(Arrival { name, skip_pages, version: Some(version), left, still_since_ns });
+    }
+
+    /// Hands a version out, once. Of a file that waits to be read the newest version is.
+    fn hand_out(&mut self, arrival: Arrival) {
+        let Some(version) = arrival.version else { return };
+        if self.given.insert(version.key(&arrival.name)) {
+            let name = arrival.name.clone();
+            if self.arrivals.insert(name.clone(), arrival).is_none() {
+                self.waiting.push_back(name);
+            }
         }
     }
 
@@ -377,33 +482,36 @@ impl Watch {
         &mut self,
         name: OsString,
         version: Version,
-        since_ns: u64,
+        (since_ns, left): (u64, Left),
         given: Option<(usize, Version)>,
     ) {
         let growing = self.growing.entry(name).or_insert(Growing {
             version,
             since_ns,
+            wait: SETTLED,
+            left,
             first_read_ns: None,
             taken: false,
             given,
         });
+        growing.left = growing.left.min(left);
         if growing.version != version {
-            *growing = Growing { version, since_ns, taken: false, ..*growing };
+            *growing = Growing { version, since_ns, wait: SETTLED, taken: false, ..*growing };
         }
     }
 
     fn next_settled_ns(&self) -> Option<u64> {
         let open = self.growing.values().filter(|growing| !growing.taken);
-        open.map(|growing| growing.since_ns.saturating_add(nanos(SETTLED))).min()
+        open.map(|growing| growing.since_ns.saturating_add(nanos(growing.wait))).min()
     }
 
     /// Hands out what stood still long enough.
     fn settle(&mut self) {
-        let now = self.now_ns();
+        let Stamp { mono_ns: now, wall_ns, .. } = self.clock.now();
         let mut settled = Vec::new();
         let path = &self.path;
         self.growing.retain(|name, growing| {
-            if growing.taken || now.saturating_sub(growing.since_ns) < nanos(SETTLED) {
+            if growing.taken || now.saturating_sub(growing.since_ns) < nanos(growing.wait) {
                 return true;
             }
             let Ok(metadata) = std::fs::metadata(path.join(name)) else { return false };
@@ -411,16 +519,26 @@ impl Watch {
             if version == growing.version {
                 growing.taken = true;
                 growing.first_read_ns.get_or_insert(now);
-                settled.push((name.clone(), version, skip_pages(growing.given, version)));
+                let seen = i128::from(now.saturating_sub(growing.since_ns));
+                // Where no writer was seen, it stood still before it was looked at, too.
+                let changed = i128::from(wall_ns) - i128::from(version.modified_ns);
+                let still = if growing.left == Left::Open { seen } else { seen.max(changed) };
+                settled.push(Arrival {
+                    name: name.clone(),
+                    skip_pages: skip_pages(growing.given, version),
+                    version: Some(version),
+                    left: growing.left,
+                    still_since_ns: i128::from(now) - still,
+                });
             } else {
-                *growing = Growing { version, since_ns: now, ..*growing };
+                *growing = Growing { version, since_ns: now, wait: SETTLED, ..*growing };
             }
             true
         });
-        settled.sort_by(|(a, ..), (b, ..)| super::natural(a, b));
-        for (name, version, skip) in settled {
-            debug!(file = %name.display(), "nobody closed this file, but it stands still");
-            self.arrive(name, version, skip, false);
+        settled.sort_by(|a, b| super::natural(&a.name, &b.name));
+        for arrival in settled {
+            debug!(file = %arrival.name.display(), "nobody closed this file, but it stands still");
+            self.hand_out(arrival);
         }
     }
 
@@ -438,7 +556,14 @@ impl Watch {
             if let Some(keys) = &mut to_remember {
                 keys.insert(version.lasting_key(&name));
             }
-            if self.given.contains(&key) || self.growing.contains_key(&name) {
+            if self.given.contains(&key) {
+                continue;
+            }
+            if let Some(growing) = self.growing.get(&name) {
+                // Where other machines write, no event says so.
+                if growing.version != version {
+                    self.grows(name, version, (begun.mono_ns, Left::Listed), None);
+                }
                 continue;
             }
             let remembered = match listing {
@@ -455,14 +580,21 @@ impl Watch {
             };
             let age = i128::from(begun.wall_ns) - i128::from(version.modified_ns);
             if age >= i128::from(nanos(SETTLED)) {
-                self.arrive(name, version, skip_pages(given, version), true);
+                self.hand_out(Arrival {
+                    name,
+                    skip_pages: skip_pages(given, version),
+                    version: Some(version),
+                    left: Left::Listed,
+                    still_since_ns: i128::from(begun.mono_ns) - age,
+                });
             } else {
-                self.grows(name, version, begun.mono_ns, given);
+                self.grows(name, version, (begun.mono_ns, Left::Listed), given);
             }
         }
         // The files of another folder, as of the same share mounted again, would all be new here.
         self.identity.check(&self.path)?;
         self.given.retain(|key| present.contains(key));
+        self.unreadable.retain(|name| names.contains(&name_key(name)));
         // An empty folder may be where a share is not mounted.
         if let Some(keys) = to_remember.filter(|keys| !keys.is_empty()) {
             self.memory.keep_only(&keys);
@@ -499,35 +631,4 @@ fn skip_pages(given: Option<(usize, Version)>, version: Version) -> usize {
             if version == then || version.size > then.size { pages } else { 0 }
         },
     )
-}
-
-/// What an event of the kernel means here.
-fn notices_of(event: notify::Result<notify::Event>, root: &Path) -> Vec<Notice> {
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => {
-            warn!(%error, "an event was lost; listing the folder");
-            return vec![Notice::Overflow];
-        }
-    };
-    if event.need_rescan() {
-        return vec![Notice::Overflow];
-    }
-    let gone = matches!(
-        event.kind,
-        EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(RenameMode::From))
-    );
-    let make: fn(OsString) -> Notice = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write))
-        | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Notice::Whole,
-        EventKind::Create(CreateKind::File) | EventKind::Modify(ModifyKind::Data(_)) => {
-            Notice::Touched
-        }
-        _ if gone && event.paths.iter().any(|path| path == root) => {
-            return vec![Notice::FolderGone];
-        }
-        _ => return Vec::new(),
-    };
-    let names = event.paths.iter().filter(|path| is_image_name(path));
-    names.filter_map(|path| path.file_name()).map(|name| make(name.to_owned())).collect()
 }

@@ -5,6 +5,7 @@ use super::super::*;
 use super::{PIXEL_BYTES, clean, files, saved};
 use crate::base::ids::FrameId;
 use crate::domain::frame::Frame;
+use crate::domain::taken::{FileIdentity, TakenPage};
 use std::sync::Arc;
 
 const FOLDER: &str = "/data/drop";
@@ -15,6 +16,7 @@ fn file(path: &str, content: u8, mtime_ns: i64) -> IntakeFile {
         path: path.into(),
         bytes: 100,
         mtime_ns,
+        identity: FileIdentity { device: 1, inode: u64::from(content), born_ns: None },
         sha256: [content; 32],
     }
 }
@@ -57,7 +59,7 @@ fn an_attempt_counts_once_for_each_process_and_not_after_an_end_in_order() {
     let mut bench = Bench::open(&fixture::options(folder.path()));
     assert_eq!(bench.at("a.png").unwrap().attempts, 0);
     bench.begin_file(file("a.png", 1, 7), Some(row), 3);
-    bench.change(Change::Taken { row });
+    bench.change(Change::Taken { row, pages: 1 });
     let taken = bench.at("a.png").unwrap();
     assert_eq!((taken.attempts, taken.state), (0, IntakeState::Taken));
     assert_eq!(taken.first_frame, begun.first_frame);
@@ -93,7 +95,7 @@ fn what_was_passed_over_is_listed_with_the_reason_and_gets_another_chance() {
         bench.change(Change::Refused { row, state, reason: "why".into() });
     }
     let row = bench.begin_file(file("a.png", 9, 7), None, 1);
-    bench.change(Change::Taken { row });
+    bench.change(Change::Taken { row, pages: 1 });
     let listed = bench.reader().intake_passed_over().unwrap();
     assert_eq!(listed.iter().map(|entry| entry.state).collect::<Vec<_>>(), states);
     assert!(listed.iter().all(|entry| entry.reason.as_deref() == Some("why")));
@@ -118,7 +120,6 @@ fn a_page_that_is_read_again_is_the_same_frame_and_keeps_its_session() {
     // Killed after the first page was segmented and the second was kept.
     let jobs = vec![bench.keep(&pages[0]), bench.commit(&answers[0]), bench.keep(&pages[1])];
     bench.work(jobs);
-    assert_eq!(bench.reader().intake_done_pages(first).unwrap(), 1);
     drop(bench);
     let mut bench = Bench::open(&fixture::options(folder.path()));
     for (frame, answer) in pages.iter().zip(&answers) {
@@ -126,12 +127,43 @@ fn a_page_that_is_read_again_is_the_same_frame_and_keeps_its_session() {
         bench.work(jobs);
     }
     assert_eq!(saved(&bench.outcomes), 3);
-    assert_eq!(bench.reader().intake_done_pages(first).unwrap(), 3);
     let totals = bench.reader().totals().unwrap();
     assert_eq!((totals.frames, totals.segmentations), (3, 3));
     let counted: Vec<_> =
         bench.reader().sessions().unwrap().iter().map(|it| (it.frames, it.segmentations)).collect();
     assert_eq!(counted, [(1, 1), (2, 2)]);
+    clean(folder.path());
+}
+
+#[test]
+fn pages_are_known_of_what_a_path_held_and_done_once_their_results_are_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bench = Bench::open(&fixture::options(folder.path()));
+    let row = bench.begin_file(file("a.tif", 1, 7), None, 1);
+    let first = FrameId::new();
+    let frame = page(&bench, first, 0, "a.tif#0");
+    let noted = |index: usize| TakenPage {
+        index,
+        sha256: [index as u8; 32],
+        frame: first.later_by(index as u64),
+        done: false,
+    };
+    for index in 0..3 {
+        bench.change(Change::Page { row, page: noted(index) });
+    }
+    let answer = fixture::segmentation(&frame, 3);
+    let jobs = vec![bench.keep(&frame), bench.commit(&answer)];
+    bench.work(jobs);
+    let done = |bench: &Bench, row| -> Vec<(usize, bool)> {
+        let pages = bench.reader().intake_pages(row).unwrap();
+        pages.iter().map(|page| (page.index, page.done)).collect()
+    };
+    assert_eq!(done(&bench, row), [(0, true), (1, false), (2, false)]);
+    bench.change(Change::Taken { row, pages: 2 });
+    assert_eq!(done(&bench, row), [(0, true), (1, true)]);
+    // Another file in its place is read against them.
+    let next = bench.begin_file(file("a.tif", 2, 8), None, 1);
+    assert_eq!((done(&bench, row), done(&bench, next)), (vec![], vec![(0, true), (1, true)]));
     clean(folder.path());
 }
 
