@@ -120,7 +120,7 @@ fn other_debris_is_said_or_left_out() {
         dark(seed).each(|x, y, v| if (x * 31 + y * 17) % 997 == 0 { 255.0 } else { v }).bytes()
     });
     each("hot clusters among nuclei", 20, |seed| {
-        let hot = |x: usize, y: usize| (x / 2 * 31 + y / 2 * 17) % 997 == 0;
+        let hot = |x: usize, y: usize| (x / 2 * 31 + y / 2 * 17).is_multiple_of(997);
         nuclei(seed, 20, 20.0).each(|x, y, v| if hot(x, y) { 255.0 } else { v }).bytes()
     });
 }
