@@ -94,6 +94,18 @@ struct Cells {
     values: Vec<f32>,
 }
 
+/// Each cell with its neighbours, and its surroundings.
+struct Smooth {
+    near: Vec<f32>,
+    around: Vec<f32>,
+}
+
+impl Smooth {
+    fn of(picture: &Cells) -> Self {
+        Self { near: picture.blurred(1), around: picture.blurred(AROUND) }
+    }
+}
+
 impl Evidence {
     /// Collects it.
     pub fn of(view: &View<'_>) -> Self {
@@ -109,11 +121,12 @@ impl Evidence {
             return evidence;
         }
         evidence.look_at_values(&picture);
-        evidence.look_at_spots(&picture);
+        let smooth = Smooth::of(&picture);
+        evidence.look_at_spots(&picture, &smooth);
         evidence.look_at_foreground(view.maps, &picture);
         evidence.look_at_stripes(view.plane);
         evidence.look_at_objects(view);
-        evidence.look_for_unseen(view, &picture, edge);
+        evidence.look_for_unseen(view, (&picture, &smooth), edge);
         evidence
     }
 
@@ -124,7 +137,7 @@ impl Evidence {
         let mut evidence = Self { cells: picture.values.len() as u32, ..Self::default() };
         if picture.width >= 3 && picture.height >= 3 {
             evidence.look_at_values(&picture);
-            evidence.look_at_spots(&picture);
+            evidence.look_at_spots(&picture, &Smooth::of(&picture));
         }
         evidence
     }
@@ -140,9 +153,8 @@ impl Evidence {
     }
 
     /// What stands out from its surroundings, and which way.
-    fn look_at_spots(&mut self, picture: &Cells) {
-        let around = picture.blurred(AROUND);
-        let near = picture.blurred(1);
+    fn look_at_spots(&mut self, picture: &Cells, smooth: &Smooth) {
+        let Smooth { near, around } = smooth;
         let (mut bright, mut dark) = (0.0_f64, 0.0_f64);
         // Near the border the surroundings lie on one side, and light that falls off is dark there.
         let margin = if picture.width.min(picture.height) > 4 * AROUND { AROUND } else { 0 };
@@ -215,7 +227,12 @@ impl Evidence {
     }
 
     /// Spots beside the objects, in a picture in which the objects are far brighter.
-    fn look_for_unseen(&mut self, view: &View<'_>, picture: &Cells, edge: usize) {
+    fn look_for_unseen(
+        &mut self,
+        view: &View<'_>,
+        (picture, smooth): (&Cells, &Smooth),
+        edge: usize,
+    ) {
         let seen = view.labels.labels();
         let width = view.labels.width() as usize;
         let height = view.labels.height() as usize;
@@ -226,13 +243,13 @@ impl Evidence {
             };
             near(row, height).any(|y| near(column, width).any(|x| seen[y * width + x] != 0))
         };
-        let (around, near) = (picture.blurred(AROUND), picture.blurred(1));
+        let Smooth { near, around } = smooth;
         // Where there is no noise, the picture's own steps are all that is small.
         let (low, high) = view.grey;
         let step = 3.0 / (high - low).max(1.0);
         let limit = (UNSEEN_SIGMAS * picture.noise()).max(step);
         let mut heights = Vec::new();
-        picture.each_peak(&near, &around, limit, |column, row, rise| {
+        picture.each_peak(near, around, limit, |column, row, rise| {
             if !is_seen(column, row) {
                 heights.push(rise);
             }
@@ -408,7 +425,7 @@ fn profiles(plane: &Plane) -> [Vec<Vec<f32>>; 2] {
     let mut columns = vec![vec![0.0; width]; STRIPS];
     for (y, line) in plane.values.chunks_exact(width).enumerate() {
         for (strip, pixels) in rows.iter_mut().zip(line.chunks_exact(wide)) {
-            strip[y] = pixels.iter().sum::<f32>() / wide as f32;
+            strip[y] = sum(pixels) / wide as f32;
         }
         let strip = &mut columns[(y / high).min(STRIPS - 1)];
         for (sum, value) in strip.iter_mut().zip(line) {
@@ -420,6 +437,16 @@ fn profiles(plane: &Plane) -> [Vec<Vec<f32>>; 2] {
         strip.iter_mut().for_each(|sum| *sum /= rows as f32);
     }
     [rows, columns]
+}
+
+/// The sum of many values, several at once.
+fn sum(values: &[f32]) -> f32 {
+    let (eights, rest) = values.as_chunks::<8>();
+    let mut sums = [0.0_f32; 8];
+    for eight in eights {
+        sums.iter_mut().zip(eight).for_each(|(sum, value)| *sum += value);
+    }
+    sums.iter().chain(rest).sum()
 }
 
 /// How alike strips are that do not touch, and how strong what they share is: lines go through all

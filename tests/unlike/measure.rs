@@ -169,7 +169,7 @@ fn drawn(measure: &mut Measure, seed: u64) {
         };
         let half = edge as f64 / 2.0;
         let period = 16.0 + (seed % 5) as f64 * 8.0;
-        let upright = seed % 2 == 0;
+        let upright = seed.is_multiple_of(2);
         let strength = seed as f64;
         let mut put = |kind: &str, picture: Picture| {
             measure.put("nuclei", kind, &name, &picture.bytes());
