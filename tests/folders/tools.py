@@ -104,7 +104,7 @@ class Job:
         process = subprocess.Popen([str(word) for word in command], cwd=cwd, start_new_session=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if self.settings.pace == "slow":
-            for _ in range(3):
+            for _ in range(1 if self.settings.count == 1 else 3):
                 time.sleep(random.random() * 0.02)
                 if process.poll() is not None:
                     break
