@@ -117,7 +117,7 @@ impl Bench {
             let name = |name: &Value| name.as_str().unwrap().to_owned();
             expected = pages.iter().map(|(sha256, of)| (sha256.clone(), name(of))).collect();
             self.wait_until_right(&daemon, &expected, &format!("{round:?}, {}", said["kind"]));
-            println!(
+            eprintln!(
                 "{} files a tool, {}, {}: {} tools brought in {} pages so far, each once; {} s",
                 round.count,
                 round.pace,

@@ -168,7 +168,7 @@ fn a_touch_and_a_rename_are_the_same_image_and_a_copy_or_a_change_is_another() {
     assert!(daemon.stop().success());
     File::options().write(true).open(lab.drop("c.png")).unwrap().set_modified(now()).unwrap();
     fs::rename(lab.drop("a.png"), lab.drop("a2.png")).unwrap();
-    // Two that change places, and one that is copied and then removed.
+    // Two that change places, and one that is copied and then removed: a file of its own.
     fs::rename(lab.drop("d.png"), lab.drop("hold")).unwrap();
     fs::rename(lab.drop("e.png"), lab.drop("d.png")).unwrap();
     fs::rename(lab.drop("hold"), lab.drop("e.png")).unwrap();
@@ -179,13 +179,14 @@ fn a_touch_and_a_rename_are_the_same_image_and_a_copy_or_a_change_is_another() {
     fs::copy(lab.drop("x.png"), lab.drop("x-copy.png")).unwrap();
     lab.put("c.png", &png(64, 60));
     let daemon = lab.start();
-    let all = ["a.png", "b.png", "c.png", "d.png", "e.png", "x.png", "x-copy.png", "y.png"];
+    let all =
+        ["a.png", "b.png", "b3.png", "c.png", "d.png", "e.png", "x.png", "x-copy.png", "y.png"];
     let mut wanted = each_once(&all);
     wanted.insert("c.png".to_owned(), 2);
     wait_for_another(&lab, &daemon, "y.png", 70);
     let found = wait_at_most(Duration::from_secs(20), || (saved(&daemon) == wanted).then_some(()));
     assert_eq!(saved(&daemon), wanted, "{found:?}; the log:\n{}", daemon.log());
-    assert_eq!(daemon.json("/api/v1/status")["counters"]["captured"], 3);
+    assert_eq!(daemon.json("/api/v1/status")["counters"]["captured"], 4);
 }
 
 #[test]

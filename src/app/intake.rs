@@ -410,7 +410,9 @@ impl Ledger for Asker {
         if !self.may_begin(suspect, patience) {
             return Ok(Answer::Later);
         }
-        let first_frame = row.as_ref().map_or_else(FrameId::new, |row| row.first_frame);
+        // Another content has frames of its own, under ids that none had before.
+        let first_frame =
+            row.as_ref().filter(|_| is_known).map_or_else(FrameId::new, |row| row.first_frame);
         let row = row.map(|row| row.pk);
         let file = self.commit(Change::Begin { file, row, run, first_frame })?;
         let mut pages = self.intake.0.reader.intake_pages(file).map_err(unknown)?;

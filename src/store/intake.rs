@@ -113,7 +113,7 @@ pub enum Change {
         row: Option<i64>,
         /// The process.
         run: [u8; 16],
-        /// Id of the frame of its first page, where it has no row.
+        /// Id of the frame of its first page: its row's, where the row has the same content.
         first_frame: FrameId,
     },
     /// A page of it is given, or stands at another place.
@@ -171,10 +171,16 @@ pub(super) fn change(db: &Connection, change: &Change, now: &Stamp) -> rusqlite:
                     db.prepare_cached(
                         "UPDATE intake SET state = 'begun', reason = NULL, run = ?2,
                              attempts = CASE WHEN sha256 IS ?3 THEN attempts + (run IS NOT ?2)
-                                             ELSE 1 END
+                                             ELSE 1 END,
+                             first_frame = ?4
                          WHERE pk = ?1",
                     )?
-                    .execute(params![row, run, file.sha256])?;
+                    .execute(params![
+                        row,
+                        run,
+                        file.sha256,
+                        first_frame.as_bytes()
+                    ])?;
                     move_to(db, *row, file, now)?;
                     Ok(*row)
                 }

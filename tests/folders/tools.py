@@ -104,7 +104,7 @@ class Job:
         process = subprocess.Popen([str(word) for word in command], cwd=cwd, start_new_session=True,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if self.settings.pace == "slow":
-            for _ in range(3):
+            for _ in range(1 if self.settings.count == 1 else 3):
                 time.sleep(random.random() * 0.02)
                 if process.poll() is not None:
                     break
@@ -159,20 +159,21 @@ def mv_other(job):
     job.run("mv", *staged(job, job.settings.outside), job.settings.drop)
 
 
+# Without -I rsync leaves a file alone that has the size and, to the second, the time of its source.
 def rsync(job):
-    job.run("rsync", "-a", *job.names(), f"{job.settings.drop}/")
+    job.run("rsync", "-aI", *job.names(), f"{job.settings.drop}/")
 
 
 def rsync_inplace(job):
-    job.run("rsync", "-a", "--inplace", *job.names(), f"{job.settings.drop}/")
+    job.run("rsync", "-aI", "--inplace", *job.names(), f"{job.settings.drop}/")
 
 
 def rsync_delta(job):
-    job.run("rsync", "-a", "--inplace", "--no-whole-file", *job.names(), f"{job.settings.drop}/")
+    job.run("rsync", "-aI", "--inplace", "--no-whole-file", *job.names(), f"{job.settings.drop}/")
 
 
 def rsync_preallocate(job):
-    job.run("rsync", "-rt", "--preallocate", *job.names(), f"{job.settings.drop}/")
+    job.run("rsync", "-rtI", "--preallocate", *job.names(), f"{job.settings.drop}/")
 
 
 def tar(job):

@@ -30,7 +30,8 @@ impl Bench {
     }
 
     fn begin_file(&mut self, file: IntakeFile, row: Option<i64>, run: u8) -> i64 {
-        let first_frame = FrameId::new();
+        let known = self.at(&file.path).filter(|known| Some(known.pk) == row);
+        let first_frame = known.map_or_else(FrameId::new, |known| known.first_frame);
         self.change(Change::Begin { file, row, run: [run; 16], first_frame })
     }
 
