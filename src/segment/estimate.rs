@@ -58,12 +58,12 @@ const BINS: usize = 96;
 pub(super) fn run(
     network: &Network,
     native: &Plane,
+    signal: &Signal,
     maps: &mut Maps,
 ) -> Result<(Scale, Tiles), NetworkError> {
-    let signal = network.signal(native);
     if !signal.anywhere() {
         // Nothing to look at, so no tile runs.
-        return Ok((Scale::NATIVE, network.run_where(native, &signal, maps)?));
+        return Ok((Scale::NATIVE, network.run_where(native, signal, maps)?));
     }
     let last = Last::default();
     let mut looks = Looks { network, native, maps, last, spare: Maps::default() };

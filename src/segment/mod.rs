@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
+use crate::domain::object::Object;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
 
@@ -27,6 +28,7 @@ mod hull;
 pub mod instances;
 pub mod measure;
 pub mod network;
+mod noise;
 pub mod normalise;
 pub mod package;
 pub mod scale;
@@ -38,6 +40,7 @@ mod with_tract;
 use instances::{Maps, Postprocessing, Workspace};
 use package::ModelPackage;
 use scale::{Plane, Scale};
+use signal::Signal;
 
 /// `[segment]`: how frames are segmented.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -279,7 +282,7 @@ impl Segmenter {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, width as usize);
         ended(Stage::Normalise);
         let normalise_us = lap.next();
-        let scale = self.run_network(frame, grey)?;
+        let (scale, signal) = self.run_network(frame, grey)?;
         ended(Stage::Network);
         let network_us = lap.next();
         let Self { pool, maps, reading, package, .. } = self;
@@ -291,6 +294,7 @@ impl Segmenter {
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
+        let (labels, objects) = without_noise(labels, objects, frame, &signal, grey);
         let focus = focus::score(&labels, &objects, &frame.pixels, grey);
         ended(Stage::Measure);
         let measure_us = lap.next();
@@ -310,7 +314,7 @@ impl Segmenter {
     /// When the network fails.
     pub fn maps(&mut self, frame: &Frame) -> Result<ScaledMaps, SegmentError> {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
-        let scale = self.run_network(frame, grey)?;
+        let (scale, _) = self.run_network(frame, grey)?;
         Ok(ScaledMaps {
             maps: std::mem::take(&mut self.maps),
             scale,
@@ -319,20 +323,24 @@ impl Segmenter {
         })
     }
 
-    /// Maps of the frame at the scale that is returned.
-    fn run_network(&mut self, frame: &Frame, grey: normalise::Span) -> Result<Scale, SegmentError> {
+    /// Maps of the frame at the scale that is returned, with where in the frame there is something.
+    fn run_network(
+        &mut self,
+        frame: &Frame,
+        grey: normalise::Span,
+    ) -> Result<(Scale, Signal), SegmentError> {
         let known = self.known_scale(frame);
         let Self { pool, network, plane, maps, .. } = self;
         plane.fill(frame, grey);
+        let signal = network.signal(plane);
         let (scale, tiles) = pool.install(|| match known {
             Some(scale) => {
-                let signal = network.signal(plane).at(scale);
-                Ok((scale, network.run_where(&plane.at(scale), &signal, maps)?))
+                Ok((scale, network.run_where(&plane.at(scale), &signal.at(scale), maps)?))
             }
-            None => estimate::run(network, plane, maps),
+            None => estimate::run(network, plane, &signal, maps),
         })?;
         self.tiles = tiles;
-        Ok(scale)
+        Ok((scale, signal))
     }
 
     /// The scale by what is known of the frame, without looking at it.
@@ -360,6 +368,26 @@ impl ScaledMaps {
         let labels = instances::from_maps(&self.maps, parameters, &mut Workspace::default());
         at_frame(labels, self.scale, self.width, self.height)
     }
+}
+
+/// Leaves out what the network found in noise.
+fn without_noise(
+    labels: LabelImage,
+    objects: Vec<Object>,
+    frame: &Frame,
+    signal: &Signal,
+    grey: normalise::Span,
+) -> (LabelImage, Vec<Object>) {
+    let shows: Vec<bool> = objects
+        .iter()
+        .map(|object| signal.shows(object, grey.scale(object.intensity_mean as f32)))
+        .collect();
+    if shows.iter().all(|shows| *shows) {
+        return (labels, objects);
+    }
+    let labels = labels.only(|label| shows[label as usize - 1]);
+    let objects = measure::objects(&labels, &frame.pixels);
+    (labels, objects)
 }
 
 /// Labels found at `scale`, at the pixels of the frame.

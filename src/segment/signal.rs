@@ -6,13 +6,19 @@
 //!
 //! A cell of 16×16 pixels has signal where it, or a cell of 8×8 or 4×4 in it, is on average
 //! brighter than the background around it: than the darkest of the 3×3 cells of 16×16 about
-//! it. Small cells find small objects, large ones find dim objects under noise. Compared with
+//! it, by more than noise is at that size. How much that is is measured at each of the three sizes
+//! ([`super::noise`]), so that it does not matter how far the noise is correlated. Small cells find small objects, large ones find dim objects under noise. Compared with
 //! what is near, light that falls off towards the corners is no signal, and neither is a
 //! background that is high as a whole; dark objects make their surroundings signal.
+//!
+//! What the network takes for an object and does not rise by as much, on the average of its pixels, is
+//! noise: a tile that runs for the sake of a nucleus shows noise as well.
 
 use std::ops::Range;
 
+use super::noise;
 use super::scale::{Plane, Scale};
+use crate::domain::object::Object;
 
 /// Edge of a cell, in pixels.
 const CELL: usize = 16;
@@ -33,9 +39,15 @@ const SIGMAS: f32 = 5.0;
 /// How far the darkest of 3×3 cells lies below their mean by noise alone, at most.
 const DARKEST_SIGMAS: f32 = 2.0;
 
+/// How far the darkest of all cells of 4×4 about an object lies below their mean by noise alone.
+const DARKEST_QUARTER_SIGMAS: f32 = 3.0;
+
 /// Noise is at most this by normalisation ([`super::normalise::Normalisation::min_span_sigmas`]);
 /// what is measured as more is texture.
 const NOISIEST: f32 = 0.1;
+
+/// The same in the mean of a cell, however correlated it is ([`noise::visible_sigma`]).
+const NOISIEST_CELL: f32 = NOISIEST / 2.0;
 
 /// Cells as bright as this have signal, whatever is around: inside an object that is larger than
 /// a tile there is no background to compare with. The mean of a frame of pure noise is at 0.23.
@@ -54,6 +66,8 @@ pub(super) struct Signal {
     columns: usize,
     /// By row.
     cells: Vec<bool>,
+    /// What objects are compared with; nothing where it is not to be looked at.
+    ground: Option<Ground>,
     /// At which it is asked for.
     scale: Scale,
 }
@@ -61,25 +75,33 @@ pub(super) struct Signal {
 impl Signal {
     /// That of `plane`, in one pass over its pixels.
     pub(super) fn of(plane: &Plane) -> Self {
-        let noise = noise_sigma(plane);
         let quarters = Means::of(plane);
         let halves = quarters.coarser();
         let whole = halves.coarser();
+        let noise = noise_at([&quarters, &halves, &whole], white_sigma(plane));
+        let levels = [(&quarters, noise[0]), (&halves, noise[1]), (&whole, noise[2])];
         let mut cells = Vec::with_capacity(whole.values.len());
         for row in 0..whole.rows {
             for column in 0..whole.columns {
-                let background =
-                    whole.darkest_near(row, column) + DARKEST_SIGMAS * noise / CELL as f32;
-                let rises = |means: &Means| {
-                    means.any_in_cell(row, column, |mean, sigmas| {
-                        mean > background + FAINTEST.max(SIGMAS * noise * sigmas)
+                let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2];
+                let rises = |(means, noise): (&Means, f32)| {
+                    means.any_in_cell(row, column, |mean, times| {
+                        mean > background + FAINTEST.max(SIGMAS * noise * times)
                     })
                 };
                 let is_bright = whole.values[row * whole.columns + column] > BRIGHT;
-                cells.push(is_bright || [&whole, &halves, &quarters].into_iter().any(rises));
+                cells.push(is_bright || levels.into_iter().rev().any(rises));
             }
         }
-        Self { columns: whole.columns, cells, scale: Scale::NATIVE }
+        let columns = whole.columns;
+        let ground = Some(Ground { quarters, whole, noise });
+        Self { columns, cells, ground, scale: Scale::NATIVE }
+    }
+
+    /// Whether an object of the frame, of this mean brightness after normalisation, rises above what is
+    /// around it by more than noise does.
+    pub(super) fn shows(&self, object: &Object, mean: f32) -> bool {
+        self.ground.as_ref().is_none_or(|ground| ground.shows(object, mean))
     }
 
     /// The pixels of the plane itself that make those of `range` at another scale.
@@ -98,7 +120,7 @@ impl Signal {
     pub(super) fn everywhere(plane: &Plane) -> Self {
         let columns = plane.width.div_ceil(CELL);
         let cells = vec![true; columns * plane.height.div_ceil(CELL)];
-        Self { columns, cells, scale: Scale::NATIVE }
+        Self { columns, cells, ground: None, scale: Scale::NATIVE }
     }
 
     /// Whether there is any.
@@ -108,8 +130,8 @@ impl Signal {
 
     /// The same for whoever asks in pixels of the plane at `scale`. Looked for there, enlarged noise
     /// would not look like noise.
-    pub(super) fn at(self, scale: Scale) -> Self {
-        Self { scale, ..self }
+    pub(super) fn at(&self, scale: Scale) -> Self {
+        Self { columns: self.columns, cells: self.cells.clone(), ground: None, scale }
     }
 
     /// Whether there is any in a cell of which a pixel lies in `rows` and `columns`, which may
@@ -123,6 +145,56 @@ impl Signal {
             .skip(rows.start / CELL)
             .any(|row| row[columns.start / CELL..last].contains(&true))
     }
+}
+
+/// What there is beside objects.
+struct Ground {
+    /// Means over the smallest cells.
+    quarters: Means,
+    /// Means over the largest.
+    whole: Means,
+    /// As [`noise_at`] has it.
+    noise: [f32; 3],
+}
+
+impl Ground {
+    fn shows(&self, object: &Object, mean: f32) -> bool {
+        if mean > BRIGHT {
+            return true;
+        }
+        let [top, left, bottom, right] =
+            [object.bbox_0, object.bbox_1, object.bbox_2, object.bbox_3];
+        let around = |from: u32, to: u32| (from as usize).saturating_sub(CELL)..to as usize + CELL;
+        let (rows, columns) = (around(top, bottom), around(left, right));
+        // Between objects that nearly touch there are only small cells of background.
+        let background = (self.whole.darkest(&rows, &columns) + DARKEST_SIGMAS * self.noise[2])
+            .min(self.quarters.darkest(&rows, &columns) + DARKEST_QUARTER_SIGMAS * self.noise[0]);
+        // The cell that is as large as the object, or the largest smaller one.
+        let level =
+            [QUARTER, CELL / 2, CELL].iter().rposition(|edge| edge * edge <= object.area as usize);
+        mean > background + FAINTEST.max(SIGMAS * self.noise[level.unwrap_or(0)])
+    }
+}
+
+/// Standard deviation of the noise in means over cells of 4×4, 8×8 and 16×16 pixels, where that of
+/// single pixels that are not correlated is `white`.
+///
+/// Means over cells of twice the edge have half of the noise if it is not correlated, and no more
+/// than before if it is; between these two it is as measured. In a crowded frame the large cells
+/// have no background to measure it by.
+fn noise_at(levels: [&Means; 3], white: f32) -> [f32; 3] {
+    let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
+    levels.map(|means| {
+        let read = |rows: Range<usize>, columns: Range<usize>, values: &mut Vec<f32>| {
+            for row in rows {
+                values.extend(&means.values[row * means.columns..][columns.clone()]);
+            }
+        };
+        let own = noise::sigma((means.columns, means.rows), noise::BLOCK / means.edge, read);
+        most = own.min(most).max(least);
+        least = most / 2.0;
+        most
+    })
 }
 
 /// Means over square cells of a plane; at its right and lower edge, of what is there.
@@ -195,28 +267,39 @@ impl Means {
         (self.values[row * self.columns + column], pixels as f32)
     }
 
-    /// Whether `rises` is true of any mean within one of the largest cells, which it gets with
-    /// the standard deviation that the mean has by noise, in that of a pixel.
+    /// Whether `rises` is true of any mean within one of the largest cells, which it gets with how many
+    /// times the noise of a whole cell it has: more at the edges of the plane.
     fn any_in_cell(&self, row: usize, column: usize, rises: impl Fn(f32, f32) -> bool) -> bool {
         let times = CELL / self.edge;
         let (rows, columns) =
             (row * times..(row + 1) * times, column * times..(column + 1) * times);
         let is_whole = rows.end * self.edge <= self.height && columns.end * self.edge <= self.width;
         if is_whole {
-            let sigmas = 1.0 / self.edge as f32;
             return (rows.start..rows.end).any(|row| {
                 let means = &self.values[row * self.columns..][columns.clone()];
                 // All of them: without a way out in between it is done for several at once.
-                means.iter().fold(false, |any, mean| any | rises(*mean, sigmas))
+                means.iter().fold(false, |any, mean| any | rises(*mean, 1.0))
             });
         }
         let columns = columns.start..columns.end.min(self.columns);
         (rows.start..rows.end.min(self.rows)).any(|row| {
             columns.clone().any(|column| {
                 let (mean, pixels) = self.at(row, column);
-                rises(mean, 1.0 / pixels.sqrt())
+                rises(mean, self.edge as f32 / pixels.sqrt())
             })
         })
+    }
+
+    /// The least of the cells that lie in these pixels, which may go beyond the plane.
+    fn darkest(&self, rows: &Range<usize>, columns: &Range<usize>) -> f32 {
+        let cells = |pixels: &Range<usize>, count: usize| {
+            pixels.start / self.edge..pixels.end.div_ceil(self.edge).min(count)
+        };
+        let columns = cells(columns, self.columns);
+        cells(rows, self.rows)
+            .flat_map(|row| &self.values[row * self.columns..][columns.clone()])
+            .copied()
+            .fold(f32::INFINITY, f32::min)
     }
 
     /// The least of the 3×3 around and with a cell.
@@ -229,9 +312,9 @@ impl Means {
     }
 }
 
-/// Standard deviation of the noise, measured as for normalisation ([`super::normalise`]), in
+/// Standard deviation of white noise, measured as for normalisation ([`super::normalise`]), in
 /// fewer rows.
-fn noise_sigma(plane: &Plane) -> f32 {
+fn white_sigma(plane: &Plane) -> f32 {
     let step = (plane.values.len() / NOISE_PIXELS).max(1);
     let mut differences: Vec<f32> = plane
         .values
@@ -291,7 +374,7 @@ mod tests {
     #[test]
     fn the_noise_is_measured() {
         for sigma in [0.01, 0.05, 0.09] {
-            let measured = noise_sigma(&noise(512, 512, sigma));
+            let measured = white_sigma(&noise(512, 512, sigma));
             assert!((measured / sigma - 1.0).abs() < 0.05, "{measured} for {sigma}");
         }
     }
