@@ -34,7 +34,7 @@ const FAINTEST: f32 = 0.02;
 
 /// How many standard deviations of a cell's mean above its background are no longer noise. A
 /// frame of 1024² has 65,536 of the smallest cells.
-const SIGMAS: f32 = 5.0;
+const SIGMAS: f32 = std::f32::consts::PI;
 
 /// How far the darkest of 3×3 cells lies below their mean by noise alone, at most.
 const DARKEST_SIGMAS: f32 = 2.0;
@@ -57,8 +57,15 @@ const BRIGHT: f32 = 0.4;
 /// not yet signal.
 const CLIPPED: f32 = 0.5;
 
+/// Noise in the mean of a cell of 16×16 is at most this share of that in a cell of 4×4. Blurred by 3
+/// pixels it is 0.55, by itself 0.25, and 0.5 where every row has an offset of its own; where objects
+/// crowd it is about 1, for they are as large.
+const FALLS: f32 = 0.75;
+
 /// Pixels whose noise is looked at, about: enough for a median.
 const NOISE_PIXELS: usize = 16_384;
+
+fn sg() -> f32 { static V: std::sync::OnceLock<f32> = std::sync::OnceLock::new(); *V.get_or_init(|| std::env::var("SG").ok().and_then(|v| v.parse().ok()).unwrap_or(6.0)) }
 
 /// Which cells of a plane have signal.
 pub(super) struct Signal {
@@ -78,7 +85,7 @@ impl Signal {
         let quarters = Means::of(plane);
         let halves = quarters.coarser();
         let whole = halves.coarser();
-        let noise = noise_at([&quarters, &halves, &whole], white_sigma(plane));
+        let (noise, is_noise) = noise_at([&quarters, &halves, &whole], white_sigma(plane));
         let levels = [(&quarters, noise[0]), (&halves, noise[1]), (&whole, noise[2])];
         let mut cells = Vec::with_capacity(whole.values.len());
         for row in 0..whole.rows {
@@ -86,7 +93,7 @@ impl Signal {
                 let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2];
                 let rises = |(means, noise): (&Means, f32)| {
                     means.any_in_cell(row, column, |mean, times| {
-                        mean > background + FAINTEST.max(SIGMAS * noise * times)
+                        mean > background + FAINTEST.max(sg() * noise * times)
                     })
                 };
                 let is_bright = whole.values[row * whole.columns + column] > BRIGHT;
@@ -94,7 +101,7 @@ impl Signal {
             }
         }
         let columns = whole.columns;
-        let ground = Some(Ground { quarters, whole, noise });
+        let ground = is_noise.then_some(Ground { quarters, whole, noise });
         Self { columns, cells, ground, scale: Scale::NATIVE }
     }
 
@@ -172,7 +179,7 @@ impl Ground {
         // The cell that is as large as the object, or the largest smaller one.
         let level =
             [QUARTER, CELL / 2, CELL].iter().rposition(|edge| edge * edge <= object.area as usize);
-        mean > background + FAINTEST.max(SIGMAS * self.noise[level.unwrap_or(0)])
+        mean > background + sg() * self.noise[level.unwrap_or(0)]
     }
 }
 
@@ -181,20 +188,23 @@ impl Ground {
 ///
 /// Means over cells of twice the edge have half of the noise if it is not correlated, and no more
 /// than before if it is; between these two it is as measured. In a crowded frame the large cells
-/// have no background to measure it by.
-fn noise_at(levels: [&Means; 3], white: f32) -> [f32; 3] {
-    let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
-    levels.map(|means| {
+/// have no background to measure it by. Also whether it falls with the size of cells as noise does.
+fn noise_at(levels: [&Means; 3], white: f32) -> ([f32; 3], bool) {
+    let measured = levels.map(|means| {
         let read = |rows: Range<usize>, columns: Range<usize>, values: &mut Vec<f32>| {
             for row in rows {
                 values.extend(&means.values[row * means.columns..][columns.clone()]);
             }
         };
-        let own = noise::sigma((means.columns, means.rows), noise::BLOCK / means.edge, read);
+        noise::sigma((means.columns, means.rows), noise::BLOCK / means.edge, read)
+    });
+    let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
+    let noise = measured.map(|own| {
         most = own.min(most).max(least);
         least = most / 2.0;
         most
-    })
+    });
+    (noise, measured[2] < FALLS * measured[0])
 }
 
 /// Means over square cells of a plane; at its right and lower edge, of what is there.

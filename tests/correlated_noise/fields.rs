@@ -99,7 +99,7 @@ pub(crate) const OTHERS: &[Kind] = &[
     },
     Kind { name: "bilateral", make: |scene| scene.draw().bilateral(2.5 * scene.sigma) },
     Kind { name: "non-local means", make: |scene| scene.draw().non_local_means(scene.sigma) },
-    Kind { name: "rotated", make: |scene| scene.draw().rotated(7.0) },
+    Kind { name: "rotated", make: |scene| scene.draw().rotated(3.0) },
     Kind { name: "stitched", make: |scene| scene.draw().stitched(scene).blurred(0.8) },
     Kind { name: "sharpened", make: |scene| scene.draw().blurred(1.5).sharpened(2.0, 1.0) },
     Kind { name: "median 5x5", make: |scene| scene.draw().median(2) },
@@ -109,7 +109,7 @@ pub(crate) const OTHERS: &[Kind] = &[
             scene.draw().with_lines(scene, 0.4, false).with_lines(scene, 0.4, true).blurred(2.0)
         },
     },
-    Kind { name: "3x linear", make: |scene| scene.third().draw().tripled() },
+    Kind { name: "3x linear", make: |scene| scene.third().draw().tripled(scene.edge) },
     Kind { name: "interlaced", make: |scene| scene.draw().interlaced() },
     Kind { name: "blur 1, 16 greys", make: |scene| scene.draw().blurred(1.0).with_step(4.0) },
     Kind { name: "wavelet shrunk", make: |scene| scene.draw().shrunk(1.5 * scene.sigma) },
@@ -320,8 +320,11 @@ impl Field {
         self.resampled(2, between)
     }
 
-    fn tripled(&self) -> Self {
-        self.resampled(3, linear)
+    /// Three times as large, and cut to `edge`.
+    fn tripled(&self, edge: usize) -> Self {
+        let tripled = self.resampled(3, linear);
+        let cut = Self { width: edge, height: edge, values: Vec::new() };
+        cut.each(|x, y| tripled.at(x, y))
     }
 
     /// A grey scene under a mosaic of red, green and blue, interpolated linearly, and made grey.

@@ -192,6 +192,7 @@ fn prove_noise() {
                 four.len(),
                 dim.join(", ")
             );
+            println!("{four:?} {:?}", found_in.iter().filter(|c| **c > 0).collect::<Vec<_>>());
             let is_right = 100 * none >= 99 * found_in.len() && most <= 2 && exact == four.len();
             (kind.name, is_right)
         })
