@@ -1,13 +1,14 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-kills soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-kills prove-noise soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
 DESTDIR ?=
 ROUNDS ?= 200
 KILLS ?= 2000
+FIELDS ?= 100
 MINUTES ?= 90
 
 help: ## what can be made
@@ -37,6 +38,11 @@ prove-kills: ## kill -9 at random moments, KILLS=2000 of them; then nothing ackn
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-kills $(KILLS)
+
+prove-noise: ## empty fields with noise of many kinds, FIELDS=100 of each; none may show objects
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-noise $(FIELDS)
 
 soak: ## MINUTES=90 of capture with three viewers, one of them stuck: is it flat, and was it there
 	@scripts/setup run

@@ -63,7 +63,7 @@ impl Normalisation {
         let histogram = histogram(pixels);
         let low = percentile(&histogram, pixels.len(), self.low_percentile);
         let high = percentile(&histogram, pixels.len(), self.high_percentile);
-        // Noise that is skewed is more than what lies below the median.
+        // The lower half of skewed noise is weaker than the whole of it.
         let sigma = white_sigma(pixels, width).max(noise::visible_sigma(pixels, width));
         let least = (self.min_span_sigmas * sigma).max(1.0) as f32;
         Span { low, high: low + (high - low).max(least) }

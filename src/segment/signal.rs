@@ -6,13 +6,14 @@
 //!
 //! A cell of 16×16 pixels has signal where it, or a cell of 8×8 or 4×4 in it, is on average
 //! brighter than the background around it: than the darkest of the 3×3 cells of 16×16 about
-//! it, by more than noise is at that size. How much that is is measured at each of the three sizes
-//! ([`super::noise`]), so that it does not matter how far the noise is correlated. Small cells find small objects, large ones find dim objects under noise. Compared with
-//! what is near, light that falls off towards the corners is no signal, and neither is a
-//! background that is high as a whole; dark objects make their surroundings signal.
+//! it, by more than noise makes cells of that size differ. That is measured at each of the three
+//! sizes ([`super::noise`]), so that it does not matter how far the noise is correlated. Small cells
+//! find small objects, large ones find dim objects under noise. Compared with what is near, light
+//! that falls off towards the corners is no signal, and neither is a background that is high as a
+//! whole; dark objects make their surroundings signal.
 //!
-//! What the network takes for an object and does not rise by as much, on the average of its pixels, is
-//! noise: a tile that runs for the sake of a nucleus shows noise as well.
+//! The network sees objects in the noise of a tile that runs because a nucleus is in it. An object
+//! whose pixels are on average no brighter than noise could make them is therefore left out.
 
 use std::ops::Range;
 
@@ -33,8 +34,9 @@ const QUARTER: usize = CELL / 4;
 const FAINTEST: f32 = 0.02;
 
 /// How many standard deviations of a cell's mean above its background are no longer noise. A
-/// frame of 1024² has 65,536 of the smallest cells.
-const SIGMAS: f32 = std::f32::consts::PI;
+/// frame of 1024² has 65,536 of the smallest cells. Of white noise five would do; compression makes
+/// few but strong spots, and from 7 on there are none in the empty fields of `tests/correlated_noise`.
+const SIGMAS: f32 = 8.0;
 
 /// How far the darkest of 3×3 cells lies below their mean by noise alone, at most.
 const DARKEST_SIGMAS: f32 = 2.0;
@@ -57,15 +59,19 @@ const BRIGHT: f32 = 0.4;
 /// not yet signal.
 const CLIPPED: f32 = 0.5;
 
-/// Noise in the mean of a cell of 16×16 is at most this share of that in a cell of 4×4. Blurred by 3
-/// pixels it is 0.55, by itself 0.25, and 0.5 where every row has an offset of its own; where objects
-/// crowd it is about 1, for they are as large.
-const FALLS: f32 = 0.75;
+/// Noise in the mean of a cell of 16×16 is at most this share of that in a cell of 4×4. White it is
+/// 0.25, blurred by 3 pixels 0.55, and at most 0.5 where every row has an offset of its own.
+const FALLS: f32 = 0.65;
+
+/// Where objects crowd it is at least this share, for they are as large as these cells.
+const STAYS: f32 = 0.9;
+
+/// What is measured is noise rather than objects, where the share is less: objects are looked at one by one
+/// only there.
+const IS_NOISE: f32 = 0.75;
 
 /// Pixels whose noise is looked at, about: enough for a median.
 const NOISE_PIXELS: usize = 16_384;
-
-fn sg() -> f32 { static V: std::sync::OnceLock<f32> = std::sync::OnceLock::new(); *V.get_or_init(|| std::env::var("SG").ok().and_then(|v| v.parse().ok()).unwrap_or(6.0)) }
 
 /// Which cells of a plane have signal.
 pub(super) struct Signal {
@@ -93,7 +99,7 @@ impl Signal {
                 let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2];
                 let rises = |(means, noise): (&Means, f32)| {
                     means.any_in_cell(row, column, |mean, times| {
-                        mean > background + FAINTEST.max(sg() * noise * times)
+                        mean > background + FAINTEST.max(SIGMAS * noise * times)
                     })
                 };
                 let is_bright = whole.values[row * whole.columns + column] > BRIGHT;
@@ -179,16 +185,18 @@ impl Ground {
         // The cell that is as large as the object, or the largest smaller one.
         let level =
             [QUARTER, CELL / 2, CELL].iter().rposition(|edge| edge * edge <= object.area as usize);
-        mean > background + sg() * self.noise[level.unwrap_or(0)]
+        mean > background + SIGMAS * self.noise[level.unwrap_or(0)]
     }
 }
 
 /// Standard deviation of the noise in means over cells of 4×4, 8×8 and 16×16 pixels, where that of
-/// single pixels that are not correlated is `white`.
+/// single pixels that are not correlated is `white`; and whether it falls with the size of
+/// cells as noise does.
 ///
 /// Means over cells of twice the edge have half of the noise if it is not correlated, and no more
 /// than before if it is; between these two it is as measured. In a crowded frame the large cells
-/// have no background to measure it by. Also whether it falls with the size of cells as noise does.
+/// have no background to measure it by. What is not as strong everywhere, or does not fall with the
+/// size of cells, counts less, down to white noise: it is objects, or the texture of tissue.
 fn noise_at(levels: [&Means; 3], white: f32) -> ([f32; 3], bool) {
     let measured = levels.map(|means| {
         let read = |rows: Range<usize>, columns: Range<usize>, values: &mut Vec<f32>| {
@@ -196,15 +204,19 @@ fn noise_at(levels: [&Means; 3], white: f32) -> ([f32; 3], bool) {
                 values.extend(&means.values[row * means.columns..][columns.clone()]);
             }
         };
-        noise::sigma((means.columns, means.rows), noise::BLOCK / means.edge, read)
+        noise::measure((means.columns, means.rows), noise::BLOCK / means.edge, read)
     });
+    let [small, _, large] = measured.map(|level| level.median);
+    let falls = large < IS_NOISE * small;
+    let share =
+        measured[0].evenness * noise::ramp(-STAYS, -FALLS, -large / small.max(f32::EPSILON));
     let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
-    let noise = measured.map(|own| {
-        most = own.min(most).max(least);
+    let noise = measured.map(|level| {
+        most = (share * level.median).min(most).max(least);
         least = most / 2.0;
         most
     });
-    (noise, measured[2] < FALLS * measured[0])
+    (noise, falls)
 }
 
 /// Means over square cells of a plane; at its right and lower edge, of what is there.
