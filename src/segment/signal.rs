@@ -33,10 +33,14 @@ const QUARTER: usize = CELL / 4;
 /// the faintest has 1.8 times the limit within 32 pixels.
 const FAINTEST: f32 = 0.02;
 
-/// How many standard deviations of a cell's mean above its background are no longer noise. A
-/// frame of 1024² has 65,536 of the smallest cells. Of white noise five would do; compression makes
-/// few but strong spots, and from 7 on there are none in the empty fields of `tests/correlated_noise`.
-const SIGMAS: f32 = 8.0;
+/// How many standard deviations of a cell's mean above its background are no longer white noise. A
+/// frame of 1024² has 65,536 of the smallest cells.
+const SIGMAS: f32 = 5.0;
+
+/// The same of noise that is twice as strong in that mean as white noise would be, or stronger:
+/// compression and smoothing make few but strong spots. From 7 on the empty fields of
+/// `tests/correlated_noise` have none.
+const CORRELATED_SIGMAS: f32 = 8.0;
 
 /// How far the darkest of 3×3 cells lies below their mean by noise alone, at most.
 const DARKEST_SIGMAS: f32 = 2.0;
@@ -96,10 +100,10 @@ impl Signal {
         let mut cells = Vec::with_capacity(whole.values.len());
         for row in 0..whole.rows {
             for column in 0..whole.columns {
-                let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2];
-                let rises = |(means, noise): (&Means, f32)| {
+                let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2].sigma;
+                let rises = |(means, noise): (&Means, Noise)| {
                     means.any_in_cell(row, column, |mean, times| {
-                        mean > background + FAINTEST.max(SIGMAS * noise * times)
+                        mean > background + FAINTEST.max(noise.limit * times)
                     })
                 };
                 let is_bright = whole.values[row * whole.columns + column] > BRIGHT;
@@ -167,7 +171,7 @@ struct Ground {
     /// Means over the largest.
     whole: Means,
     /// As [`noise_at`] has it.
-    noise: [f32; 3],
+    noise: [Noise; 3],
 }
 
 impl Ground {
@@ -180,16 +184,28 @@ impl Ground {
         let around = |from: u32, to: u32| (from as usize).saturating_sub(CELL)..to as usize + CELL;
         let (rows, columns) = (around(top, bottom), around(left, right));
         // Between objects that nearly touch there are only small cells of background.
-        let background = (self.whole.darkest(&rows, &columns) + DARKEST_SIGMAS * self.noise[2])
-            .min(self.quarters.darkest(&rows, &columns) + DARKEST_QUARTER_SIGMAS * self.noise[0]);
+        let background =
+            (self.whole.darkest(&rows, &columns) + DARKEST_SIGMAS * self.noise[2].sigma).min(
+                self.quarters.darkest(&rows, &columns)
+                    + DARKEST_QUARTER_SIGMAS * self.noise[0].sigma,
+            );
         // The cell that is as large as the object, or the largest smaller one.
         let level =
             [QUARTER, CELL / 2, CELL].iter().rposition(|edge| edge * edge <= object.area as usize);
-        mean > background + SIGMAS * self.noise[level.unwrap_or(0)]
+        mean > background + self.noise[level.unwrap_or(0)].limit
     }
 }
 
-/// Standard deviation of the noise in means over cells of 4×4, 8×8 and 16×16 pixels, where that of
+/// The noise in means over cells of one size.
+#[derive(Clone, Copy)]
+struct Noise {
+    /// Standard deviation.
+    sigma: f32,
+    /// How far a mean rises above its background by it, at most.
+    limit: f32,
+}
+
+/// The noise in means over cells of 4×4, 8×8 and 16×16 pixels, where that of
 /// single pixels that are not correlated is `white`; and whether it falls with the size of
 /// cells as noise does.
 ///
@@ -197,7 +213,7 @@ impl Ground {
 /// than before if it is; between these two it is as measured. In a crowded frame the large cells
 /// have no background to measure it by. What is not as strong everywhere, or does not fall with the
 /// size of cells, counts less, down to white noise: it is objects, or the texture of tissue.
-fn noise_at(levels: [&Means; 3], white: f32) -> ([f32; 3], bool) {
+fn noise_at(levels: [&Means; 3], white: f32) -> ([Noise; 3], bool) {
     let measured = levels.map(|means| {
         let read = |rows: Range<usize>, columns: Range<usize>, values: &mut Vec<f32>| {
             for row in rows {
@@ -210,11 +226,16 @@ fn noise_at(levels: [&Means; 3], white: f32) -> ([f32; 3], bool) {
     let falls = large < IS_NOISE * small;
     let share =
         measured[0].evenness * noise::ramp(-STAYS, -FALLS, -large / small.max(f32::EPSILON));
+    let mut white_in_mean = (white / QUARTER as f32).max(f32::EPSILON);
     let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
     let noise = measured.map(|level| {
         most = (share * level.median).min(most).max(least);
         least = most / 2.0;
-        most
+        // From 0 for white noise to 1.
+        let correlated = noise::ramp(1.0, 2.0, most / white_in_mean);
+        white_in_mean /= 2.0;
+        let sigmas = SIGMAS + (CORRELATED_SIGMAS - SIGMAS) * correlated;
+        Noise { sigma: most, limit: sigmas * most }
     });
     (noise, falls)
 }
