@@ -1,13 +1,14 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-folders prove-kills prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-folders prove-kills prove-noise prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
 DESTDIR ?=
 ROUNDS ?= 200
 KILLS ?= 2000
+FIELDS ?= 100
 RUNS ?= 1000000
 MINUTES ?= 90
 
@@ -44,6 +45,10 @@ prove-kills: ## kill -9 at random moments, KILLS=2000 of them; then nothing ackn
 	@scripts/ui
 	@scripts/prove-kills $(KILLS)
 
+prove-noise: ## empty fields with noise of many kinds, FIELDS=100 of each; none may show objects
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-noise $(FIELDS)
 prove-tiff: ## FILES=4000 TIFFs of every kind that can be combined: do independent readers see what we see
 	@scripts/setup test
 	@scripts/ui

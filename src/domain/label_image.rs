@@ -101,6 +101,17 @@ impl LabelImage {
         hash.finalize().into()
     }
 
+    /// Only the objects whose label `keeps` is true of, renumbered; the rest becomes background.
+    #[must_use]
+    pub fn only(mut self, keeps: impl Fn(u32) -> bool) -> Self {
+        for label in &mut self.labels {
+            if *label != 0 && !keeps(*label) {
+                *label = 0;
+            }
+        }
+        self.relabelled()
+    }
+
     /// Renumbers to 1..n in the order of first appearance, row by row.
     #[must_use]
     pub fn relabelled(mut self) -> Self {

@@ -16,6 +16,7 @@ use crate::base::clock::Clock;
 use crate::domain::frame::Frame;
 use crate::domain::label_image::LabelImage;
 use crate::domain::look::{DISAGREES, Look, ScaleFrom};
+use crate::domain::object::Object;
 use crate::domain::pixel_size::is_plausible;
 use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
 use crate::imagefile::{Limits, MAX_PIXELS};
@@ -30,6 +31,7 @@ mod hull;
 pub mod instances;
 pub mod measure;
 pub mod network;
+mod noise;
 pub mod normalise;
 pub mod package;
 pub mod scale;
@@ -44,6 +46,7 @@ use evidence::{Evidence, View};
 use instances::{Maps, Postprocessing, Workspace};
 use package::ModelPackage;
 use scale::{Plane, Scale};
+use signal::Signal;
 use unlike::Polarity;
 
 /// `[segment]`: how frames are segmented.
@@ -323,7 +326,8 @@ impl Segmenter {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, width as usize);
         ended(Stage::Normalise);
         let normalise_us = lap.next();
-        let Looked { scale, from, size_ratio } = self.run_network(frame, grey, of_session)?;
+        let (Looked { scale, from, size_ratio }, signal) =
+            self.run_network(frame, grey, of_session)?;
         ended(Stage::Network);
         let network_us = lap.next();
         let Self { pool, maps, reading, package, .. } = self;
@@ -335,6 +339,7 @@ impl Segmenter {
         ended(Stage::Instances);
         let instances_us = lap.next();
         let objects = measure::objects(&labels, &frame.pixels);
+        let (labels, objects) = without_noise(labels, objects, frame, &signal, grey);
         let focus = focus::score(&labels, &objects, &frame.pixels, grey);
         ended(Stage::Measure);
         self.evidence = Evidence::of(&View {
@@ -371,7 +376,7 @@ impl Segmenter {
     /// When the network fails.
     pub fn maps(&mut self, frame: &Frame) -> Result<ScaledMaps, SegmentError> {
         let grey = self.package.manifest().normalisation.span(&frame.pixels, frame.width as usize);
-        let scale = self.run_network(frame, grey, None)?.scale;
+        let (Looked { scale, .. }, _) = self.run_network(frame, grey, None)?;
         Ok(ScaledMaps {
             maps: std::mem::take(&mut self.maps),
             scale,
@@ -380,13 +385,13 @@ impl Segmenter {
         })
     }
 
-    /// Maps of the frame at the scale that is returned.
+    /// Maps of the frame at the scale that is returned, with where in the frame there is something.
     fn run_network(
         &mut self,
         frame: &Frame,
         grey: normalise::Span,
         of_session: Option<Scale>,
-    ) -> Result<Looked, SegmentError> {
+    ) -> Result<(Looked, Signal), SegmentError> {
         let stated = self.stated_ratio(frame);
         let own = self.package.manifest().network.object_diameter_px;
         let Self { pool, network, plane, maps, .. } = self;
@@ -413,7 +418,7 @@ impl Segmenter {
             Ok((Looked { scale, from, size_ratio }, tiles))
         })?;
         self.tiles = tiles;
-        Ok(looked)
+        Ok((looked, signal))
     }
 
     /// How many times as large as the model's own the objects should be by what is stated of the
@@ -471,6 +476,26 @@ impl ScaledMaps {
         let labels = instances::from_maps(&self.maps, parameters, &mut Workspace::default());
         at_frame(labels, self.scale, self.width, self.height)
     }
+}
+
+/// Leaves out what the network found in noise.
+fn without_noise(
+    labels: LabelImage,
+    objects: Vec<Object>,
+    frame: &Frame,
+    signal: &Signal,
+    grey: normalise::Span,
+) -> (LabelImage, Vec<Object>) {
+    let shows: Vec<bool> = objects
+        .iter()
+        .map(|object| signal.shows(object, grey.scale(object.intensity_mean as f32)))
+        .collect();
+    if shows.iter().all(|shows| *shows) {
+        return (labels, objects);
+    }
+    let labels = labels.only(|label| shows[label as usize - 1]);
+    let objects = measure::objects(&labels, &frame.pixels);
+    (labels, objects)
 }
 
 /// Labels found at `scale`, at the pixels of the frame.

@@ -1,6 +1,7 @@
 //! Grey values → the network's input: percentiles of the frame become 0 and 1, and what is far from both
 //! is cut off.
 
+use super::noise;
 use crate::domain::frame::Pixels;
 
 /// How grey values are scaled; part of the model package, since the network learnt it.
@@ -12,8 +13,9 @@ pub struct Normalisation {
     /// Percentile (0 to 100) that becomes 1.
     pub high_percentile: f64,
     /// The span between the two counts as at least this many standard deviations of the
-    /// frame's noise. Without it, a frame of pure noise (an empty well) would be stretched
-    /// until the noise looked like nuclei.
+    /// frame's noise, and up to twice as many where the noise is correlated
+    /// ([`noise::visible_sigma`]). Without it, a frame of pure noise (an empty well) would be
+    /// stretched until the noise looked like nuclei.
     pub min_span_sigmas: f64,
 }
 
@@ -36,7 +38,12 @@ pub struct Span {
 impl Span {
     /// Scales one grey value.
     pub fn apply(&self, value: u16) -> f32 {
-        (f32::from(value) - self.low) / (self.high - self.low)
+        self.scale(f32::from(value))
+    }
+
+    /// Scales a mean of grey values.
+    pub(super) fn scale(&self, mean: f32) -> f32 {
+        (mean - self.low) / (self.high - self.low)
     }
 
     /// What the network gets for one grey value when a frame is segmented: scaled, and cut off where
@@ -56,7 +63,9 @@ impl Normalisation {
         let histogram = histogram(pixels);
         let low = percentile(&histogram, pixels.len(), self.low_percentile);
         let high = percentile(&histogram, pixels.len(), self.high_percentile);
-        let least = (self.min_span_sigmas * noise_sigma(pixels, width)).max(1.0) as f32;
+        // The lower half of skewed noise is weaker than the whole of it.
+        let sigma = white_sigma(pixels, width).max(noise::visible_sigma(pixels, width));
+        let least = (self.min_span_sigmas * sigma).max(1.0) as f32;
         Span { low, high: low + (high - low).max(least) }
     }
 }
@@ -93,12 +102,12 @@ fn percentile(histogram: &[u32], pixels: usize, percent: f64) -> f32 {
     0.0
 }
 
-/// Standard deviation of the noise, from the median of |Laplacian-like differences|.
+/// Standard deviation of noise that is white, from the median of |Laplacian-like differences|.
 ///
 /// The difference of a pixel and the mean of its left and right neighbours has
 /// variance 1.5 σ² for white noise and is nearly zero on smooth structures; the median
 /// ignores edges. 0.6745 is the median of |z| for a standard normal z.
-fn noise_sigma(pixels: &Pixels, width: usize) -> f64 {
+fn white_sigma(pixels: &Pixels, width: usize) -> f64 {
     if width < 3 {
         return 0.0;
     }
@@ -157,7 +166,7 @@ mod tests {
         let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
         let noise = Normal::new(1000.0_f64, 20.0).unwrap();
         let frame = Pixels::U16((0..256 * 256).map(|_| noise.sample(&mut rng) as u16).collect());
-        let sigma = noise_sigma(&frame, 256);
+        let sigma = white_sigma(&frame, 256);
         assert!((sigma - 20.0).abs() < 1.0, "{sigma}");
         let span = Normalisation { min_span_sigmas: 10.0, ..PLAIN }.span(&frame, 256);
         assert!(span.high - span.low > 180.0, "{span:?}");

@@ -6,13 +6,20 @@
 //!
 //! A cell of 16×16 pixels has signal where it, or a cell of 8×8 or 4×4 in it, is on average
 //! brighter than the background around it: than the darkest of the 3×3 cells of 16×16 about
-//! it. Small cells find small objects, large ones find dim objects under noise. Compared with
-//! what is near, light that falls off towards the corners is no signal, and neither is a
-//! background that is high as a whole; dark objects make their surroundings signal.
+//! it, by more than noise makes cells of that size differ. That is measured at each of the three
+//! sizes ([`super::noise`]), so that it does not matter how far the noise is correlated. Small cells
+//! find small objects, large ones find dim objects under noise. Compared with what is near, light
+//! that falls off towards the corners is no signal, and neither is a background that is high as a
+//! whole; dark objects make their surroundings signal.
+//!
+//! The network sees objects in the noise of a tile that runs because a nucleus is in it. An object
+//! whose pixels are on average no brighter than noise could make them is therefore left out.
 
 use std::ops::Range;
 
+use super::noise;
 use super::scale::{Plane, Scale};
+use crate::domain::object::Object;
 
 /// Edge of a cell, in pixels.
 const CELL: usize = 16;
@@ -26,16 +33,27 @@ const QUARTER: usize = CELL / 4;
 /// the faintest has 1.8 times the limit within 32 pixels.
 const FAINTEST: f32 = 0.02;
 
-/// How many standard deviations of a cell's mean above its background are no longer noise. A
+/// How many standard deviations of a cell's mean above its background are no longer white noise. A
 /// frame of 1024² has 65,536 of the smallest cells.
 const SIGMAS: f32 = 5.0;
+
+/// The same of noise that is twice as strong in that mean as white noise would be, or stronger:
+/// compression and smoothing make few but strong spots. From 7 on the empty fields of
+/// `tests/correlated_noise` have none.
+const CORRELATED_SIGMAS: f32 = 8.0;
 
 /// How far the darkest of 3×3 cells lies below their mean by noise alone, at most.
 const DARKEST_SIGMAS: f32 = 2.0;
 
+/// How far the darkest of all cells of 4×4 about an object lies below their mean by noise alone.
+const DARKEST_QUARTER_SIGMAS: f32 = 3.0;
+
 /// Noise is at most this by normalisation ([`super::normalise::Normalisation::min_span_sigmas`]);
 /// what is measured as more is texture.
 const NOISIEST: f32 = 0.1;
+
+/// The same in the mean of a cell, however correlated it is ([`noise::visible_sigma`]).
+const NOISIEST_CELL: f32 = NOISIEST / 2.0;
 
 /// Cells as bright as this have signal, whatever is around: inside an object that is larger than
 /// a tile there is no background to compare with. The mean of a frame of pure noise is at 0.23.
@@ -44,6 +62,17 @@ const BRIGHT: f32 = 0.4;
 /// Pixels count as no brighter than this, so that one hot pixel in the noise of an empty frame is
 /// not yet signal.
 const CLIPPED: f32 = 0.5;
+
+/// Noise in the mean of a cell of 16×16 is at most this share of that in a cell of 4×4. White it is
+/// 0.25, blurred by 3 pixels 0.55, and at most 0.5 where every row has an offset of its own.
+const FALLS: f32 = 0.65;
+
+/// Where objects crowd it is at least this share, for they are as large as these cells.
+const STAYS: f32 = 0.9;
+
+/// What is measured is noise rather than objects, where the share is less: objects are looked at one by one
+/// only there.
+const IS_NOISE: f32 = 0.75;
 
 /// Pixels whose noise is looked at, about: enough for a median.
 const NOISE_PIXELS: usize = 16_384;
@@ -54,6 +83,8 @@ pub(super) struct Signal {
     columns: usize,
     /// By row.
     cells: Vec<bool>,
+    /// What objects are compared with; nothing where it is not to be looked at.
+    ground: Option<Ground>,
     /// At which it is asked for.
     scale: Scale,
 }
@@ -61,25 +92,33 @@ pub(super) struct Signal {
 impl Signal {
     /// That of `plane`, in one pass over its pixels.
     pub(super) fn of(plane: &Plane) -> Self {
-        let noise = noise_sigma(plane);
         let quarters = Means::of(plane);
         let halves = quarters.coarser();
         let whole = halves.coarser();
+        let (noise, is_noise) = noise_at([&quarters, &halves, &whole], white_sigma(plane));
+        let levels = [(&quarters, noise[0]), (&halves, noise[1]), (&whole, noise[2])];
         let mut cells = Vec::with_capacity(whole.values.len());
         for row in 0..whole.rows {
             for column in 0..whole.columns {
-                let background =
-                    whole.darkest_near(row, column) + DARKEST_SIGMAS * noise / CELL as f32;
-                let rises = |means: &Means| {
-                    means.any_in_cell(row, column, |mean, sigmas| {
-                        mean > background + FAINTEST.max(SIGMAS * noise * sigmas)
+                let background = whole.darkest_near(row, column) + DARKEST_SIGMAS * noise[2].sigma;
+                let rises = |(means, noise): (&Means, Noise)| {
+                    means.any_in_cell(row, column, |mean, times| {
+                        mean > background + FAINTEST.max(noise.limit * times)
                     })
                 };
                 let is_bright = whole.values[row * whole.columns + column] > BRIGHT;
-                cells.push(is_bright || [&whole, &halves, &quarters].into_iter().any(rises));
+                cells.push(is_bright || levels.into_iter().rev().any(rises));
             }
         }
-        Self { columns: whole.columns, cells, scale: Scale::NATIVE }
+        let columns = whole.columns;
+        let ground = is_noise.then_some(Ground { quarters, whole, noise });
+        Self { columns, cells, ground, scale: Scale::NATIVE }
+    }
+
+    /// Whether an object of the frame, of this mean brightness after normalisation, rises above what is
+    /// around it by more than noise does.
+    pub(super) fn shows(&self, object: &Object, mean: f32) -> bool {
+        self.ground.as_ref().is_none_or(|ground| ground.shows(object, mean))
     }
 
     /// The pixels of the plane itself that make those of `range` at another scale.
@@ -98,7 +137,7 @@ impl Signal {
     pub(super) fn everywhere(plane: &Plane) -> Self {
         let columns = plane.width.div_ceil(CELL);
         let cells = vec![true; columns * plane.height.div_ceil(CELL)];
-        Self { columns, cells, scale: Scale::NATIVE }
+        Self { columns, cells, ground: None, scale: Scale::NATIVE }
     }
 
     /// Whether there is any.
@@ -109,7 +148,7 @@ impl Signal {
     /// The same for whoever asks in pixels of the plane at `scale`. Looked for there, enlarged noise
     /// would not look like noise.
     pub(super) fn at(&self, scale: Scale) -> Self {
-        Self { columns: self.columns, cells: self.cells.clone(), scale }
+        Self { columns: self.columns, cells: self.cells.clone(), ground: None, scale }
     }
 
     /// Whether there is any in a cell of which a pixel lies in `rows` and `columns`, which may
@@ -123,6 +162,82 @@ impl Signal {
             .skip(rows.start / CELL)
             .any(|row| row[columns.start / CELL..last].contains(&true))
     }
+}
+
+/// What there is beside objects.
+struct Ground {
+    /// Means over the smallest cells.
+    quarters: Means,
+    /// Means over the largest.
+    whole: Means,
+    /// As [`noise_at`] has it.
+    noise: [Noise; 3],
+}
+
+impl Ground {
+    fn shows(&self, object: &Object, mean: f32) -> bool {
+        if mean > BRIGHT {
+            return true;
+        }
+        let [top, left, bottom, right] =
+            [object.bbox_0, object.bbox_1, object.bbox_2, object.bbox_3];
+        let around = |from: u32, to: u32| (from as usize).saturating_sub(CELL)..to as usize + CELL;
+        let (rows, columns) = (around(top, bottom), around(left, right));
+        // Between objects that nearly touch there are only small cells of background.
+        let background =
+            (self.whole.darkest(&rows, &columns) + DARKEST_SIGMAS * self.noise[2].sigma).min(
+                self.quarters.darkest(&rows, &columns)
+                    + DARKEST_QUARTER_SIGMAS * self.noise[0].sigma,
+            );
+        // The cell that is as large as the object, or the largest smaller one.
+        let level =
+            [QUARTER, CELL / 2, CELL].iter().rposition(|edge| edge * edge <= object.area as usize);
+        mean > background + self.noise[level.unwrap_or(0)].limit
+    }
+}
+
+/// The noise in means over cells of one size.
+#[derive(Clone, Copy)]
+struct Noise {
+    /// Standard deviation.
+    sigma: f32,
+    /// How far a mean rises above its background by it, at most.
+    limit: f32,
+}
+
+/// The noise in means over cells of 4×4, 8×8 and 16×16 pixels, where that of
+/// single pixels that are not correlated is `white`; and whether it falls with the size of
+/// cells as noise does.
+///
+/// Means over cells of twice the edge have half of the noise if it is not correlated, and no more
+/// than before if it is; between these two it is as measured. In a crowded frame the large cells
+/// have no background to measure it by. What is not as strong everywhere, or does not fall with the
+/// size of cells, counts less, down to white noise: it is objects, or the texture of tissue.
+fn noise_at(levels: [&Means; 3], white: f32) -> ([Noise; 3], bool) {
+    let measured = levels.map(|means| {
+        let read = |rows: Range<usize>, columns: Range<usize>, values: &mut Vec<f32>| {
+            for row in rows {
+                values.extend(&means.values[row * means.columns..][columns.clone()]);
+            }
+        };
+        noise::measure((means.columns, means.rows), noise::BLOCK / means.edge, read)
+    });
+    let [small, _, large] = measured.map(|level| level.median);
+    let falls = large < IS_NOISE * small;
+    let share =
+        measured[0].evenness * noise::ramp(-STAYS, -FALLS, -large / small.max(f32::EPSILON));
+    let mut white_in_mean = (white / QUARTER as f32).max(f32::EPSILON);
+    let (mut least, mut most) = (white / QUARTER as f32, NOISIEST_CELL);
+    let noise = measured.map(|level| {
+        most = (share * level.median).min(most).max(least);
+        least = most / 2.0;
+        // From 0 for white noise to 1.
+        let correlated = noise::ramp(1.0, 2.0, most / white_in_mean);
+        white_in_mean /= 2.0;
+        let sigmas = SIGMAS + (CORRELATED_SIGMAS - SIGMAS) * correlated;
+        Noise { sigma: most, limit: sigmas * most }
+    });
+    (noise, falls)
 }
 
 /// Means over square cells of a plane; at its right and lower edge, of what is there.
@@ -195,28 +310,39 @@ impl Means {
         (self.values[row * self.columns + column], pixels as f32)
     }
 
-    /// Whether `rises` is true of any mean within one of the largest cells, which it gets with
-    /// the standard deviation that the mean has by noise, in that of a pixel.
+    /// Whether `rises` is true of any mean within one of the largest cells, which it gets with how many
+    /// times the noise of a whole cell it has: more at the edges of the plane.
     fn any_in_cell(&self, row: usize, column: usize, rises: impl Fn(f32, f32) -> bool) -> bool {
         let times = CELL / self.edge;
         let (rows, columns) =
             (row * times..(row + 1) * times, column * times..(column + 1) * times);
         let is_whole = rows.end * self.edge <= self.height && columns.end * self.edge <= self.width;
         if is_whole {
-            let sigmas = 1.0 / self.edge as f32;
             return (rows.start..rows.end).any(|row| {
                 let means = &self.values[row * self.columns..][columns.clone()];
                 // All of them: without a way out in between it is done for several at once.
-                means.iter().fold(false, |any, mean| any | rises(*mean, sigmas))
+                means.iter().fold(false, |any, mean| any | rises(*mean, 1.0))
             });
         }
         let columns = columns.start..columns.end.min(self.columns);
         (rows.start..rows.end.min(self.rows)).any(|row| {
             columns.clone().any(|column| {
                 let (mean, pixels) = self.at(row, column);
-                rises(mean, 1.0 / pixels.sqrt())
+                rises(mean, self.edge as f32 / pixels.sqrt())
             })
         })
+    }
+
+    /// The least of the cells that lie in these pixels, which may go beyond the plane.
+    fn darkest(&self, rows: &Range<usize>, columns: &Range<usize>) -> f32 {
+        let cells = |pixels: &Range<usize>, count: usize| {
+            pixels.start / self.edge..pixels.end.div_ceil(self.edge).min(count)
+        };
+        let columns = cells(columns, self.columns);
+        cells(rows, self.rows)
+            .flat_map(|row| &self.values[row * self.columns..][columns.clone()])
+            .copied()
+            .fold(f32::INFINITY, f32::min)
     }
 
     /// The least of the 3×3 around and with a cell.
@@ -229,9 +355,9 @@ impl Means {
     }
 }
 
-/// Standard deviation of the noise, measured as for normalisation ([`super::normalise`]), in
+/// Standard deviation of white noise, measured as for normalisation ([`super::normalise`]), in
 /// fewer rows.
-fn noise_sigma(plane: &Plane) -> f32 {
+fn white_sigma(plane: &Plane) -> f32 {
     let step = (plane.values.len() / NOISE_PIXELS).max(1);
     let mut differences: Vec<f32> = plane
         .values
@@ -291,7 +417,7 @@ mod tests {
     #[test]
     fn the_noise_is_measured() {
         for sigma in [0.01, 0.05, 0.09] {
-            let measured = noise_sigma(&noise(512, 512, sigma));
+            let measured = white_sigma(&noise(512, 512, sigma));
             assert!((measured / sigma - 1.0).abs() < 0.05, "{measured} for {sigma}");
         }
     }
