@@ -579,6 +579,8 @@ impl Field {
             bit_depth: if gain.is_some() { 16 } else { 8 },
             pixels,
             pixel_size_um: None,
+            pixel_size_source: None,
+            pixel_size_note: None,
             place: Place::default(),
             origin: None,
             truth: None,
