@@ -56,6 +56,7 @@ use crate::web::{self, LiveFeed, LiveFrame};
 
 mod alarms;
 mod control;
+mod current_session;
 mod ending;
 mod guarded;
 mod intake;
@@ -67,7 +68,8 @@ mod watchdog;
 
 pub use preflight::refusals;
 
-use control::{Claim, Control, CurrentSession, End};
+use control::{Control, End};
+use current_session::{Claim, CurrentSession};
 use ending::Ending;
 use guarded::Guarded;
 use intake::Intake;
