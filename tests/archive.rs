@@ -417,7 +417,7 @@ async fn what_is_twice_read_alike_is_given_out_whatever_the_archive_says_of_it()
     let copied = archive.fetch("k", &to).await.unwrap().unwrap();
     assert!(copied.is_vouched_for, "{copied:?}");
     // As a server does that is killed between the bytes of an object and their checksum.
-    std::fs::write(server.bucket().join("box-1/k"), vec![4; 999]).unwrap();
+    durable::write(&server.bucket().join("box-1/k"), &[4; 999]).unwrap();
     let copied = archive.fetch("k", &to).await.unwrap().unwrap();
     assert!(!copied.is_vouched_for, "{copied:?}");
     assert_eq!(std::fs::read(&to).unwrap(), vec![4; 999]);

@@ -4,6 +4,8 @@
 //! In a test run a drawn part of the matrix is read; `make prove-tiff` reads all of it.
 //! `RETICLE_TIFF_MATRIX` is how many files are drawn, `RETICLE_FAULT_SEED` draws others.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

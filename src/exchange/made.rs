@@ -190,10 +190,10 @@ impl Made {
         let failed = |what| move |error| MadeError::File { what, path: folder.to_owned(), error };
         durable::create_dir(folder).map_err(failed("make"))?;
         let lock = File::open(folder).map_err(failed("read"))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(MadeError::InUse(folder.to_owned())),
-            // Some network file systems cannot: then rules 1 and 3 have to do.
-            Ok(()) | Err(_) => {}
+        // Some network file systems cannot lock: then rules 1 and 3 have to do.
+        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+            return Err(MadeError::InUse(folder.to_owned()));
         }
         let path = folder.join(LIST);
         let known = match foreign_file::read_no_link(&path, LIST_BYTES) {

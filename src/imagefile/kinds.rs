@@ -254,9 +254,8 @@ fn packed_bits_are_unpacked() {
         let row: String = row.iter().map(|value| format!("{value:012b}")).collect();
         bits.push_str(&format!("{row:0<40}"));
     }
-    let bytes: Vec<u8> = (0..bits.len() / 8)
-        .map(|at| u8::from_str_radix(&bits[at * 8..][..8], 2).unwrap())
-        .collect();
+    let byte = |bits: &[u8]| bits.iter().fold(0, |byte, bit| byte << 1 | (bit - b'0'));
+    let bytes: Vec<u8> = bits.as_bytes().chunks(8).map(byte).collect();
     let page = read_one(Made::new(3, 2, 12, bytes));
     assert_eq!(page.bit_depth, 12);
     assert!(page.pixels == Pixels::U16(values.to_vec()));

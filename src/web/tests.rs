@@ -226,9 +226,8 @@ fn a_viewer_that_says_nothing_of_a_frame_gives_up_its_seat_unless_nobody_looks_a
     while !matches!(hidden.0.read().unwrap(), Message::Pong(_)) {}
     server.clock.advance(Duration::from_secs(61));
     let last = loop {
-        match mute.0.read().unwrap() {
-            Message::Close(close) => break close,
-            _ => {}
+        if let Message::Close(close) = mute.0.read().unwrap() {
+            break close;
         }
     };
     assert!(last.unwrap().reason.contains("come again"));

@@ -4,6 +4,7 @@
 //! tenth of them of each other kind; the tests of the suite look at a few.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
+#![expect(clippy::print_stdout, reason = "figures of the long run are printed to be kept")]
 
 mod fields;
 

@@ -386,7 +386,8 @@ mod tests {
         let text = "ImageJ=1.53t\nimages=4\nchannels=2\nslices=2\n".to_owned();
         let labels = |labels: [&str; 4]| labels.map(str::to_owned);
         let places: Vec<_> = (0..4).collect();
-        let named = axes(&[text.clone()], &places, &labels(["DAPI", "GFP", "DAPI", "GFP"]));
+        let named =
+            axes(std::slice::from_ref(&text), &places, &labels(["DAPI", "GFP", "DAPI", "GFP"]));
         assert_eq!(names(&named.unwrap()), ["DAPI", "GFP"]);
         let numbered = axes(&[text], &places, &labels(["p1", "p2", "p3", "p4"]));
         assert_eq!(names(&numbered.unwrap()), ["-", "-"]);
