@@ -49,6 +49,7 @@ prove-noise: ## empty fields with noise of many kinds, FIELDS=100 of each; none 
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-noise $(FIELDS)
+
 prove-tiff: ## FILES=4000 TIFFs of every kind that can be combined: do independent readers see what we see
 	@scripts/setup test
 	@scripts/ui
