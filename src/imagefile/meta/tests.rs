@@ -312,9 +312,9 @@ fn a_size_in_the_wrong_unit_is_not_believed() {
     let lost = r#"PhysicalSizeX="650" PhysicalSizeXUnit="µm" PhysicalSizeY="650""#;
     is_unknown(Tiff::new().described(ome(lost)), "the OME-XML says 650 µm");
     let metres = r#"PhysicalSizeX="0.65" PhysicalSizeXUnit="m" PhysicalSizeY="0.65""#;
-    is_unknown(Tiff::new().described(ome(metres)), "650000 µm");
+    is_unknown(Tiff::new().described(ome(metres)), "6.50e5 µm");
     let nm = r#"PhysicalSizeX="0.65" PhysicalSizeXUnit="nm" PhysicalSizeY="0.65" PhysicalSizeYUnit="nm""#;
-    is_unknown(Tiff::new().described(ome(nm)), "0.00065 µm");
+    is_unknown(Tiff::new().described(ome(nm)), "6.50e-4 µm");
     // What is plausible beside it is believed, with a word.
     let found = size(Tiff::new().described(ome(lost)).resolution(15_384, 1, 3));
     assert_eq!(found.source, Some(Resolution));
