@@ -213,6 +213,9 @@ fn what_the_box_forgot_stays_in_the_archive() {
         "DELETE FROM object WHERE segmentation IN
              (SELECT segmentation.pk FROM segmentation JOIN frame ON frame.pk = frame
               WHERE position >= 40);
+         DELETE FROM look WHERE segmentation IN
+             (SELECT segmentation.pk FROM segmentation JOIN frame ON frame.pk = frame
+              WHERE position >= 40);
          DELETE FROM segmentation WHERE frame IN (SELECT pk FROM frame WHERE position >= 40);
          DELETE FROM frame WHERE position >= 40;
          UPDATE series SET frames = 40;

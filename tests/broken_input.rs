@@ -43,7 +43,7 @@ const BROKEN: [Broken; 8] = [
     },
     Broken {
         name: "colour.png",
-        says: "is a colour image; Reticle segments one channel: export one channel as greyscale",
+        says: "is a colour image; Reticle segments one channel: choose `red`, `green` or `blue` with",
         make: |path| copy(path, golden("colour.png")),
     },
     Broken {

@@ -211,7 +211,7 @@ async fn the_schema_is_made_from_nothing_and_found_again() {
     let postgres = Postgres::new();
     central(&postgres).check().await.unwrap();
     let history = postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version");
-    assert_eq!(history.lines().count(), 3, "{history}");
+    assert_eq!(history.lines().count(), 5, "{history}");
     central(&postgres).check().await.unwrap();
     assert_eq!(postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version"), history);
 }

@@ -38,6 +38,7 @@ mod fixture;
 mod frames;
 mod fsck;
 mod identity;
+mod insert;
 mod intake;
 mod job;
 mod lock;

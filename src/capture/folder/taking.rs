@@ -108,6 +108,7 @@ impl Folder {
         let Mode::Watching(watch) = &mut self.mode else {
             return Ok(Asking::Read(arrival, None));
         };
+        std::thread::sleep(watch.reopened_within(&arrival));
         if !watch.is_unchanged(&arrival) {
             watch.wait_for(arrival);
             return Ok(Asking::Passed);

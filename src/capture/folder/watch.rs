@@ -46,6 +46,9 @@ pub(super) const SETTLED: Duration = Duration::from_secs(2);
 /// How long a file that stands still but is damaged may yet be finished by its writer.
 const GIVEN_UP: Duration = Duration::from_secs(30);
 
+/// A program that opens a file again after closing it has written on by then.
+const REOPENED: Duration = Duration::from_millis(100);
+
 /// How often the folder is listed when there is nothing else to do.
 const RELISTED: Duration = Duration::from_secs(10);
 
@@ -282,6 +285,19 @@ impl Watch {
     /// Whether the file is still the version that was found whole.
     pub(super) fn is_unchanged(&self, arrival: &Arrival) -> bool {
         arrival.version == self.version(&arrival.name)
+    }
+
+    /// How long it is too early to read a file that was closed a moment ago. Its writer may have opened it
+    /// again at once, to write into it what it did not know before, and be at it: then the time of
+    /// change tells when that is over. Only the first of several files is waited for.
+    pub(super) fn reopened_within(&self, arrival: &Arrival) -> Duration {
+        let (Left::Closed, Some(version)) = (arrival.left, arrival.version) else {
+            return Duration::ZERO;
+        };
+        let age = self.clock.now().wall_ns.checked_sub(version.modified_ns);
+        // Of a file server whose clock is another nothing is known.
+        let age = age.and_then(|age| u64::try_from(age).ok()).map(Duration::from_nanos);
+        age.and_then(|age| REOPENED.checked_sub(age)).unwrap_or_default()
     }
 
     /// The file changed after it was found whole: it is looked at again when its writer closes
