@@ -35,21 +35,16 @@ use std::time::Duration;
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::blobs;
-use super::dating;
 use super::error::{Remedy, StoreError};
-use super::frames;
 use super::intake::{self, Change};
 use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{self, Answer, Ask, Deliveries};
-use super::places;
 use super::reach::Reach;
 use super::retention::Stack;
 use super::rows::{self, NewResult, Pixels};
-use super::schema;
-use super::told;
+use super::{blobs, dating, frames, places, schema, told};
 use crate::base::clock::{Clock, Stamp};
 use crate::base::crash;
 use crate::base::ids::{FrameId, SessionId};
