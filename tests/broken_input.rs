@@ -7,6 +7,7 @@
 mod common;
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use common::{Daemon, Start, reticle, wait_for};
@@ -195,7 +196,13 @@ fn a_daemon_reads_no_image_that_it_may_not_segment_and_says_what_allows_it() {
     fs::write(&config, "[segment]\nmax_megapixels = 0.2\n").unwrap();
     let images = folder.path().join("images");
     fs::create_dir(&images).unwrap();
-    tiff(&images.join("large.tif"), 500, 401);
+    let large = images.join("large.tif");
+    tiff(&large, 500, 401);
+    // Holes would be waited for: its writer could yet fill them.
+    let mut file = File::options().append(true).open(&large).unwrap();
+    file.set_len(256).unwrap();
+    file.write_all(&[77; 500 * 401]).unwrap();
+    drop(file);
     let daemon =
         Start::default().config(config).source(format!("folder:{}", images.display())).start();
     let status = wait_for("the refusal of large.tif", || {

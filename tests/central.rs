@@ -371,18 +371,19 @@ async fn a_server_without_a_free_connection_is_tried_again() {
     // Three of five are the administrator's.
     let postgres = Postgres::with_settings(&["max_connections=5"]);
     let (first, second) = (central(&postgres), central(&postgres));
-    first.check().await.unwrap();
-    second.check().await.unwrap();
-    let third = central(&postgres);
-    refused(third.deliver(&usual()).await, Remedy::Retry, "max_connections");
-    second.close().await;
-    // The server gives the slot back a moment after its backend is out of pg_stat_activity.
-    let delivered = async {
-        while let Err(error) = third.deliver(&usual()).await {
+    // The server gives a slot back a moment after its backend is out of pg_stat_activity.
+    let connected = async |central: &Central| {
+        while let Err(error) = central.check().await {
             assert_eq!(error.remedy, Remedy::Retry, "{error}");
         }
     };
-    tokio::time::timeout(PATIENCE, delivered).await.unwrap();
+    tokio::time::timeout(PATIENCE, connected(&first)).await.unwrap();
+    tokio::time::timeout(PATIENCE, connected(&second)).await.unwrap();
+    let third = central(&postgres);
+    refused(third.deliver(&usual()).await, Remedy::Retry, "max_connections");
+    second.close().await;
+    tokio::time::timeout(PATIENCE, connected(&third)).await.unwrap();
+    third.deliver(&usual()).await.unwrap();
 }
 
 #[tokio::test]

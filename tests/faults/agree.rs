@@ -62,6 +62,18 @@ pub(crate) struct Bucket {
     pub(crate) named: Vec<(String, String, Content)>,
 }
 
+impl Bucket {
+    /// Leaves out what a twin that was thrown away put there before it could say what that is:
+    /// `sync adopt` named these sessions.
+    pub(crate) fn leave_out<'a>(&mut self, sessions: impl Iterator<Item = &'a String>) {
+        for session in sessions {
+            if !self.manifests.iter().any(|key| key.contains(session)) {
+                self.objects.retain(|key, _| !key.contains(session));
+            }
+        }
+    }
+}
+
 /// Under this boxes say who delivers, and find out whether they may: no results.
 const OF_THE_BOXES: &str = ".reticle/";
 
