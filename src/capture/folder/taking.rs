@@ -121,9 +121,10 @@ impl Folder {
         {
             return self.cannot_ask(arrival, &problem);
         }
-        match File::open(self.path.join(&arrival.name)) {
-            Ok(file) => {
-                self.asked = Some(Asked { arrival, file, scan: Scan::default(), read: None });
+        let opened = File::open(self.path.join(&arrival.name));
+        match opened.and_then(|file| Ok((Scan::of(&file)?, file))) {
+            Ok((scan, file)) => {
+                self.asked = Some(Asked { arrival, file, scan, read: None });
                 Ok(Asking::NotYet)
             }
             Err(error) => self.cannot_ask(arrival, &Problem::Unreadable(error)),

@@ -84,9 +84,20 @@ pub(super) struct Scan {
     /// How many zeros stand at the end of what was read.
     zeros: u64,
     blank: bool,
+    holes: bool,
 }
 
 impl Scan {
+    /// Of a file that is read now: what was preallocated and is read counts as written afterwards.
+    ///
+    /// # Errors
+    /// When it cannot be read from its beginning afterwards.
+    pub(super) fn of(file: &File) -> std::io::Result<Self> {
+        let holes = has_holes(file, file.metadata()?.len());
+        rustix::fs::seek(file, SeekFrom::Start(0))?;
+        Ok(Self { holes, ..Self::default() })
+    }
+
     pub(super) fn read(&mut self, piece: &[u8]) {
         self.hasher.update(piece);
         self.bytes += piece.len() as u64;
@@ -103,7 +114,7 @@ impl Scan {
     pub(super) fn finish(self, file: &File) -> ([u8; 32], Doubt) {
         let doubt = match self.first {
             None => Doubt::None,
-            Some(_) if has_holes(file, self.bytes) => Doubt::Holes,
+            Some(_) if self.holes || has_holes(file, self.bytes) => Doubt::Holes,
             Some(first) if first == 0 || self.blank || self.zeros >= BLANK_END_BYTES => {
                 Doubt::Blank
             }
@@ -120,7 +131,7 @@ fn has_holes(file: &File, bytes: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read as _, Write as _};
 
     use super::*;
 
@@ -154,6 +165,24 @@ mod tests {
         let mut middle = vec![7; 300_000];
         middle[60_000..200_000].fill(0);
         assert_eq!(doubt(&middle, 300_000, 1 << 20), Doubt::Blank);
+    }
+
+    #[test]
+    fn what_is_preallocated_is_no_data_although_it_was_read() {
+        let mut file = tempfile::tempfile().unwrap();
+        let none = rustix::fs::FallocateFlags::empty();
+        if rustix::fs::fallocate(&file, none, 0, 1 << 20).is_err() {
+            eprintln!("skipped: this file system does not preallocate");
+            return;
+        }
+        file.write_all(&[7; 4096]).unwrap();
+        let tells = has_holes(&file, 1 << 20);
+        let mut scan = Scan::of(&file).unwrap();
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).unwrap();
+        scan.read(&all);
+        let expected = if tells { Doubt::Holes } else { Doubt::Blank };
+        assert_eq!(scan.finish(&file).1, expected);
     }
 
     #[test]
