@@ -20,3 +20,4 @@ pub mod queue;
 pub mod rate;
 pub mod shutdown;
 pub mod supervise;
+pub(crate) mod words;

@@ -1,34 +1,7 @@
 //! How a picture was looked at: in which scale, who said so, and whether it is of a kind that the
 //! model knows. Words here are stored, sent and exported: they stay as they are for ever.
 
-/// An enum whose values are words in JSON, in tables and in databases.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, Hash,
-            serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-        )]
-        pub enum $name {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
-        }
-
-        impl $name {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The word for it.
-            pub fn word(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
-            }
-
-            /// What this word means; `None` for a word that is none of them.
-            pub fn of_word(word: &str) -> Option<Self> {
-                Self::ALL.iter().copied().find(|own| own.word() == word)
-            }
-        }
-    };
-}
+use crate::base::words::words;
 
 words! {
     /// Who said how large objects are, and so in which scale the picture was looked at.
@@ -149,11 +122,11 @@ mod tests {
     #[test]
     fn words_are_read_back_and_json_has_the_same() {
         for from in ScaleFrom::ALL {
-            assert_eq!(ScaleFrom::of_word(from.word()), Some(*from));
+            assert_eq!(ScaleFrom::of_word(from.word()), Some(from));
             assert_eq!(serde_json::to_value(from).unwrap(), from.word());
         }
         for unlike in Unlike::ALL {
-            assert_eq!(Unlike::of_word(unlike.word()), Some(*unlike));
+            assert_eq!(Unlike::of_word(unlike.word()), Some(unlike));
             assert_eq!(serde_json::to_value(unlike).unwrap(), unlike.word());
         }
         assert_eq!(Unlike::of_word("Stripes"), None);

@@ -45,11 +45,6 @@ words! {
     }
 }
 
-impl Destination {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Archive, Self::Central];
-}
-
 words! {
     /// What a delivery carries.
     Kind {

@@ -43,9 +43,6 @@ words! {
 }
 
 impl Stream {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::Events, Self::Results];
-
     fn table(self) -> &'static str {
         match self {
             Self::Events => "event",

@@ -12,7 +12,7 @@ use super::{EDGE, SEEDS, dark, each_is_right_or_said, nuclei};
 
 /// Panics where one of four pictures neither has the true count nor any word.
 fn each(what: &str, count: usize, picture: impl Fn(u64) -> Arc<Frame>) {
-    each_is_right_or_said(what, Unlike::ALL, count, SEEDS.map(picture));
+    each_is_right_or_said(what, &Unlike::ALL, count, SEEDS.map(picture));
 }
 
 /// Sixteen bits of what is 8 bits, as a camera of 12 bits has it.
