@@ -23,19 +23,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::{Rng as _, SeedableRng as _};
-use reticle::base::clock::Clock;
-use reticle::base::ids::SessionId;
-use reticle::base::queue::{self, WhenFull};
-use reticle::domain::facts::BoxName;
-use reticle::domain::frame::{Pixels, Place, Shot};
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::Look;
-use reticle::domain::object::Object;
-use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
-use reticle::domain::session::Session;
-use reticle::store::{self, Depth, Job, Keep, Outcome, Store};
 use reticle::sync::{self, ArchiveOptions, Destinations};
 use reticle::telemetry::resident_bytes;
+use reticle_base::clock::Clock;
+use reticle_base::ids::SessionId;
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::facts::BoxName;
+use reticle_domain::frame::{Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_store::{Depth, Job, Keep, Outcome, Store};
 
 const EDGE: u32 = 1024;
 const OBJECTS: u32 = 100;
@@ -73,10 +73,14 @@ fn month(frames: u64, budget: u64) {
         .prefix("reticle-month-")
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
         .unwrap();
-    let options = store::Options {
+    let options = reticle_store::Options {
         folder: folder.path().join("data"),
         max_bytes: budget,
-        frames: store::FrameRetention { keep: Keep::All, max_bytes: budget, min_free_bytes: 0 },
+        frames: reticle_store::FrameRetention {
+            keep: Keep::All,
+            max_bytes: budget,
+            min_free_bytes: 0,
+        },
     };
     let archive = folder.path().join("archive");
     let clock = Clock::manual(1_790_000_000_000_000_000);
@@ -105,7 +109,7 @@ fn month(frames: u64, budget: u64) {
         assert_eq!((seen.saved, seen.failed), (taken, 0));
     }
     promised_are_there(&options.folder, taken);
-    let report = store::fsck(&options.folder, Depth::Quick, |_, _| {}).unwrap();
+    let report = reticle_store::fsck(&options.folder, Depth::Quick, |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report:#?}");
 
     // The network is back.
@@ -134,7 +138,7 @@ fn month(frames: u64, budget: u64) {
     }
 }
 
-fn destinations(options: &store::Options, archive: &Path, clock: &Clock) -> Destinations {
+fn destinations(options: &reticle_store::Options, archive: &Path, clock: &Clock) -> Destinations {
     let sync = sync::Options {
         archive: ArchiveOptions {
             // An absolute folder that is not there is a share that is not mounted.
@@ -151,7 +155,7 @@ fn destinations(options: &store::Options, archive: &Path, clock: &Clock) -> Dest
 /// Takes frames until there are enough or they are held; memory after the first hundred, and
 /// how many were taken.
 fn record(
-    options: &store::Options,
+    options: &reticle_store::Options,
     destinations: &Destinations,
     clock: &Clock,
     session: SessionId,
@@ -253,7 +257,7 @@ fn record(
 
 /// Every frame that was promised to the archive is here, with its pixels.
 fn promised_are_there(folder: &Path, taken: u64) {
-    let reader = store::Reader::open(folder).unwrap();
+    let reader = reticle_store::Reader::open(folder).unwrap();
     let mut promised = 0;
     for session in reader.sessions().unwrap() {
         for series in reader.series(session.id).unwrap() {

@@ -10,15 +10,15 @@
 //!
 //! | stage | function |
 //! |---|---|
-//! | decode TIFF, decode PNG | `imagefile::open` and reading its page |
+//! | decode TIFF, decode PNG | `reticle_imagefile::open` and reading its page |
 //! | hash | `Pixels::sha256`: what a frame costs before anybody looks at it |
 //! | normalise | `Normalisation::span`, `Plane::fill` |
 //! | network | `Network::run`: the frame in tiles |
-//! | one tile, ours; one tile, tract | the same tile by `segment::engine` and by stock tract |
+//! | one tile, ours; one tile, tract | the same tile by `reticle_segment::engine` and by stock tract |
 //! | instances | `instances::from_maps` |
 //! | measure | `measure::objects`, `focus::score` |
-//! | label encoding | `store::pack_labels`: what a result keeps in the database |
-//! | label PNG | `imagefile::encode_labels_png`: what `reticle segment` writes |
+//! | label encoding | `reticle_store::pack_labels`: what a result keeps in the database |
+//! | label PNG | `reticle_imagefile::encode_labels_png`: what `reticle segment` writes |
 //! | live message | `LiveFeed::message`: preview as JPEG, contours, colours |
 //! | snapshot | `LiveFeed::snapshot`: JPEG with outlines burnt in |
 //! | segmenter | `Segmenter::segment`: normalise to measure in one, with the estimate of the scale |
@@ -37,21 +37,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rayon::ThreadPoolBuilder;
-use reticle::base::clock::{Clock, process_cpu};
-use reticle::base::durable;
 use reticle::capture::{self, Event, Source, VirtualScope};
-use reticle::domain::frame::Frame;
-use reticle::imagefile::{self, Limits};
-use reticle::segment::engine::{Engine, read_onnx};
-use reticle::segment::instances::{self, Maps, Workspace};
-use reticle::segment::network::Network;
-use reticle::segment::normalise::Span;
-use reticle::segment::package::ModelPackage;
-use reticle::segment::scale::Plane;
-use reticle::segment::tile::Grid;
-use reticle::segment::{self, Segmenter, focus, golden, measure};
+use reticle::web;
 use reticle::web::{LiveFeed, LiveFrame};
-use reticle::{store, web};
+use reticle_base::clock::{Clock, process_cpu};
+use reticle_base::durable;
+use reticle_domain::frame::Frame;
+use reticle_imagefile::Limits;
+use reticle_segment::engine::{Engine, read_onnx};
+use reticle_segment::instances::{self, Maps, Workspace};
+use reticle_segment::network::Network;
+use reticle_segment::normalise::Span;
+use reticle_segment::package::ModelPackage;
+use reticle_segment::scale::Plane;
+use reticle_segment::tile::Grid;
+use reticle_segment::{Segmenter, focus, golden, measure};
 use tract_onnx::prelude::{
     DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTensor, TValue, Tensor, tvec,
 };
@@ -83,7 +83,7 @@ fn main() {
     let pixels = edge * edge;
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let (tiff, png) = (folder.path().join("frame.tif"), folder.path().join("frame.png"));
-    durable::write(&tiff, &imagefile::encode_frame_tiff(&frame).unwrap()).unwrap();
+    durable::write(&tiff, &reticle_imagefile::encode_frame_tiff(&frame).unwrap()).unwrap();
     durable::write(&png, &golden::frame_png(&frame).unwrap()).unwrap();
 
     let package = ModelPackage::find("nuclei").unwrap();
@@ -135,10 +135,10 @@ fn main() {
             black_box(focus::score(&labels, &objects, &frame.pixels, grey));
         }),
         Stage::new("label encoding", pixels, || {
-            black_box(store::pack_labels(&labels).unwrap());
+            black_box(reticle_store::pack_labels(&labels).unwrap());
         }),
         Stage::new("label PNG", pixels, || {
-            black_box(imagefile::encode_labels_png(&labels).unwrap());
+            black_box(reticle_imagefile::encode_labels_png(&labels).unwrap());
         }),
         Stage::new("live message", pixels, || {
             black_box(feed.message(preview_px).unwrap());
@@ -212,7 +212,10 @@ fn frame(edge: u32) -> Arc<Frame> {
 }
 
 fn segmenter(clock: &Clock) -> Segmenter {
-    let options = segment::Options { threads: NonZeroUsize::new(1), ..segment::Options::default() };
+    let options = reticle_segment::Options {
+        threads: NonZeroUsize::new(1),
+        ..reticle_segment::Options::default()
+    };
     Segmenter::new(&options, clock.clone()).unwrap()
 }
 
@@ -223,7 +226,7 @@ fn plane(frame: &Frame, grey: Span) -> Plane {
 }
 
 fn read(path: &Path) {
-    black_box(imagefile::open(path, Limits::default()).unwrap().next().unwrap().unwrap());
+    black_box(reticle_imagefile::open(path, Limits::default()).unwrap().next().unwrap().unwrap());
 }
 
 /// A quantile, by nearest rank.

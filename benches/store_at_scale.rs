@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use reticle::base::clock::Clock;
-use reticle::base::ids::SessionId;
-use reticle::base::queue::{self, WhenFull};
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::Look;
-use reticle::domain::object::Object;
-use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
-use reticle::domain::session::Session;
-use reticle::store::{self, Depth, Job, Keep, Outcome, Store};
+use reticle_base::clock::Clock;
+use reticle_base::ids::SessionId;
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_store::{Depth, Job, Keep, Outcome, Store};
 use rusqlite::{Connection, params};
 
 /// Edge of a frame, and objects in it.
@@ -48,10 +48,14 @@ fn main() {
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
         .unwrap();
     let clock = Clock::system();
-    let options = store::Options {
+    let options = reticle_store::Options {
         folder: folder.path().join("data"),
         max_bytes: 0,
-        frames: store::FrameRetention { keep: Keep::None, max_bytes: 1 << 30, min_free_bytes: 0 },
+        frames: reticle_store::FrameRetention {
+            keep: Keep::None,
+            max_bytes: 1 << 30,
+            min_free_bytes: 0,
+        },
     };
     let session = session(&clock);
     let first = result(&clock, 0);
@@ -76,7 +80,7 @@ fn main() {
         at(&mut commits, 0.99)
     );
 
-    let reader = store::Reader::open(&options.folder).unwrap();
+    let reader = reticle_store::Reader::open(&options.folder).unwrap();
     let newest = reader.newest_frames(1).unwrap().remove(0).id;
     let questions: [(&str, &dyn Fn()); 6] = [
         ("totals", &|| {
@@ -105,7 +109,7 @@ fn main() {
     }
 
     let checked = timed(&clock, || {
-        let report = store::fsck(&options.folder, Depth::Quick, |_, _| {}).unwrap();
+        let report = reticle_store::fsck(&options.folder, Depth::Quick, |_, _| {}).unwrap();
         assert!(report.is_clean(), "{report:#?}");
     });
     println!("fsck --quick: {:.0} s", checked.as_secs_f64());
@@ -126,14 +130,14 @@ fn at(values: &mut [f64], share: f64) -> f64 {
 
 /// Saves results one after the other, and how many milliseconds each took.
 fn save(
-    options: &store::Options,
+    options: &reticle_store::Options,
     clock: &Clock,
     session: &Session,
     results: &[Segmentation],
 ) -> Vec<f64> {
     let (mut store, _) = Store::open(options, clock.clone()).unwrap();
     store
-        .deliver_to(store::Deliveries {
+        .deliver_to(reticle_store::Deliveries {
             archive: Some("file:/archive".into()),
             pixels: Keep::None,
             central: Some("postgresql://lab/db".into()),

@@ -24,7 +24,7 @@
 //! sender, each stage finishes what it has and is joined. What is on its way to a destination
 //! is broken off: it waits in the outbox, on the disk. Nobody is waited for for ever ([`ending`]).
 //!
-//! [`supervise`]: crate::base::supervise
+//! [`supervise`]: reticle_base::supervise
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -32,27 +32,27 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::base::address;
-use crate::base::clock::Clock;
-use crate::base::descriptors;
-use crate::base::drill::Drills;
-use crate::base::queue::{self, Receiver, Sender, Sent, WhenFull};
-use crate::base::shutdown::Shutdown;
-use crate::base::supervise::{Roster, Thread};
 use crate::capture::run::{Gate, Notice};
 use crate::capture::{self, Exposure, Opener, SourceSpec};
 use crate::config::Settings;
-use crate::domain::frame::Frame;
-use crate::domain::status::StatusBoard;
 use crate::learn::evaluate::Comparison;
 use crate::publish::{self, Broker, Publishing};
-use crate::segment::session::SessionScales;
-use crate::segment::{Segmenter, golden};
-use crate::store::{Job, Outcome, Store};
 use crate::sync;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp;
 use crate::web::{self, LiveFeed, LiveFrame};
+use reticle_base::address;
+use reticle_base::clock::Clock;
+use reticle_base::descriptors;
+use reticle_base::drill::Drills;
+use reticle_base::queue::{self, Receiver, Sender, Sent, WhenFull};
+use reticle_base::shutdown::Shutdown;
+use reticle_base::supervise::{Roster, Thread};
+use reticle_domain::frame::Frame;
+use reticle_domain::status::StatusBoard;
+use reticle_segment::session::SessionScales;
+use reticle_segment::{Segmenter, golden};
+use reticle_store::{Job, Outcome, Store};
 
 mod alarms;
 mod control;

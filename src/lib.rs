@@ -19,18 +19,12 @@
 //! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
 
 pub mod app;
-pub mod base;
 pub mod capture;
 pub mod check;
 pub mod cli;
 pub mod config;
-pub mod domain;
-pub mod exchange;
-pub mod imagefile;
 pub mod learn;
 pub mod publish;
-pub mod segment;
-pub mod store;
 pub mod sync;
 pub mod telemetry;
 pub mod web;

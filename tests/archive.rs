@@ -1,16 +1,16 @@
 //! The archive against a real S3 server: what is receipted is there, whole and once, whatever
 //! happens to the server and on the way to it.
 
+use reticle_base::remedy::Remedy;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use reticle::base::clock::Clock;
-use reticle::base::durable;
-use reticle::sync::objects::{
-    Archive, Found, Keys, Listed, ObjectReceipt, Patience, S3Archive, UploadState,
+use reticle_base::clock::Clock;
+use reticle_base::durable;
+use reticle_object_storage::{
+    Found, Keys, Listed, Location, ObjectReceipt, ObjectStorage, Patience, S3Archive, StorageError,
+    Throttle, UploadState,
 };
-use reticle::sync::throttle::Throttle;
-use reticle::sync::{ArchiveOptions, Remedy, SyncError};
 use sha2::{Digest, Sha256};
 
 use common::fault_proxy::{Fault, FaultProxy};
@@ -43,21 +43,21 @@ impl Default for Opening {
 }
 
 impl Opening {
-    async fn at(self, endpoint: String) -> Archive {
-        let options = ArchiveOptions {
+    async fn at(self, endpoint: String) -> ObjectStorage {
+        let options = Location {
             to: self.to,
             endpoint: Some(endpoint),
             region: Some("eu-central-1".to_owned()),
-            ..ArchiveOptions::default()
+            ..Location::default()
         };
         let clock = Clock::system();
         let throttle = Throttle::new(self.max_upload_mbit, clock.clone());
         let archive = S3Archive::open(&options, Some(self.keys), throttle, clock).await;
-        Archive::S3(archive.expect("the options are sound").with_patience(self.patience))
+        ObjectStorage::S3(archive.expect("the options are sound").with_patience(self.patience))
     }
 }
 
-async fn archive(endpoint: String) -> Archive {
+async fn archive(endpoint: String) -> ObjectStorage {
     Opening::default().at(endpoint).await
 }
 
@@ -76,12 +76,12 @@ fn file(folder: &Path, name: &str, bytes: usize) -> (PathBuf, [u8; 32]) {
 
 /// Puts a file and returns the last state that it was told of.
 async fn put(
-    archive: &Archive,
+    archive: &ObjectStorage,
     key: &str,
     (path, sha256): &(PathBuf, [u8; 32]),
     resume: Option<UploadState>,
     mut on_state: impl FnMut(Option<&UploadState>) + Send,
-) -> (Result<ObjectReceipt, SyncError>, Option<UploadState>) {
+) -> (Result<ObjectReceipt, StorageError>, Option<UploadState>) {
     let mut last = resume.clone();
     let mut remember = |state: Option<&UploadState>| {
         last = state.cloned();
@@ -91,7 +91,7 @@ async fn put(
     (put, last)
 }
 
-async fn keys(archive: &Archive, prefix: &str) -> Vec<String> {
+async fn keys(archive: &ObjectStorage, prefix: &str) -> Vec<String> {
     let mut keys = Vec::new();
     let listed = archive.list(prefix, &mut |Listed { key, .. }| keys.push(key)).await;
     listed.expect("the archive can be listed");
@@ -292,7 +292,7 @@ async fn a_file_that_is_no_longer_what_it_was_is_given_up() {
     assert!(keys(&archive, "").await.is_empty());
 }
 
-fn stops(error: SyncError, advice: &str, archive: &str) {
+fn stops(error: StorageError, advice: &str, archive: &str) {
     assert_eq!(error.remedy, Remedy::Stop, "{error}");
     let text = error.to_string();
     assert!(text.contains(advice) && text.contains(archive), "{text}");

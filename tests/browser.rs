@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use reticle::base::clock::Clock;
-use reticle::domain::alarm::{Alarm, AlarmKind};
-use reticle::domain::look::{Look, ScaleFrom, Unlike};
-use reticle::domain::status::{Command, RunState, SaveState, SourceState};
+use reticle_base::clock::Clock;
+use reticle_domain::alarm::{Alarm, AlarmKind};
+use reticle_domain::look::{Look, ScaleFrom, Unlike};
+use reticle_domain::status::{Command, RunState, SaveState, SourceState};
 use serde_json::{Value, json};
 use tungstenite::Message;
 

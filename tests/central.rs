@@ -5,22 +5,23 @@
 
 mod common;
 
+use reticle_base::remedy::Remedy;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use common::postgres::{Postgres, give_to_owner};
 use common::{PATIENCE, wait_for};
-use reticle::base::clock::Clock;
-use reticle::base::ids::{EpochId, FrameId, SessionId, StoreId};
-use reticle::domain::facts::{BoxName, Dated, FrameFacts, ModelFacts, ResultFacts, SessionFacts};
-use reticle::domain::frame::Place;
-use reticle::domain::look::{Look, ScaleFrom, Unlike};
-use reticle::domain::object::Object;
-use reticle::domain::segmentation::{IN_FOCUS, ModelRef, Timings};
-use reticle::store::Identity;
 use reticle::sync::central::{Batch, Central, CentralCounts, SessionDigest};
-use reticle::sync::{CentralOptions, Claimant, Remedy, SyncError, Writer};
+use reticle::sync::{CentralOptions, Claimant, SyncError, Writer};
+use reticle_base::clock::Clock;
+use reticle_base::ids::{EpochId, FrameId, SessionId, StoreId};
+use reticle_domain::facts::{BoxName, Dated, FrameFacts, ModelFacts, ResultFacts, SessionFacts};
+use reticle_domain::frame::Place;
+use reticle_domain::look::{Look, ScaleFrom, Unlike};
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{IN_FOCUS, ModelRef, Timings};
+use reticle_store::Identity;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -492,9 +493,11 @@ async fn a_store_that_knows_less_than_was_delivered_is_refused_and_its_twin_told
     let writer = Writer::of_this_process(&box_name, Clock::system());
     let second = Claimant { writer, ..first.clone() };
     let outcome = copy.deliver(&with(4, &second)).await;
-    let ahead = Remedy::Conflict { high_water: 5 };
-    refused(outcome, ahead, "it was given 5 deliveries by this box's store");
-    refused(original.deliver(&with(6, &first)).await, ahead, "two boxes deliver");
+    assert_eq!(outcome.as_ref().unwrap_err().conflict, Some(5));
+    refused(outcome, Remedy::Stop, "it was given 5 deliveries by this box's store");
+    let outcome = original.deliver(&with(6, &first)).await;
+    assert_eq!(outcome.as_ref().unwrap_err().conflict, Some(5));
+    refused(outcome, Remedy::Stop, "two boxes deliver");
     assert_eq!(fingerprint(&postgres), before);
     let standing = original.standing(first.identity.store).await.unwrap().unwrap();
     assert_eq!(standing.disputed.unwrap().high_water, 4);

@@ -10,9 +10,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use reticle::domain::label_image::LabelImage;
-use reticle::imagefile::read_labels;
-use reticle::segment::golden::Report;
+use reticle_domain::label_image::LabelImage;
+use reticle_imagefile::read_labels;
+use reticle_segment::golden::Report;
 
 #[test]
 fn the_other_processor_gives_the_labels_that_this_one_gives() {

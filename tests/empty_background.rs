@@ -7,12 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reticle::base::clock::Clock;
 use reticle::capture::{self, Event};
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
-use reticle::imagefile;
-use reticle::segment::network::Tiles;
-use reticle::segment::{Options, Segmenter};
+use reticle_base::clock::Clock;
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_segment::network::Tiles;
+use reticle_segment::{Options, Segmenter};
 
 mod common;
 
@@ -52,7 +51,11 @@ impl Both {
 }
 
 fn read(path: &Path) -> Arc<Frame> {
-    let page = imagefile::open(path, Options::default().limits()).unwrap().next().unwrap().unwrap();
+    let page = reticle_imagefile::open(path, Options::default().limits())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     Arc::new(page.into_shot(Clock::system().now(), name).into_frame().unwrap())
 }
@@ -68,7 +71,7 @@ fn no_label_of_a_real_frame_changes_when_empty_tiles_are_left_out() {
     ] {
         let mut both = Both::new(model, None);
         let mut sum = Tiles::default();
-        for path in imagefile::list_images(&[data.join(split).join("images")]).unwrap() {
+        for path in reticle_imagefile::list_images(&[data.join(split).join("images")]).unwrap() {
             let (tiles, _) = both.segment(&read(&path), &path.display().to_string());
             sum.all += tiles.all;
             sum.skipped += tiles.skipped;

@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use reticle::base::clock::Clock;
-use reticle::base::ids::{FrameId, SessionId};
-use reticle::base::queue::{self, WhenFull};
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::{Look, ScaleFrom, Unlike};
-use reticle::domain::pixel_size::PixelSizeSource;
-use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
-use reticle::domain::session::Session;
-use reticle::segment::measure;
-use reticle::store::{FrameRetention, Job, Options, Reader, Store};
+use reticle_base::clock::Clock;
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::{Look, ScaleFrom, Unlike};
+use reticle_domain::pixel_size::PixelSizeSource;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_segment::measure;
+use reticle_store::{FrameRetention, Job, Options, Reader, Store};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -354,7 +354,7 @@ fn what_cannot_be_imported_is_named_and_the_rest_is_imported() {
     let at = |name: &str| folder.path().join(name);
     let labels = cells(60, 40, 0);
     let png = |path: PathBuf, labels: &LabelImage| {
-        reticle::imagefile::write_labels(&path, labels).unwrap();
+        reticle_imagefile::write_labels(&path, labels).unwrap();
     };
     // By the name of the frame's file, by its id in another name, and four that are wrong.
     png(at("t0.png"), &labels);
@@ -499,8 +499,8 @@ fn nothing_of_others_making_hangs_an_import_or_fills_the_memory() {
     assert!(refusal(Path::new("/dev/zero")).contains("is no regular file"));
 
     let write = |name: &str, text: String| {
-        reticle::base::durable::create_dir(at(name).parent().unwrap()).unwrap();
-        reticle::base::durable::write(&at(name), text.as_bytes()).unwrap();
+        reticle_base::durable::create_dir(at(name).parent().unwrap()).unwrap();
+        reticle_base::durable::write(&at(name), text.as_bytes()).unwrap();
     };
     write(
         "series-0.ome.zarr/zarr.json",

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{data_dir, reticle};
-use reticle::imagefile::{Limits, Page, Selection, open_chosen};
+use reticle_imagefile::{Limits, Page, Selection, open_chosen};
 use serde_json::Value;
 
 /// SHA-256 of the pictures that the files show, as little-endian grey values, by tifffile.

@@ -76,7 +76,7 @@ fn no_file_is_too_long_without_a_reason() {
 #[test]
 fn a_planted_violation_is_found_in_every_way_of_writing_it() {
     let planted = [
-        ("capture/v4l.rs", "use crate::store::Store;"),
+        ("capture/v4l.rs", "use reticle_store::Store;"),
         ("capture/v4l.rs", "pub use crate::{base::clock::Clock, store};"),
         ("capture/v4l.rs", "use crate::{\n    domain::{frame::Frame, ids},\n    store::Store,\n};"),
         ("capture/v4l.rs", "use super::super::store::Store;"),
@@ -84,14 +84,14 @@ fn a_planted_violation_is_found_in_every_way_of_writing_it() {
         ("capture/mod.rs", "use super::store;"),
         ("capture/mod.rs", "fn f() { let s: crate :: store::Store = todo!(); }"),
         ("capture/mod.rs", "mod tests { use super::super::store; }"),
-        ("capture/mod.rs", "const C: char = '\"'; use crate::store; const D: char = '\"';"),
-        ("capture/mod.rs", "fn f<'a>(a: &'a str) -> &'a str { crate::store::f(a) }"),
-        ("capture/mod.rs", "const S: &str = r#\"a \" b\"#; use crate::store;"),
+        ("capture/mod.rs", "const C: char = '\"'; use reticle_store; const D: char = '\"';"),
+        ("capture/mod.rs", "fn f<'a>(a: &'a str) -> &'a str { reticle_store::f(a) }"),
+        ("capture/mod.rs", "const S: &str = r#\"a \" b\"#; use reticle_store;"),
         ("capture/mod.rs", "macro_rules! m { () => { $crate::store::f() } }"),
-        ("base/mod.rs", "use crate::domain;"),
-        ("web/live.rs", "use crate::segment::Options;"),
+        ("base/mod.rs", "use reticle_domain;"),
+        ("web/live.rs", "use reticle_segment::Options;"),
         ("app.rs", "use crate::cli;"),
-        ("main.rs", "fn main() { reticle::store::open() }"),
+        ("main.rs", "fn main() { reticle_store::open() }"),
     ];
     for (file, text) in planted {
         let found = check(Path::new(file), text).expect("the module is known");
@@ -102,7 +102,7 @@ fn a_planted_violation_is_found_in_every_way_of_writing_it() {
 #[test]
 fn what_is_allowed_is_let_through() {
     let sound = [
-        ("capture/v4l.rs", "use crate::base::clock::{Clock, Stamp};"),
+        ("capture/v4l.rs", "use reticle_base::clock::{Clock, Stamp};"),
         ("capture/v4l.rs", "use super::{Source, formats::{self, Format}};"),
         (
             "capture/v4l.rs",
@@ -110,9 +110,9 @@ fn what_is_allowed_is_let_through() {
         ),
         ("capture/v4l.rs", "mod tests { use super::*; use super::super::Source; }"),
         ("capture/v4l.rs", "mod a { mod b {} } mod tests { use super::super::store; }"),
-        ("capture/mod.rs", "//! Goes to [`crate::store`].\n/* crate::store /* */ crate::web */"),
-        ("capture/mod.rs", "const S: &str = \"crate::store \\\" crate::web\";"),
-        ("capture/mod.rs", "const S: &str = r##\"crate::store \"# crate::web\"##;"),
+        ("capture/mod.rs", "//! Goes to [`reticle_store`].\n/* reticle_store /* */ crate::web */"),
+        ("capture/mod.rs", "const S: &str = \"reticle_store \\\" crate::web\";"),
+        ("capture/mod.rs", "const S: &str = r##\"reticle_store \"# crate::web\"##;"),
         (
             "capture/mod.rs",
             "fn f(a: &str) { a.store(); other::store::f(); tokio::store::crate_(); }",

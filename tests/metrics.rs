@@ -9,8 +9,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use reticle::domain::alarm::AlarmKind;
 use reticle::telemetry::metrics::{FAMILIES, Kind};
+use reticle_domain::alarm::AlarmKind;
 use serde_json::{Value, json};
 
 mod common;

@@ -209,7 +209,7 @@ fn state_is_told_with_seq_without_holes_and_a_rebirth_says_all_of_it_again() {
     }
     let control = birth.metric("Node Control/Rebirth").unwrap();
     assert_eq!(control.boolean_value, Some(false));
-    for kind in reticle::domain::alarm::AlarmKind::ALL {
+    for kind in reticle_domain::alarm::AlarmKind::ALL {
         let alarm = birth.metric(&format!("Alarms/{}", kind.word())).unwrap();
         assert!(alarm.boolean_value.is_some(), "{alarm:?}");
     }

@@ -17,16 +17,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{Rng, SeedableRng};
-use reticle::base::clock::Clock;
-use reticle::base::ids::{FrameId, SessionId};
-use reticle::base::queue::{self, WhenFull};
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::Look;
-use reticle::domain::object::Object;
-use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
-use reticle::domain::session::Session;
-use reticle::store::{Depth, FrameRetention, Job, NoFile, Options, Outcome, Reader, Store, fsck};
+use reticle_base::clock::Clock;
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_store::{Depth, FrameRetention, Job, NoFile, Options, Outcome, Reader, Store, fsck};
 
 const FOLDER: &str = "RETICLE_TEST_CRASH_FOLDER";
 const EDGE: u32 = 128;

@@ -351,7 +351,7 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
 
 /// Every frame that was to be archived has its pixels there, whether they are still here or not.
 fn pixels_are_archived(lab: &Lab, server: &S3Server) {
-    use reticle::exchange::zarr::{ShardReader, ShardShape};
+    use reticle_exchange::zarr::{ShardReader, ShardShape};
     let shards: Vec<_> =
         files(&server.bucket()).into_keys().filter(|name| name.contains(".zarr/0/c/")).collect();
     let frames: Vec<(u32, Vec<u8>)> = lab

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use reticle::imagefile::{Limits, Page, Selection, open_chosen};
+use reticle_imagefile::{Limits, Page, Selection, open_chosen};
 use serde_json::Value;
 
 /// Files of the matrix in a test run; what programs write themselves is read always.

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use reticle::store::Reader;
+use reticle_store::Reader;
 use serde_json::Value;
 
 mod common;

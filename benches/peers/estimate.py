@@ -1,4 +1,4 @@
-"""How large the objects of an unknown frame are (src/segment/estimate.rs, size.rs).
+"""How large the objects of an unknown frame are (crates/segment/src/estimate.rs, size.rs).
 
 `run` follows the Rust function of that name line by line, so that a change there is a change here.
 """
@@ -140,7 +140,7 @@ def _signal(plane: np.ndarray, cell: int) -> np.ndarray:
 
 @njit(cache=True)
 def _ratio_of(value: float) -> float:
-    """Times the model's own diameter (src/segment/size.rs)."""
+    """Times the model's own diameter (crates/segment/src/size.rs)."""
     return np.exp2((value - np.float32(0.5)) * np.float32(OCTAVES))
 
 

@@ -1,6 +1,6 @@
-"""Reticle's way from maps to a label image (src/segment/instances.rs), compiled by numba.
+"""Reticle's way from maps to a label image (crates/segment/src/instances.rs), compiled by numba.
 
-Pixel for pixel the same algorithm as in src/segment/instances/reference.rs, so that an engine that
+Pixel for pixel the same algorithm as in crates/segment/src/instances/reference.rs, so that an engine that
 runs our network differs from Reticle in nothing but how it runs it. Where the bench finds other
 labels for it than for Reticle on the same tiles, this file, scale.py or estimate.py is behind the
 Rust one.

@@ -1,4 +1,4 @@
-"""Our model package, and Reticle's own pre-processing in numpy (src/segment/normalise.rs)."""
+"""Our model package, and Reticle's own pre-processing in numpy (crates/segment/src/normalise.rs)."""
 
 from __future__ import annotations
 

@@ -309,7 +309,7 @@ def notes(document: dict[str, Any]) -> list[str]:
             if entry["part"] == BOUND and found["same"] < 0.9 * found["of"]:
                 lines.append(
                     "That is too few: estimate.py, scale.py, instances.py or package.py is behind "
-                    "src/segment, so take the times of our network elsewhere as a rough guide."
+                    "crates/segment/src, so take the times of our network elsewhere as a rough guide."
                 )
     for name, entry in engines.items():
         if "failed" in entry:

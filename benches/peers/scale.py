@@ -1,4 +1,4 @@
-"""From a frame's own scale to the model's, and back (src/segment/scale.rs), compiled by numba.
+"""From a frame's own scale to the model's, and back (crates/segment/src/scale.rs), compiled by numba.
 
 A scale is a pair: so many pixels along an edge (the second number) become so many (the first).
 """

@@ -1,4 +1,4 @@
-"""How Reticle cuts a frame into tiles of one size (src/segment/tile.rs)."""
+"""How Reticle cuts a frame into tiles of one size (crates/segment/src/tile.rs)."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Stamp;
-use crate::domain::alarm::{Alarm, AlarmKind};
-use crate::domain::event::What;
-use crate::domain::health::Health;
-use crate::domain::status::{SaveState, SourceState, Status, SyncState};
+use reticle_base::clock::Stamp;
+use reticle_domain::alarm::{Alarm, AlarmKind};
+use reticle_domain::event::What;
+use reticle_domain::health::Health;
+use reticle_domain::status::{SaveState, SourceState, Status, SyncState};
 
 /// An alarm ends when nothing of it was seen for so long.
 const CALM: Duration = Duration::from_secs(2);
@@ -271,9 +271,9 @@ pub(super) fn log(changes: &[What]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::health::{StageHealth, ThreadHealth};
-    use crate::domain::status::SyncState;
+    use reticle_base::clock::Clock;
+    use reticle_domain::health::{StageHealth, ThreadHealth};
+    use reticle_domain::status::SyncState;
 
     const LIMITS: Limits = Limits { min_free_bytes: 1_000_000_000 };
 

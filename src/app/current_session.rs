@@ -8,12 +8,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::monitor::Monitor;
-use crate::base::clock::Stamp;
-use crate::base::ids::{FrameId, SessionId};
-use crate::base::queue::Sender;
-use crate::domain::frame::Frame;
-use crate::domain::session::Session;
-use crate::store::Job;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::queue::Sender;
+use reticle_domain::frame::Frame;
+use reticle_domain::session::Session;
+use reticle_store::Job;
 
 /// The open session and its frames. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -140,12 +140,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::base::queue::{self, Received, Receiver, WhenFull};
-    use crate::domain::frame::{Pixels, Place, Shot};
-    use crate::domain::status::StatusBoard;
-    use crate::store;
     use crate::telemetry::metrics::Metrics;
+    use reticle_base::clock::Clock;
+    use reticle_base::queue::{self, Received, Receiver, WhenFull};
+    use reticle_domain::frame::{Pixels, Place, Shot};
+    use reticle_domain::status::StatusBoard;
 
     struct Bench {
         clock: Clock,
@@ -159,7 +158,7 @@ mod tests {
         fn new() -> Self {
             let clock = Clock::manual(0);
             let (to_store, jobs) = queue::bounded("store", 16, WhenFull::Wait);
-            let options = store::Options::default();
+            let options = reticle_store::Options::default();
             let board = StatusBoard::new();
             let monitor = Monitor::new(board, clock.clone(), Metrics::new(), &options);
             Self { clock, current: CurrentSession::default(), to_store, jobs, monitor }

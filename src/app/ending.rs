@@ -16,8 +16,8 @@ use std::time::Duration;
 use super::control::{Control, LAST_WORDS, TICK};
 use super::monitor::Monitor;
 use super::watchdog::Watchdog;
-use crate::base::clock::{Clock, Stamp};
-use crate::base::supervise::Thread;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::supervise::Thread;
 
 /// How long the end may take. Longer than the longest piece of work of a stage, so that a slow
 /// one is waited for; shorter than `TimeoutStopSec` of the unit, which kills (`tests/service.rs`

@@ -3,12 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use crate::base::progress::Progress;
-use crate::base::supervise::words;
-use crate::domain::frame::Frame;
-use crate::domain::segmentation::Segmentation;
-use crate::segment::scale::Scale;
-use crate::segment::{Segmenter, SetUpError};
+use reticle_base::progress::Progress;
+use reticle_base::supervise::words;
+use reticle_domain::frame::Frame;
+use reticle_domain::segmentation::Segmentation;
+use reticle_segment::scale::Scale;
+use reticle_segment::{Segmenter, SetUpError};
 
 /// So many panics in a row are no matter of one frame: the thread dies of the last one, and the
 /// daemon ends, to be started afresh.

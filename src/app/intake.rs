@@ -9,6 +9,7 @@
 //! - This module's state is what is on its way. The thread `capture` alone writes to the store's
 //!   queue: others, the writer above all, must not wait for room in it.
 
+use reticle_base::remedy::Remedy;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,15 +17,15 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use super::monitor::Monitor;
-use crate::base::ids::{EventId, FrameId};
-use crate::base::queue::{Sender, Sent};
 use crate::capture::SourceSpec;
 use crate::capture::folder::ledger::{Answer, Begun, Candidate, End, Ledger, LedgerError};
 use crate::config::Settings;
-use crate::domain::taken::TakenPage;
-use crate::store::{
-    self, Ask, Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState, Job, Outcome, Reader,
-    Remedy, StoreError, Wish,
+use reticle_base::ids::{EventId, FrameId};
+use reticle_base::queue::{Sender, Sent};
+use reticle_domain::taken::TakenPage;
+use reticle_store::{
+    Ask, Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState, Job, Outcome, Reader, StoreError,
+    Wish,
 };
 
 /// Processes that may end while they read a file before it is left alone.
@@ -210,7 +211,7 @@ impl Asker {
             return Err(ended());
         }
         match answer.recv() {
-            Ok(Ok(store::Answer::Intake(row))) => {
+            Ok(Ok(reticle_store::Answer::Intake(row))) => {
                 // The queue keeps its order: what was sent before is committed, too.
                 self.intake.on_the_way().unseen.clear();
                 Ok(row)

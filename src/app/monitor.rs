@@ -7,24 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::alarms::{self, Keeper, Limits};
-use crate::base::clock::{Clock, Stamp};
-use crate::base::ids::{EventId, FrameId, SessionId};
-use crate::base::quantile::Recent;
 use crate::capture::run::Notice;
-use crate::domain::alarm::AlarmKind;
-use crate::domain::event::{Event, What};
-use crate::domain::frame::Frame;
-use crate::domain::health::Health;
-use crate::domain::segmentation::{Segmentation, Timings};
-use crate::domain::session::Session;
-use crate::domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
 use crate::publish::{PublishBoard, PublishState};
-use crate::store::{self, Delivery, Outcome};
 use crate::telemetry;
 use crate::telemetry::host::Host;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp::{Export, Way};
 use crate::web::LiveFrame;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::ids::{EventId, FrameId, SessionId};
+use reticle_base::quantile::Recent;
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::event::{Event, What};
+use reticle_domain::frame::Frame;
+use reticle_domain::health::Health;
+use reticle_domain::segmentation::{Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_domain::status::{Newest, RunState, SaveState, SourceState, StatusBoard, SyncState};
+use reticle_store::{Delivery, Outcome};
 
 /// Frames over which capture-to-saved times are told.
 const SAVE_TIMES: usize = 200;
@@ -102,7 +102,7 @@ impl Monitor {
         board: StatusBoard,
         clock: Clock,
         metrics: Metrics,
-        store: &store::Options,
+        store: &reticle_store::Options,
     ) -> Self {
         let watch = Watch {
             host: Host::new(store.folder.clone(), clock.clone()),
@@ -532,19 +532,22 @@ fn sync_state(delivery: &Delivery) -> SyncState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::record::Record;
-    use crate::store::StoreError;
+    use crate::web::testing;
+    use reticle_store::StoreError;
 
     #[test]
     fn frames_without_pixels_and_results_that_are_lost_are_counted_apart() {
         let (board, clock) = (StatusBoard::new(), Clock::manual(0));
-        let options = store::Options::default();
+        let options = reticle_store::Options::default();
         let monitor = Monitor::new(board.clone(), clock, Metrics::new(), &options);
         let (frame, session) = (FrameId::new(), SessionId::new());
         let error = StoreError::UnknownSession { session };
-        for sequence in 0..180 {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = testing::clock();
+        let results = (0..180).map(|sequence| testing::live_frame(sequence, &clock));
+        for record in testing::save(folder.path(), &clock, results) {
             monitor.outcome(&Outcome::KeepFailed { frame, error: error.clone() });
-            monitor.outcome(&Outcome::Saved(Record::committed(frame, session, sequence, 3)));
+            monitor.outcome(&Outcome::Saved(record));
         }
         let status = board.read();
         let counters = status.counters;

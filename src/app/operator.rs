@@ -6,12 +6,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::base::queue::{Sender, Sent};
-use crate::base::shutdown::Shutdown;
 use crate::capture::Exposure;
-use crate::domain::status::{Command, RunState, StatusBoard};
 use crate::publish;
 use crate::web::LiveFeed;
+use reticle_base::queue::{Sender, Sent};
+use reticle_base::shutdown::Shutdown;
+use reticle_domain::status::{Command, RunState, StatusBoard};
 
 /// How long a start, pause or stop may take until the status shows it. The last frames are
 /// drained meanwhile.

@@ -5,13 +5,13 @@
 //! server is asked, nothing is written, and the port is let go at once. What only the moment
 //! decides is no fault of the settings: a port or a data folder that the daemon itself holds.
 
-use crate::base::clock::Clock;
 use crate::config::Settings;
 use crate::publish::Broker;
-use crate::segment::Segmenter;
 use crate::sync;
 use crate::telemetry;
 use crate::web::{self, WebError};
+use reticle_base::clock::Clock;
+use reticle_segment::Segmenter;
 
 /// The keys that `run` would refuse, each with why.
 pub fn refusals(settings: &Settings, clock: &Clock) -> Vec<(String, String)> {

@@ -9,12 +9,12 @@
 use std::time::Duration;
 
 use super::service::Service;
-use crate::base::clock::{Clock, Stamp};
-use crate::base::drill::Drills;
-use crate::base::progress::Progress;
-use crate::base::supervise::{Look, Roster, Thread};
-use crate::domain::health::{StageHealth, ThreadHealth};
-use crate::domain::status::{RunState, Status, StatusBoard};
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::drill::Drills;
+use reticle_base::progress::Progress;
+use reticle_base::supervise::{Look, Roster, Thread};
+use reticle_domain::health::{StageHealth, ThreadHealth};
+use reticle_domain::status::{RunState, Status, StatusBoard};
 
 /// Opening a USB camera sets a handful of controls, and the kernel gives each up to 5 s. Waiting
 /// for a frame is no work of this length: a source is asked anew several times a second.

@@ -78,8 +78,8 @@ impl Exposure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
     use crate::capture::{Event, Options, SourceError, open};
+    use reticle_base::clock::Clock;
 
     struct Fixed;
 

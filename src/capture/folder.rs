@@ -40,12 +40,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Options, Source, SourceError};
-use crate::base::clock::{Clock, Stamp};
-use crate::base::ids::FrameId;
-use crate::domain::frame::{Frame, Shot};
-use crate::imagefile::{self, Limits, Page, Pages, Problem, Selection};
 use ledger::Ledger;
 pub use memory::Memory;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::ids::FrameId;
+use reticle_domain::frame::{Frame, Shot};
+use reticle_imagefile::{Limits, Page, Pages, Problem, Selection};
 use taking::{Asked, Asking, Entry};
 use watch::{Arrival, Watch};
 
@@ -198,7 +198,7 @@ impl Folder {
         mut entry: Option<Entry>,
     ) -> Result<Option<Event>, SourceError> {
         let path = self.path.join(&arrival.name);
-        match imagefile::open_chosen(&path, self.limits, &self.selection) {
+        match reticle_imagefile::open_chosen(&path, self.limits, &self.selection) {
             Ok(mut pages) => {
                 for note in pages.notes() {
                     tracing::info!(file = ?arrival.name, note, "an image file is read in part");
@@ -497,14 +497,14 @@ fn is_for_good(problem: &Problem) -> bool {
 
 /// The images of a folder by name, in natural order.
 fn list(path: &Path) -> Result<VecDeque<OsString>, SourceError> {
-    let images = imagefile::list_images(&[path.to_owned()])
+    let images = reticle_imagefile::list_images(&[path.to_owned()])
         .map_err(|error| SourceError::Lost(format!("the folder {error}")))?;
     let names = images.iter().filter_map(|image| image.file_name());
     Ok(names.filter(|name| events::is_taken_name(name)).map(OsString::from).collect())
 }
 
 fn natural(a: &OsStr, b: &OsStr) -> std::cmp::Ordering {
-    imagefile::natural_order(Path::new(a), Path::new(b))
+    reticle_imagefile::natural_order(Path::new(a), Path::new(b))
 }
 
 /// Time between two frames.

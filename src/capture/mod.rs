@@ -16,11 +16,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::clock::Clock;
-use crate::base::progress::Progress;
-use crate::domain::frame::Frame;
-use crate::domain::pixel_size::{self, LARGEST_UM, SMALLEST_UM};
-use crate::imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ, Pick};
+use reticle_base::clock::Clock;
+use reticle_base::progress::Progress;
+use reticle_domain::frame::Frame;
+use reticle_domain::pixel_size::{self, LARGEST_UM, SMALLEST_UM};
+use reticle_imagefile::{Limits, MAX_FILE_BYTES, MAX_PAGES, MAX_READ, Pick};
 
 pub mod cameras;
 mod exposure;

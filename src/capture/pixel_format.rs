@@ -24,7 +24,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::domain::frame::Pixels;
+use reticle_domain::frame::Pixels;
 
 /// A format that a camera sends and that we read.
 #[derive(

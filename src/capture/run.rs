@@ -16,9 +16,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Event, Exposure, Opener, Source, SourceError};
-use crate::base::clock::{Clock, Stamp};
-use crate::base::shutdown::Shutdown;
-use crate::domain::frame::Frame;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::shutdown::Shutdown;
+use reticle_domain::frame::Frame;
 
 /// Longest wait in one go; well under the half second that a shutdown may take.
 const PATIENCE: Duration = Duration::from_millis(200);

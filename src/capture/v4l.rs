@@ -29,9 +29,9 @@ use v4l::{Device, Format, FourCC, Fraction};
 use super::cameras::{control, fps, guarded, open_device};
 use super::pixel_format::{PixelFormat, Unfit};
 use super::{Event, Options, Source, SourceError};
-use crate::base::clock::{Clock, Stamp};
-use crate::domain::frame::{Place, Shot};
-use crate::domain::pixel_size::PixelSizeSource;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_domain::frame::{Place, Shot};
+use reticle_domain::pixel_size::PixelSizeSource;
 
 /// A camera that gives nothing for so long is lost. Half a second under the three seconds in
 /// which an operator is told, for the time it takes to tell.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{Event, Source, SourceError};
-use crate::base::progress::Progress;
+use reticle_base::progress::Progress;
 
 pub(super) struct Watched {
     /// Taken when this is dropped, and not before.

@@ -16,8 +16,8 @@ use x509_cert::{Certificate, time::Time};
 
 use super::files::{OTHERS_READ, mode};
 use super::{Finding, Scene, Verdict};
-use crate::base::clock::Clock;
-use crate::base::foreign_file::{self, SMALL_BYTES};
+use reticle_base::clock::Clock;
+use reticle_base::foreign_file::{self, SMALL_BYTES};
 
 /// From here on a certificate is to be renewed soon, seconds: 30 days.
 const SOON_S: u64 = 30 * 86_400;
@@ -156,7 +156,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::base::durable;
+    use reticle_base::durable;
 
     /// `CN=test-ca`, valid in 2026.
     const IN_2026: &str = "-----BEGIN CERTIFICATE-----

@@ -1,16 +1,17 @@
 //! The archive, the central database, the message broker, and the port of the page.
 
+use reticle_base::remedy::Remedy;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::{Finding, Scene};
 use crate::publish::{self, Broker, PublishError};
+use crate::sync::SyncError;
 use crate::sync::central::Central;
-use crate::sync::objects::Archive;
-use crate::sync::throttle::Throttle;
-use crate::sync::{Remedy, SyncError};
 use crate::web::{self, WebError};
+use reticle_object_storage::ObjectStorage;
+use reticle_object_storage::Throttle;
 
 /// How long a server may take for all of a check; less than the probe's own limit.
 const SERVER: Duration = Duration::from_secs(25);
@@ -19,22 +20,23 @@ const SERVER: Duration = Duration::from_secs(25);
 const NEIGHBOUR: Duration = Duration::from_secs(2);
 
 pub(super) fn archive(scene: &Scene) -> Finding {
-    let options = &scene.settings.sync.archive;
+    let location = scene.settings.sync.archive.location();
     let store = &scene.settings.store;
     answered(async {
         let throttle = Throttle::new(0, scene.clock.clone());
         let opened =
-            Box::pin(Archive::open(options, &store.folder, throttle, scene.clock.clone())).await;
+            Box::pin(ObjectStorage::open(&location, &store.folder, throttle, scene.clock.clone()))
+                .await;
         match opened {
-            Err(error) => refusal(&error),
+            Err(error) => refusal(error),
             Ok(None) => Finding::skipped("none is configured"),
             // Made when it is first needed; asking would make it.
-            Ok(Some(archive @ Archive::Folder(_))) if !store.folder.exists() => {
+            Ok(Some(archive @ ObjectStorage::Folder(_))) if !store.folder.exists() => {
                 Finding::ok(format!("{}, made with the data folder", archive.name()))
             }
             Ok(Some(archive)) => match Box::pin(archive.check()).await {
                 Ok(()) => Finding::ok(format!("{} takes and gives back", archive.name())),
-                Err(error) => refusal(&error),
+                Err(error) => refusal(error),
             },
         }
     })
@@ -43,7 +45,7 @@ pub(super) fn archive(scene: &Scene) -> Finding {
 pub(super) fn central(scene: &Scene) -> Finding {
     let settings = &scene.settings;
     let central = match Central::open(&settings.sync.central, settings.r#box.name()) {
-        Err(error) => return refusal(&error),
+        Err(error) => return refusal(error),
         Ok(None) => return Finding::skipped("none is configured"),
         Ok(Some(central)) => central,
     };
@@ -55,7 +57,7 @@ pub(super) fn central(scene: &Scene) -> Finding {
                 "nothing, where this box may make it: the first delivery does; else see \
                  docs/guide/database.md",
             ),
-            Err(error) => refusal(&error),
+            Err(error) => refusal(error),
         }
     })
 }
@@ -92,13 +94,14 @@ fn answered(ask: impl Future<Output = Finding>) -> Finding {
     })
 }
 
-fn refusal(error: &SyncError) -> Finding {
+fn refusal(error: impl Into<SyncError>) -> Finding {
+    let error: SyncError = error.into();
     let todo = match error.remedy {
         Remedy::Retry => {
             "look at the network, the server and the address in the configuration; results wait \
              here meanwhile, nothing is lost"
         }
-        Remedy::GiveUp | Remedy::Stop | Remedy::Conflict { .. } => {
+        Remedy::GiveUp | Remedy::Stop => {
             "correct what is named; results wait here meanwhile, nothing is lost"
         }
     };
@@ -107,8 +110,8 @@ fn refusal(error: &SyncError) -> Finding {
 
 fn unheard(error: &PublishError, mode: publish::Mode) -> Finding {
     let todo = match error.remedy {
-        publish::Remedy::Retry => "look at the network, the broker and the address in [mqtt]",
-        publish::Remedy::Stop => "correct what is named",
+        Remedy::Retry => "look at the network, the broker and the address in [mqtt]",
+        Remedy::GiveUp | Remedy::Stop => "correct what is named",
     };
     let meanwhile = match mode {
         publish::Mode::Reticle => "what is to be told waits here meanwhile, nothing is lost",

@@ -8,10 +8,10 @@ use std::time::Duration;
 use rustix::fs::Access;
 
 use super::{Finding, Scene};
-use crate::base::durable;
-use crate::base::ids::SessionId;
 use crate::capture::SourceSpec;
-use crate::store::{self, Reader};
+use reticle_base::durable;
+use reticle_base::ids::SessionId;
+use reticle_store::Reader;
 
 /// Beginning of the name of the file that is written into the data folder and removed at once. The
 /// rest is a new id, so that nobody can put something in its place beforehand.
@@ -63,7 +63,7 @@ pub(super) fn data(scene: &Scene) -> Finding {
     if scene.running {
         return Finding::ok(format!("{found}; a daemon is at work in it"));
     }
-    if !store::is_closed_in_order(folder) {
+    if !reticle_store::is_closed_in_order(folder) {
         return Finding::warn(
             format!("{found}; the last daemon was not stopped in order"),
             "nothing: the next start mends what is left; `reticle fsck` shows it",

@@ -15,10 +15,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-use crate::base::clock::Clock;
 use crate::capture::SourceSpec;
 use crate::config::{self, ConfigError, Settings};
-use crate::store;
+use reticle_base::clock::Clock;
 
 mod certificates;
 mod endpoints;
@@ -175,7 +174,7 @@ pub fn check(request: &Request, clock: &Clock) -> CheckReport {
         }
     }
     let folder = settings.as_ref().map(|settings| settings.store.folder.clone());
-    let running = folder.as_deref().is_some_and(store::is_in_use);
+    let running = folder.as_deref().is_some_and(reticle_store::is_in_use);
     let readable = settings.is_some();
     let settings = settings.unwrap_or_default();
     let scene = Arc::new(Scene { settings, running, clock: clock.clone() });

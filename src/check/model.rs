@@ -1,7 +1,7 @@
 //! Whether the model is there and segments here as it should.
 
 use super::{Finding, Scene};
-use crate::segment::{Segmenter, golden};
+use reticle_segment::{Segmenter, golden};
 
 pub(super) fn model(scene: &Scene) -> Finding {
     let options = &scene.settings.segment;

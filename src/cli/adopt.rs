@@ -11,12 +11,12 @@ use anyhow::bail;
 
 use super::Outcome;
 use super::out::{self, progress_bar};
-use crate::base::clock::Clock;
-use crate::base::ids::StoreId;
 use crate::config::Settings;
-use crate::domain::facts::BoxName;
-use crate::store::Store;
 use crate::sync::{self, Adopted, Destinations, Request, Whose};
+use reticle_base::clock::Clock;
+use reticle_base::ids::StoreId;
+use reticle_domain::facts::BoxName;
+use reticle_store::Store;
 
 /// Lines of one kind that are printed; with `--json` all are there.
 const SHOWN: usize = 20;

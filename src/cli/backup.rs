@@ -13,9 +13,9 @@ use anyhow::{Context, bail};
 use super::Outcome;
 use super::out;
 use super::sync::About;
-use crate::base::clock::Clock;
-use crate::base::durable;
-use crate::store::{self, Backup};
+use reticle_base::clock::Clock;
+use reticle_base::durable;
+use reticle_store::Backup;
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     } else {
         args.to.clone()
     };
-    let backup = store::backup(&settings.store.folder, &to)?;
+    let backup = reticle_store::backup(&settings.store.folder, &to)?;
     let removed = match args.keep {
         Some(keep) => rotate(&args.to, &prefix, keep.get())?,
         None => Vec::new(),

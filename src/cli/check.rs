@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use anyhow::Context;
 
 use super::{Outcome, out};
-use crate::base::clock::Clock;
 use crate::capture::SourceSpec;
 use crate::check::{self, CheckReport, Item, Request, Verdict};
+use reticle_base::clock::Clock;
 
 /// Columns of the shape, the word and the name, which go before what was found.
 const NAME_COLUMNS: usize = 13;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 
 use super::{Outcome, out};
-use crate::base::clock::Clock;
 use crate::{app, config, web};
+use reticle_base::clock::Clock;
 
 /// Arguments of `reticle config`.
 #[derive(clap::Args)]

@@ -9,9 +9,8 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::{Outcome, out};
-use crate::domain::label_image::LabelImage;
-use crate::imagefile;
 use crate::learn::evaluate::{Comparison, THRESHOLDS};
+use reticle_domain::label_image::LabelImage;
 
 /// Compares predicted label images with true ones
 #[derive(clap::Args)]
@@ -43,7 +42,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     for (name, truth) in &truths {
         let Some(predicted) = predictions.get(name) else {
             failed.push(format!("{name}: no prediction of this name in {}", args.pred.display()));
-            match imagefile::read_drawn_labels(truth) {
+            match reticle_imagefile::read_drawn_labels(truth) {
                 Ok(truth) => {
                     let nothing = LabelImage::empty(truth.width(), truth.height());
                     images.push((name.clone(), Comparison::of(&truth, &nothing)?));
@@ -87,22 +86,22 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 fn compare(truth: &Path, predicted: &Path) -> anyhow::Result<Comparison> {
-    let truth = imagefile::read_drawn_labels(truth)?;
-    let predicted = imagefile::read_drawn_labels(predicted)?;
+    let truth = reticle_imagefile::read_drawn_labels(truth)?;
+    let predicted = reticle_imagefile::read_drawn_labels(predicted)?;
     Ok(Comparison::of(&truth, &predicted)?)
 }
 
 /// The label images of a folder by their names, as `reticle segment` gives them. Of two of one
 /// name the first is taken; the other is reported.
 fn by_name(folder: &Path, failed: &mut Vec<String>) -> anyhow::Result<BTreeMap<String, PathBuf>> {
-    let files = imagefile::list_images(&[folder.to_owned()])
+    let files = reticle_imagefile::list_images(&[folder.to_owned()])
         .with_context(|| format!("cannot list the label images in {}", folder.display()))?;
     if files.is_empty() {
         bail!("{} holds no label image (png or tiff)", folder.display());
     }
     let mut named: BTreeMap<String, PathBuf> = BTreeMap::new();
     for path in files {
-        match named.entry(imagefile::label_stem(&path)) {
+        match named.entry(reticle_imagefile::label_stem(&path)) {
             Entry::Vacant(free) => drop(free.insert(path)),
             Entry::Occupied(first) => failed.push(format!(
                 "{}: {} has the same name and is taken; remove one",

@@ -1,6 +1,7 @@
 //! `reticle export`: one session in a form that other programs read. Works beside a running
 //! daemon. What each form holds is in `docs/guide/formats.md`.
 
+use reticle_base::remedy::Remedy;
 use std::io::Write;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,19 +12,19 @@ use serde_json::json;
 
 use super::out::progress_bar;
 use super::{Outcome, out};
-use crate::domain::facts::{FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
-use crate::domain::frame::Pixels;
-use crate::domain::label_image::LabelImage;
-use crate::exchange::coco::CocoWriter;
-use crate::exchange::layout::SeriesKeys;
-use crate::exchange::made::{self, Made};
-use crate::exchange::tables::{
+use crate::config;
+use reticle_domain::facts::{FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
+use reticle_domain::frame::Pixels;
+use reticle_domain::label_image::LabelImage;
+use reticle_exchange::coco::CocoWriter;
+use reticle_exchange::layout::SeriesKeys;
+use reticle_exchange::made::{self, Made};
+use reticle_exchange::tables::{
     CsvTable, Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results,
 };
-use crate::exchange::zarr::{self, ShardShape, ShardWriter};
-use crate::exchange::{geojson, ome_tiff};
-use crate::store::{Reader, Remedy, StoreError};
-use crate::{config, imagefile, store};
+use reticle_exchange::zarr::{self, ShardShape, ShardWriter};
+use reticle_exchange::{geojson, ome_tiff};
+use reticle_store::{Reader, StoreError};
 
 /// Positions whose facts are in memory at a time: some hundred kilobytes.
 const BATCH: u64 = 1_000;
@@ -261,7 +262,10 @@ impl Export {
     fn label_tiff(&mut self) -> anyhow::Result<()> {
         self.each_result(|this, result| {
             let Some(labels) = this.labels(result)? else { return Ok(()) };
-            this.write(&format!("{}.tif", result.frame.id), &imagefile::encode_labels_tiff(&labels))
+            this.write(
+                &format!("{}.tif", result.frame.id),
+                &reticle_imagefile::encode_labels_tiff(&labels),
+            )
         })
     }
 
@@ -424,9 +428,9 @@ fn part_range(series: &Series, part: u64) -> Range<u64> {
 pub(super) fn store_options(
     data: Option<&Path>,
     config: Option<&Path>,
-) -> anyhow::Result<store::Options> {
+) -> anyhow::Result<reticle_store::Options> {
     let mut options = match (data, config) {
-        (Some(_), None) => store::Options::default(),
+        (Some(_), None) => reticle_store::Options::default(),
         _ => config::load(config)?.store,
     };
     if let Some(folder) = data {
@@ -530,7 +534,7 @@ fn report(args: &Args, export: &Export) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::SessionId;
+    use reticle_base::ids::SessionId;
 
     fn series(frames: u64) -> Series {
         Series {

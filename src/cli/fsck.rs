@@ -11,7 +11,7 @@ use anyhow::Context;
 use super::Outcome;
 use super::out::{self, progress_bar};
 use crate::config;
-use crate::store::{self, Depth, Finding, FsckReport};
+use reticle_store::{Depth, Finding, FsckReport};
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
     let bar = progress_bar(0, "{bar:40} {pos}/{len} frames and results, {eta} left");
-    let report = store::fsck(&folder, depth, |done, total| {
+    let report = reticle_store::fsck(&folder, depth, |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });

@@ -1,6 +1,7 @@
 //! `reticle import`: label images of other programs become results of a session, as if a model
 //! of the given name had found them. The daemon must not be running: it has the store.
 
+use reticle_base::remedy::Remedy;
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,16 +13,16 @@ use serde_json::json;
 use super::export::{find_session, store_options};
 use super::out::progress_bar;
 use super::{Outcome, out};
-use crate::base::clock::Clock;
-use crate::base::ids::FrameId;
-use crate::domain::facts::{FrameFacts, ModelFacts, Series, SessionFacts};
-use crate::domain::frame::Pixels;
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
-use crate::domain::segmentation::ModelRef;
-use crate::exchange::import::{self as exchange, Clue, Found, Kind, Source};
-use crate::segment::measure;
-use crate::store::{Imported, Reader, Remedy, Store};
+use reticle_base::clock::Clock;
+use reticle_base::ids::FrameId;
+use reticle_domain::facts::{FrameFacts, ModelFacts, Series, SessionFacts};
+use reticle_domain::frame::Pixels;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::ModelRef;
+use reticle_exchange::import::{self as exchange, Clue, Found, Kind, Source};
+use reticle_segment::measure;
+use reticle_store::{Imported, Reader, Store};
 
 /// Positions whose facts are in memory at a time.
 const BATCH: u64 = 1_000;
@@ -152,7 +153,7 @@ struct Import {
 
 impl Import {
     /// Saves one label image, or reports why not. An error ends the import.
-    fn one(&mut self, found: Result<Found, crate::exchange::ReadError>) -> anyhow::Result<()> {
+    fn one(&mut self, found: Result<Found, reticle_exchange::ReadError>) -> anyhow::Result<()> {
         self.bar.inc(1);
         match found {
             Ok(found) => {
@@ -359,8 +360,8 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::base::ids::SessionId;
-    use crate::domain::facts::Dated;
+    use reticle_base::ids::SessionId;
+    use reticle_domain::facts::Dated;
 
     const DATED: Dated = Dated { at_ns: 0, recorded_ns: 0, mono_ns: 0, boot: Uuid::nil() };
 
@@ -394,7 +395,7 @@ mod tests {
             pixel_size_um: None,
             pixel_size_source: None,
             pixel_size_note: None,
-            place: crate::domain::frame::Place::default(),
+            place: reticle_domain::frame::Place::default(),
             origin: Some(origin.to_owned()),
             segmented: false,
             has_pixels: false,

@@ -10,9 +10,9 @@ use anyhow::Context;
 
 use super::sync::About;
 use super::{Outcome, out};
-use crate::base::clock::Clock;
 use crate::config::Settings;
-use crate::store::{Answer, Ask, Change, Reader, Store, StoreError, Wish};
+use reticle_base::clock::Clock;
+use reticle_store::{Answer, Ask, Change, Reader, Store, StoreError, Wish};
 
 /// Arguments.
 #[derive(clap::Args)]

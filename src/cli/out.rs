@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, StdoutLock, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::base::plain_text;
+use reticle_base::plain_text;
 
 /// Standard output, for as long as somebody reads it.
 pub(super) fn stdout() -> Plain<WhileRead<StdoutLock<'static>>> {

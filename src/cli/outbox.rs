@@ -8,7 +8,7 @@ use std::io::Write;
 
 use super::sync::{About, print_deliveries};
 use super::{Outcome, out};
-use crate::store::Reader;
+use reticle_store::Reader;
 
 /// Arguments.
 #[derive(clap::Args)]

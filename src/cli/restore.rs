@@ -14,8 +14,8 @@ use super::Outcome;
 use super::adopt;
 use super::out;
 use super::sync::About;
-use crate::base::clock::Clock;
-use crate::store::{Missing, Plan, Present, Restored, Restoring};
+use reticle_base::clock::Clock;
+use reticle_store::{Missing, Plan, Present, Restored, Restoring};
 
 /// Arguments.
 #[derive(clap::Args)]

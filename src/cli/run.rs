@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::Outcome;
-use crate::base::clock::Clock;
-use crate::base::memory;
-use crate::base::shutdown::Shutdown;
 use crate::capture::SourceSpec;
 use crate::{app, config, telemetry};
+use reticle_base::clock::Clock;
+use reticle_base::memory;
+use reticle_base::shutdown::Shutdown;
 
 /// Runs the appliance: captures, segments, stores, shows the live page
 #[derive(clap::Args)]

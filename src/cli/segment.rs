@@ -18,15 +18,15 @@ use self::plan::{Input, Planned, plan};
 use self::results::{Results, Tables};
 use super::Outcome;
 use super::out::{self, progress_bar};
-use crate::base::clock::Clock;
-use crate::base::queue::{self, WhenFull};
-use crate::domain::look::Look;
-use crate::domain::object::Object;
-use crate::domain::pixel_size::PixelSizeSource;
-use crate::exchange::tables::{ImageRef, ImageRow};
-use crate::imagefile::{self, Limits, Page, Pick, Selection, Survey};
-use crate::segment::package::ModelPackage;
-use crate::segment::{Options, Segmenter};
+use reticle_base::clock::Clock;
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::pixel_size::PixelSizeSource;
+use reticle_exchange::tables::{ImageRef, ImageRow};
+use reticle_imagefile::{Limits, Page, Pick, Selection, Survey};
+use reticle_segment::package::ModelPackage;
+use reticle_segment::{Options, Segmenter};
 
 /// Segments image files
 #[derive(clap::Args)]
@@ -111,7 +111,8 @@ struct Told {
 /// # Errors
 /// When nothing can be done at all: no image, no model, no room for results.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let Survey { images, failed, left_out } = imagefile::survey(&args.paths, Some(&args.out));
+    let Survey { images, failed, left_out } =
+        reticle_imagefile::survey(&args.paths, Some(&args.out));
     let mut failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
     for said in left_out.iter().chain(&failed) {
         out::tell(format_args!("reticle: {said}"));
@@ -125,7 +126,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
     let pages = |path: &Path| {
-        let pages = imagefile::open_chosen(path, Limits::default(), &selection);
+        let pages = reticle_imagefile::open_chosen(path, Limits::default(), &selection);
         pages.map_or(1, |pages| pages.total())
     };
     let Planned { images, passed_over } = plan(images, pages);
@@ -203,7 +204,7 @@ impl Work<'_> {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(input) = self.images.get(index) else { return };
             let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match imagefile::open_chosen(&input.path, self.limits, self.selection) {
+            match reticle_imagefile::open_chosen(&input.path, self.limits, self.selection) {
                 Err(error) => {
                     tell(Err(error.to_string()));
                 }
@@ -237,7 +238,7 @@ impl Work<'_> {
         segmenter: &mut Segmenter,
     ) -> anyhow::Result<Done> {
         let path = &input.path;
-        let image = imagefile::shown_name(path);
+        let image = reticle_imagefile::shown_name(path);
         let start = self.clock.now();
         let number = u32::try_from(page.index)?;
         let (pixel_size_um, pixel_size_source) = (page.pixel_size_um, page.pixel_size_source);

@@ -15,11 +15,11 @@ use indicatif::ProgressBar;
 
 use super::out::{self, progress_bar};
 use super::{Outcome, adopt};
-use crate::base::clock::Clock;
-use crate::base::shutdown::Shutdown;
 use crate::config::{self, Settings};
-use crate::store::{Answer, Ask, Delivery, Reader, Store, StoreError, Wish};
 use crate::sync::{self, Destinations};
+use reticle_base::clock::Clock;
+use reticle_base::shutdown::Shutdown;
+use reticle_store::{Answer, Ask, Delivery, Reader, Store, StoreError, Wish};
 
 /// How often a running daemon's progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);

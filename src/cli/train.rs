@@ -8,22 +8,21 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
 use super::{Outcome, out, training};
-use crate::base::clock::Clock;
-use crate::base::durable;
-use crate::domain::frame::Frame;
-use crate::domain::label_image::LabelImage;
-use crate::exchange::made::Made;
-use crate::imagefile;
 use crate::learn::evaluate::Comparison;
 use crate::learn::net::{GRANULE, Widths};
 use crate::learn::train::Recipe;
 use crate::learn::{card, dataset, export, tune};
-use crate::segment::golden;
-use crate::segment::normalise::Normalisation;
-use crate::segment::package::{
+use reticle_base::clock::Clock;
+use reticle_base::durable;
+use reticle_domain::frame::Frame;
+use reticle_domain::label_image::LabelImage;
+use reticle_exchange::made::Made;
+use reticle_segment::golden;
+use reticle_segment::normalise::Normalisation;
+use reticle_segment::package::{
     self, FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
 };
-use crate::segment::{Options, Segmenter};
+use reticle_segment::{Options, Segmenter};
 
 /// How grey values are scaled for new models. Percentiles as in the proven recipes for these
 /// data; the least span keeps the noise of an empty well at a tenth of full scale.
@@ -314,7 +313,7 @@ fn finish(
     }
     let segmentation = segmenter.segment(&golden_frame)?;
     made.replace(golden::FRAME_FILE, &golden::frame_png(&golden_frame)?)?;
-    let labels = imagefile::encode_labels_png(&segmentation.labels)
+    let labels = reticle_imagefile::encode_labels_png(&segmentation.labels)
         .context("the golden frame has too many objects for a 16-bit PNG; use a smaller one")?;
     made.replace(golden::LABELS_FILE, &labels)?;
     made.replace(CARD, card::text(&manifest).as_bytes())?;
@@ -361,7 +360,7 @@ fn frames(
     paths
         .iter()
         .map(|(image, labels)| {
-            Ok((read_frame(image, clock)?, imagefile::read_drawn_labels(labels)?))
+            Ok((read_frame(image, clock)?, reticle_imagefile::read_drawn_labels(labels)?))
         })
         .collect()
 }

@@ -108,7 +108,7 @@ pub(super) fn merge(under: &mut toml::Table, over: toml::Table) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::durable;
+    use reticle_base::durable;
 
     #[test]
     fn drop_ins_are_taken_by_name_and_backups_are_left_alone() {

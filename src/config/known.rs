@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::files::Fragment;
 use super::{Origin, Problem, Settings};
-use crate::base::address;
+use reticle_base::address;
 
 /// How like a known key (Jaro-Winkler) an unknown one must be to be taken for it. Below this
 /// our own keys begin to resemble each other, and a suggestion would mislead.

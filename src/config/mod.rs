@@ -17,9 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::base::address;
-use crate::domain::facts::BoxName;
-use crate::{capture, publish, segment, store, sync, telemetry, web};
+use crate::{capture, publish, sync, telemetry, web};
+use reticle_base::address;
+use reticle_domain::facts::BoxName;
 
 mod files;
 mod introspect;
@@ -42,9 +42,9 @@ pub struct Settings {
     /// What is recorded with each acquisition.
     pub session: SessionOptions,
     /// How frames are segmented, and by which model.
-    pub segment: segment::Options,
+    pub segment: reticle_segment::Options,
     /// Where results are kept, and which frames are kept with them.
-    pub store: store::Options,
+    pub store: reticle_store::Options,
     /// Where results go from here. They are safe in the store whatever happens there.
     pub sync: sync::Options,
     /// What the lab's message broker is told, and what may be asked through it.
@@ -63,8 +63,8 @@ fn table_order() -> Vec<(&'static str, &'static [&'static str])> {
         ("box", fields::<BoxOptions>()),
         ("source", fields::<capture::Options>()),
         ("session", fields::<SessionOptions>()),
-        ("segment", fields::<segment::Options>()),
-        ("store", fields::<store::Options>()),
+        ("segment", fields::<reticle_segment::Options>()),
+        ("store", fields::<reticle_store::Options>()),
         ("sync", fields::<sync::Options>()),
         ("mqtt", fields::<publish::Options>()),
         ("web", fields::<web::Options>()),

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::known::{Known, about};
 use super::{Loaded, Settings, table_order};
-use crate::base::address;
+use reticle_base::address;
 
 /// A table of the file, with what is known of its keys.
 struct Table {

@@ -12,7 +12,7 @@ use rand_distr::{Distribution, Normal};
 
 use super::dataset::Pair;
 use super::targets::{self, Targets};
-use crate::segment::size;
+use reticle_segment::size;
 
 /// Pixels around a crop that are warped with it, so that objects cut by its edge keep the
 /// distances of the whole object. Half of a large nucleus.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::segment::package::Manifest;
+use reticle_segment::package::Manifest;
 
 /// The card of a package, as Markdown.
 pub fn text(manifest: &Manifest) -> String {

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use reticle_segment::normalise::Normalisation;
 use sha2::{Digest, Sha256};
-
-use crate::imagefile;
-use crate::segment::normalise::Normalisation;
 
 /// One image with its labels, in memory for training.
 pub struct Pair {
@@ -93,7 +91,7 @@ pub enum DataSetError {
     },
     /// An image cannot be read.
     #[error(transparent)]
-    Image(#[from] imagefile::ImageFileError),
+    Image(#[from] reticle_imagefile::ImageFileError),
     /// A folder cannot be read.
     #[error("cannot list {folder}")]
     List {
@@ -231,7 +229,7 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
         .into_iter()
         .map(|(image_path, label_path)| {
             let page = read_image(&image_path)?;
-            let labels = imagefile::read_drawn_labels(&label_path)?;
+            let labels = reticle_imagefile::read_drawn_labels(&label_path)?;
             if (page.width, page.height) != (labels.width(), labels.height()) {
                 return Err(DataSetError::Mismatch {
                     image: image_path,
@@ -257,8 +255,8 @@ pub fn read(folder: &Path, normalisation: &Normalisation) -> Result<Vec<Pair>, D
 ///
 /// # Errors
 /// When it cannot be read, or has several pages: which of them is meant nobody said.
-pub fn read_image(path: &Path) -> Result<imagefile::Page, DataSetError> {
-    let mut pages = imagefile::open(path, imagefile::Limits::default())?;
+pub fn read_image(path: &Path) -> Result<reticle_imagefile::Page, DataSetError> {
+    let mut pages = reticle_imagefile::open(path, reticle_imagefile::Limits::default())?;
     if pages.total() > 1 {
         return Err(DataSetError::Stack { image: path.to_owned(), pages: pages.total() });
     }
@@ -316,7 +314,7 @@ fn by_stem(folder: &Path, part: &'static str) -> Result<BTreeMap<String, PathBuf
 }
 
 fn stem_of(path: &Path) -> String {
-    imagefile::label_stem(path)
+    reticle_imagefile::label_stem(path)
 }
 
 #[cfg(test)]

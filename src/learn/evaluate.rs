@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use crate::domain::label_image::LabelImage;
+use reticle_domain::label_image::LabelImage;
 
 /// IoU thresholds that are reported: 0.50 to 0.90 in steps of 0.05.
 pub const THRESHOLDS: [f64; 9] = [0.50, 0.55, 0.60, 0.65, 0.70, 0.75, 0.80, 0.85, 0.90];

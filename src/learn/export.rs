@@ -271,13 +271,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::frame::{Pixels, Place, Shot};
     use crate::learn::pass::Pass;
-    use crate::segment::instances::Maps;
-    use crate::segment::network::Network;
-    use crate::segment::normalise::Span;
-    use crate::segment::scale::Plane;
+    use reticle_base::clock::Clock;
+    use reticle_domain::frame::{Pixels, Place, Shot};
+    use reticle_segment::instances::Maps;
+    use reticle_segment::network::Network;
+    use reticle_segment::normalise::Span;
+    use reticle_segment::scale::Plane;
 
     const WIDTHS: Widths = Widths([16, 32, 16, 32]);
 
@@ -336,7 +336,7 @@ mod tests {
 
     #[test]
     fn the_built_in_model_can_be_gone_on_with() {
-        let package = crate::segment::package::ModelPackage::find("nuclei").unwrap();
+        let package = reticle_segment::package::ModelPackage::find("nuclei").unwrap();
         let net = load_weights(package.network()).unwrap();
         assert_eq!(net.widths, Widths::default());
     }

@@ -7,7 +7,7 @@
 //! but the plane itself. Whoever writes into a plane leaves its border alone.
 
 /// 16 channels of one pixel, or one weight for each of 16 output channels.
-pub use crate::segment::engine::Block;
+pub use reticle_segment::engine::Block;
 
 /// Channels in a [`Block`].
 pub const LANES: usize = 16;

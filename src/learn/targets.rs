@@ -7,7 +7,7 @@
 //! | contact    | 1 where another object is within [`CONTACT_REACH`] pixels         |
 //! | size       | diameter of the object against the model's, see [`segment::size`] |
 //!
-//! [`segment::size`]: crate::segment::size
+//! [`segment::size`]: reticle_segment::size
 //!
 //! The distance is normalised within each object, so that a small nucleus has as high a peak
 //! as a large one and a single threshold separates both.

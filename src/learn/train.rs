@@ -12,7 +12,7 @@ use super::net::{Net, Widths};
 use super::optimiser::Learner;
 use super::pass::Pass;
 use super::planes::Block;
-use crate::base::shutdown::Shutdown;
+use reticle_base::shutdown::Shutdown;
 
 /// How to train. With the defaults a network of the size of `models/nuclei` takes half an hour of
 /// two cores.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::evaluate::{Comparison, SizeMismatch, THRESHOLDS};
-use crate::domain::frame::Frame;
-use crate::domain::label_image::LabelImage;
-use crate::segment::instances::Postprocessing;
-use crate::segment::{ScaledMaps, SegmentError, Segmenter};
+use reticle_domain::frame::Frame;
+use reticle_domain::label_image::LabelImage;
+use reticle_segment::instances::Postprocessing;
+use reticle_segment::{ScaledMaps, SegmentError, Segmenter};
 
 /// Where the search begins; also what a package without held-out data gets.
 pub const START: Postprocessing = Postprocessing {

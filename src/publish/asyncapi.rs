@@ -10,8 +10,8 @@ use super::payloads::{
     AlarmState, CommandAnswer, CommandRequest, EventMessage, FrameMessage, Presence, Said,
     TwinModel, TwinSave, TwinSession, TwinSource, TwinSync, WellMessage,
 };
-use crate::domain::alarm::AlarmKind;
-use crate::domain::health::Health;
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::health::Health;
 
 /// One channel: name, topic below the box, parameters, summary, message, whether it is retained.
 struct Channel {

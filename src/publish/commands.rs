@@ -26,9 +26,9 @@ use time::format_description::well_known::Rfc3339;
 use super::options::Op;
 use super::payloads::{CommandAnswer, CommandRequest, FailedWord};
 use super::reply::Replies;
-use crate::base::clock::Stamp;
-use crate::domain::status::Command;
-use crate::store::Noted;
+use reticle_base::clock::Stamp;
+use reticle_domain::status::Command;
+use reticle_store::Noted;
 
 /// Commands whose last answer is remembered without asking the store.
 const REMEMBERED: usize = 256;

@@ -359,6 +359,7 @@ fn explain(place: &str, error: &ConnectionError) -> PublishError {
 
 #[cfg(test)]
 mod tests {
+    use reticle_base::remedy::Remedy;
     use rumqttc::v5::mqttbytes::v5::PubAck;
     use rumqttc::v5::{MqttState, Request};
 
@@ -468,7 +469,7 @@ mod tests {
     fn a_refusal_to_let_the_box_in_wants_a_person() {
         let error = ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized);
         let error = explain("mqtts://host:8883", &error);
-        assert_eq!(error.remedy, crate::publish::Remedy::Stop);
+        assert_eq!(error.remedy, Remedy::Stop);
         assert!(error.why.contains("mqtt.username"), "{error}");
     }
 }

@@ -1,16 +1,7 @@
 //! What can go wrong between the box and the broker.
 
-use crate::base::address;
-
-/// What to do about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// The same may work later: the network, the broker.
-    Retry,
-    /// Nothing helps until a person has acted: settings, certificates, rights. Tried again now
-    /// and then all the same, because people act without telling.
-    Stop,
-}
+use reticle_base::address;
+use reticle_base::remedy::Remedy;
 
 /// Something that failed. The text says what, where, and what to do; what lets anyone in is
 /// taken out of it ([`address::shown_in`]), whoever wrote it.

@@ -4,6 +4,7 @@
 //! operator) is done by two threads beside it; how each part behaves is decided by the pure
 //! modules ([`super::state`], [`super::telling`], [`super::commands`]).
 
+use reticle_base::remedy::Remedy;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::commands::Commands;
 use super::connection::{self, Heard, Link, Outbound, hear};
-use super::error::{PublishError, Remedy};
+use super::error::PublishError;
 use super::home_assistant;
 use super::ledger::Ledger;
 use super::namesake::Namesake;
@@ -24,10 +25,10 @@ use super::payloads::{Presence, PresenceState};
 use super::state::{Pictures, json};
 use super::telling::{self, Step, Telling, Ticket, Unit};
 use super::{Broker, Ports, PublishBoard, stopped};
-use crate::base::clock::Stamp;
-use crate::base::ids::EventId;
-use crate::base::supervise::Watched;
-use crate::store::{Answer, Ask, Job, Noted, Stream};
+use reticle_base::clock::Stamp;
+use reticle_base::ids::EventId;
+use reticle_base::supervise::Watched;
+use reticle_store::{Answer, Ask, Job, Noted, Stream};
 
 mod heard;
 
@@ -388,7 +389,9 @@ impl Feed {
     fn trouble(&self, error: &PublishError) {
         match error.remedy {
             Remedy::Retry => tracing::warn!(%error, "the broker is not there; will retry"),
-            Remedy::Stop => tracing::error!(%error, "the broker does not take what this box says"),
+            Remedy::GiveUp | Remedy::Stop => {
+                tracing::error!(%error, "the broker does not take what this box says")
+            }
         }
         self.board.update(|state| state.reason = Some(error.to_string()));
     }
@@ -531,10 +534,10 @@ impl Feed {
 }
 
 fn read_results(
-    reader: &crate::store::Reader,
+    reader: &reticle_store::Reader,
     broker: &Broker,
     now: &Stamp,
-) -> Result<Vec<Unit>, crate::store::StoreError> {
+) -> Result<Vec<Unit>, reticle_store::StoreError> {
     let measurements = broker.options.measurements;
     let results = reader.untold_results(BATCH)?;
     let wells = if measurements.wells() && !results.is_empty() {
@@ -546,7 +549,7 @@ fn read_results(
 }
 
 /// Moves the mark; `None` where that did not work.
-fn mark(jobs: &crate::base::queue::Sender<Job>, stream: Stream, upto: i64) -> Option<i64> {
+fn mark(jobs: &reticle_base::queue::Sender<Job>, stream: Stream, upto: i64) -> Option<i64> {
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     jobs.send(Job::Ask { ask: Ask::Told { stream, upto }, reply });
     match answer.recv() {

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::topics::Topics;
-use crate::domain::facts::BoxName;
+use reticle_domain::facts::BoxName;
 
 /// Topic and body of the message.
 pub(super) fn discovery(topics: &Topics, box_name: &BoxName) -> (String, Value) {
@@ -28,7 +28,7 @@ pub(super) fn discovery(topics: &Topics, box_name: &BoxName) -> (String, Value) 
     ]
     .into_iter()
     .collect();
-    for kind in crate::domain::alarm::AlarmKind::ALL {
+    for kind in reticle_domain::alarm::AlarmKind::ALL {
         let word = kind.word();
         components.insert(
             format!("alarm_{word}"),

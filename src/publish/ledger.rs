@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
-use crate::base::queue::Sender;
-use crate::domain::event::Event;
-use crate::store::{Answer, Ask, Job, Noted};
+use reticle_base::queue::Sender;
+use reticle_domain::event::Event;
+use reticle_store::{Answer, Ask, Job, Noted};
 
 /// How long a command waits until the store has its id. A busy SD card takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -84,7 +84,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::queue::{WhenFull, bounded};
+    use reticle_base::queue::{WhenFull, bounded};
 
     #[test]
     fn an_id_is_noted_only_when_the_store_says_so() {
@@ -93,7 +93,7 @@ mod tests {
             let mut answers = [
                 Ok(Answer::Command(Noted::First)),
                 Ok(Answer::Written),
-                Err(crate::store::StoreError::Damaged {
+                Err(reticle_store::StoreError::Damaged {
                     path: "reticle.db".into(),
                     detail: "the disk is full".to_owned(),
                 }),

@@ -44,19 +44,19 @@ use tokio::sync::watch;
 
 pub use asyncapi::asyncapi;
 pub use commands::Order;
-pub use error::{PublishError, Remedy};
+pub use error::PublishError;
 pub use options::{Measurements, Mode, Op, Options};
 pub use target::{PASSWORD_CREDENTIAL, PASSWORD_VARIABLE};
 
 use self::reply::Replies;
 use self::target::Target;
 use self::topics::Topics;
-use crate::base::clock::Clock;
-use crate::base::queue;
-use crate::base::supervise::Watched;
-use crate::domain::facts::BoxName;
-use crate::domain::status::{StatusBoard, SyncState};
-use crate::store::{Job, Reader};
+use reticle_base::clock::Clock;
+use reticle_base::queue;
+use reticle_base::supervise::Watched;
+use reticle_domain::facts::BoxName;
+use reticle_domain::status::{StatusBoard, SyncState};
+use reticle_store::{Job, Reader};
 
 /// Name of the broker among the destinations of the status.
 pub const DESTINATION: &str = "broker";

@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use crate::base::clock::Stamp;
+use reticle_base::clock::Stamp;
 
 /// Waits before coming back: after the first sign, and at most.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
@@ -126,7 +126,7 @@ impl Namesake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
+    use reticle_base::clock::Clock;
 
     /// The other one says something new.
     fn hear(namesake: &mut Namesake, now: &Stamp) {

@@ -4,11 +4,11 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::alarm::{Alarm, AlarmKind};
-use crate::domain::event::What;
-use crate::domain::facts::{ResultFacts, WellFacts};
-use crate::domain::status::{RunState, SaveState, SourceState, Status};
-use crate::store::StoredEvent;
+use reticle_domain::alarm::{Alarm, AlarmKind};
+use reticle_domain::event::What;
+use reticle_domain::facts::{ResultFacts, WellFacts};
+use reticle_domain::status::{RunState, SaveState, SourceState, Status};
+use reticle_store::StoredEvent;
 
 /// Whether the box is there. Retained; its will says `offline`.
 ///

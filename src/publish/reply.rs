@@ -82,7 +82,7 @@ fn is_name(topic: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::facts::BoxName;
+    use reticle_domain::facts::BoxName;
 
     fn replies(prefixes: &[&str]) -> Result<Replies, PublishError> {
         let name = BoxName { site: "lab".to_owned(), name: "box-1".to_owned() };

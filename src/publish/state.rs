@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::payloads::{AlarmState, Said, TwinModel, TwinSave, TwinSession, TwinSource, TwinSync};
 use super::topics::Topics;
-use crate::base::clock::Stamp;
-use crate::domain::alarm::AlarmKind;
-use crate::domain::status::Status;
+use reticle_base::clock::Stamp;
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::status::Status;
 
 /// Shortest time between two messages of a topic.
 const TWIN_PACE: Duration = Duration::from_secs(1);
@@ -106,10 +106,10 @@ pub(super) fn json(payload: &impl Serialize) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::alarm::Alarm;
-    use crate::domain::facts::BoxName;
-    use crate::domain::status::RunState;
+    use reticle_base::clock::Clock;
+    use reticle_domain::alarm::Alarm;
+    use reticle_domain::facts::BoxName;
+    use reticle_domain::status::RunState;
 
     fn topics() -> Topics {
         Topics::of(&BoxName { site: "lab".to_owned(), name: "box-1".to_owned() }).unwrap()

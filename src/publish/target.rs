@@ -15,8 +15,8 @@ use rustls::{ClientConfig, RootCertStore};
 
 use super::error::PublishError;
 use super::options::{Mode, Options};
-use crate::base::foreign_file::{self, SMALL_BYTES};
-use crate::domain::facts::BoxName;
+use reticle_base::foreign_file::{self, SMALL_BYTES};
+use reticle_domain::facts::BoxName;
 
 /// Environment variable with the password.
 pub const PASSWORD_VARIABLE: &str = "RETICLE_MQTT_PASSWORD";

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::payloads::{EventMessage, FrameMessage, WellMessage};
 use super::state::json;
 use super::topics::Topics;
-use crate::base::clock::Stamp;
-use crate::domain::facts::{Dated, ResultFacts, WellFacts};
-use crate::store::StoredEvent;
+use reticle_base::clock::Stamp;
+use reticle_domain::facts::{Dated, ResultFacts, WellFacts};
+use reticle_store::StoredEvent;
 
 /// What is told later than this is historical.
 const LATE: Duration = Duration::from_secs(10);
@@ -216,10 +216,10 @@ fn bytes(payload: &impl serde::Serialize) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::base::ids::EventId;
-    use crate::domain::event::What;
-    use crate::domain::facts::BoxName;
+    use reticle_base::clock::Clock;
+    use reticle_base::ids::EventId;
+    use reticle_domain::event::What;
+    use reticle_domain::facts::BoxName;
 
     fn unit(upto: i64, messages: usize) -> Unit {
         let message = |n| Message { topic: format!("t/{upto}/{n}"), payload: Vec::new() };

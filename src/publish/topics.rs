@@ -1,8 +1,8 @@
 //! The names under which the box speaks: `reticle/v1/<site>/<box>/…`.
 
 use super::error::PublishError;
-use crate::domain::alarm::AlarmKind;
-use crate::domain::facts::BoxName;
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::facts::BoxName;
 
 /// All topics of one box.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,18 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::SyncError;
-use super::objects::{Archive, ObjectReceipt, UploadState};
 use super::outbox::{NoAnswer, Outbox};
 use super::parts::{Building, Built, Part, Subject};
 use super::standing::{Claimant, Memory, Writer};
 use super::there::{Fetched, There};
 use super::undelivered::Undelivered;
-use crate::base::durable;
-use crate::base::ids::EpochId;
-use crate::domain::facts::{BoxName, SessionFacts};
-use crate::exchange::layout;
-use crate::exchange::standing::Standing;
-use crate::store::{Answer, Ask, Destination, Item, PartRef, Reader, Receipt, Report};
+use reticle_base::durable;
+use reticle_base::ids::EpochId;
+use reticle_domain::facts::{BoxName, SessionFacts};
+use reticle_exchange::layout;
+use reticle_exchange::standing::Standing;
+use reticle_object_storage::{ObjectReceipt, ObjectStorage, UploadState};
+use reticle_store::{Answer, Ask, Destination, Item, PartRef, Reader, Receipt, Report};
 
 /// Bytes that a [`Standing`] never has.
 const MOST_STANDING: u64 = 1 << 16;
@@ -36,7 +36,7 @@ const SPOOL: &str = "spool";
 /// What delivers into one archive.
 #[derive(Clone)]
 pub(super) struct Archiving {
-    pub(super) archive: Archive,
+    pub(super) archive: ObjectStorage,
     pub(super) reader: Reader,
     pub(super) outbox: Outbox,
     pub(super) box_name: BoxName,

@@ -1,14 +1,14 @@
 //! What a delivery loop drives: an archive, or a central database.
 
+use reticle_base::remedy::Remedy;
 use std::sync::Arc;
 
 use super::archive::{Archiving, blocking, gone};
 use super::central::{Batch, Central};
-use super::error::Remedy;
 use super::standing::{Claimant, Writer};
-use super::throttle::Throttle;
 use super::undelivered::Undelivered;
-use crate::store::{Destination, Item, Kind, Reader, Report};
+use reticle_object_storage::Throttle;
+use reticle_store::{Destination, Item, Kind, Reader, Report};
 
 /// One destination.
 pub(super) enum Delivering {

@@ -14,11 +14,11 @@ use super::archive::{Archiving, blocking};
 use super::error::SyncError;
 use super::standing;
 use super::undelivered::Undelivered;
-use crate::domain::facts::{ModelFacts, Series, SessionFacts};
-use crate::exchange::layout::{self, SeriesKeys};
-use crate::exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
-use crate::exchange::zarr;
-use crate::store::{Destination, Item, Kind, Report, StoredReceipt};
+use reticle_domain::facts::{ModelFacts, Series, SessionFacts};
+use reticle_exchange::layout::{self, SeriesKeys};
+use reticle_exchange::manifest::{Manifest, ObjectEntry, ObjectKind};
+use reticle_exchange::zarr;
+use reticle_store::{Destination, Item, Kind, Report, StoredReceipt};
 
 /// Bytes that a `zarr.json` of ours never has: some 10,000 models.
 const MOST_ZARR: u64 = 1 << 20;

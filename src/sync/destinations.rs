@@ -8,18 +8,18 @@ use super::archive::Archiving;
 use super::central::Central;
 use super::delivering::{Centralising, Delivering};
 use super::error::SyncError;
-use super::objects::Archive;
 use super::options::Options;
 use super::outbox::Outbox;
 use super::standing::Writer;
-use super::throttle::Throttle;
-use crate::base::clock::Clock;
-use crate::domain::facts::BoxName;
-use crate::store::{self, Deliveries, Keep, Reader};
+use reticle_base::clock::Clock;
+use reticle_domain::facts::BoxName;
+use reticle_object_storage::ObjectStorage;
+use reticle_object_storage::Throttle;
+use reticle_store::{Deliveries, Keep, Reader};
 
 /// The configured destinations. Nothing was asked of any server yet.
 pub struct Destinations {
-    pub(super) archive: Option<Archive>,
+    pub(super) archive: Option<ObjectStorage>,
     pub(super) central: Option<Arc<Central>>,
     pub(super) throttle: Throttle,
     pub(super) box_name: BoxName,
@@ -37,7 +37,7 @@ impl Destinations {
     pub fn open(
         options: &Options,
         box_name: &BoxName,
-        store: &store::Options,
+        store: &reticle_store::Options,
         clock: Clock,
     ) -> Result<Self, SyncError> {
         let throttle = Throttle::new(options.max_upload_mbit, clock.clone());
@@ -46,8 +46,8 @@ impl Destinations {
             .enable_all()
             .build()
             .map_err(|error| SyncError::stop("open the destinations", error))?;
-        let archive = runtime.block_on(Archive::open(
-            &options.archive,
+        let archive = runtime.block_on(ObjectStorage::open(
+            &options.archive.location(),
             &store.folder,
             throttle.clone(),
             clock.clone(),
@@ -72,7 +72,7 @@ impl Destinations {
     /// What the store must know of them.
     pub fn deliveries(&self) -> Deliveries {
         Deliveries {
-            archive: self.archive.as_ref().map(Archive::name),
+            archive: self.archive.as_ref().map(ObjectStorage::name),
             pixels: if self.archive.is_some() { self.pixels } else { Keep::None },
             central: self.central.as_ref().map(|central| central.name()),
         }

@@ -7,8 +7,8 @@ use super::destinations::Destinations;
 use super::engine;
 use super::error::SyncError;
 use super::outbox::Outbox;
-use crate::base::queue::{self, WhenFull};
-use crate::store::{Delivery, Store};
+use reticle_base::queue::{self, WhenFull};
+use reticle_store::{Delivery, Store};
 
 /// Jobs on their way to the writer: questions, answered one by one.
 const QUEUE: usize = 8;

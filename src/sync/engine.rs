@@ -12,11 +12,12 @@
 //! | conflict | the destination knows more than the store: nothing is claimed for it any more until a person has decided |
 //!
 //! Each loop, and the one that tells how far they are, begins again after a panic
-//! ([`supervise`](crate::base::supervise)); the item that was in hand is given back with a pause.
+//! ([`supervise`](reticle_base::supervise)); the item that was in hand is given back with a pause.
 //!
 //! Nothing is lost when this thread is stopped at any moment: what was claimed is in the outbox,
 //! and what was put twice was put under the same key.
 
+use reticle_base::remedy::Remedy;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -29,12 +30,11 @@ use tokio::task::JoinSet;
 use super::archive::Archiving;
 use super::delivering::Delivering;
 use super::destinations::Destinations;
-use super::error::Remedy;
 use super::outbox::{NoAnswer, Outbox, die_of};
 use super::undelivered::Undelivered;
-use crate::base::queue::Sender;
-use crate::base::supervise::{Roster, Thread, Watched};
-use crate::store::{Answer, Ask, Claim, Delivery, Destination, Item, Job, Reader, Report};
+use reticle_base::queue::Sender;
+use reticle_base::supervise::{Roster, Thread, Watched};
+use reticle_store::{Answer, Ask, Claim, Delivery, Destination, Item, Job, Reader, Report};
 
 /// How often an idle loop looks into the outbox.
 const LOOK: Duration = Duration::from_secs(1);
@@ -315,7 +315,7 @@ impl Serving {
                     tracing::error!(place, kind = item.kind.word(), reason, "quarantined");
                     return (Report::Quarantined { item: pk, reason }, Duration::ZERO);
                 }
-                if let Remedy::Conflict { high_water } = error.remedy {
+                if let Some(high_water) = error.conflict {
                     tracing::error!(place, reason, "deliveries stop: this box is not alone there");
                     self.conflict = Some(item.clone());
                     return (Report::Conflict { item: pk, reason, high_water }, Duration::ZERO);

@@ -2,26 +2,9 @@
 
 use std::time::Duration;
 
-use crate::base::address;
-
-/// What to do about a failed delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Remedy {
-    /// The same may work later, and so may everything else: the network, the server, its load.
-    Retry,
-    /// This item can never be delivered; the others can.
-    GiveUp,
-    /// Nothing can be delivered there until a person has acted: credentials, rights, a bucket
-    /// that is not there. Tried again now and then, because people act without telling.
-    Stop,
-    /// The destination knows more than this store does, or somebody else delivers there in its
-    /// name. Not tried again before a person has decided (`reticle sync adopt`): each delivery
-    /// might overwrite what exists nowhere else.
-    Conflict {
-        /// The greatest mark that is known of the destination.
-        high_water: i64,
-    },
-}
+use reticle_base::address;
+use reticle_base::remedy::Remedy;
+use reticle_object_storage::StorageError;
 
 /// A delivery that failed. The text says what, where, and what to do; what lets anyone in is
 /// taken out of it ([`address::shown_in`]), whoever wrote it.
@@ -36,6 +19,11 @@ pub struct SyncError {
     pub why: String,
     /// When the server wants to be asked again, where it said so.
     pub after: Option<Duration>,
+    /// The destination knows more than this store does, or somebody else delivers there in its
+    /// name; this is the greatest mark that is known of the destination. Not tried again before a
+    /// person has decided (`reticle sync adopt`): each delivery might overwrite what exists
+    /// nowhere else.
+    pub conflict: Option<i64>,
 }
 
 impl SyncError {
@@ -51,13 +39,12 @@ impl SyncError {
 
     /// The destination knows more than this store; `high_water` is the mark that it has.
     pub fn conflict(what: impl Into<String>, why: impl ToString, high_water: i64) -> Self {
-        let remedy = Remedy::Conflict { high_water };
-        Self { remedy, what: what.into(), why: why.to_string(), after: None }
+        Self { conflict: Some(high_water), ..Self::stop(what, why) }
     }
 
     /// Whether the destination knows more than this store.
     pub fn is_conflict(&self) -> bool {
-        matches!(self.remedy, Remedy::Conflict { .. })
+        self.conflict.is_some()
     }
 
     /// Nothing will until a person has acted.
@@ -67,6 +54,13 @@ impl SyncError {
 
     pub(super) fn new(remedy: Remedy, what: impl Into<String>, why: impl ToString) -> Self {
         let why = address::shown_in(&why.to_string()).into_owned();
-        Self { remedy, what: what.into(), why, after: None }
+        Self { remedy, what: what.into(), why, after: None, conflict: None }
+    }
+}
+
+impl From<StorageError> for SyncError {
+    fn from(error: StorageError) -> Self {
+        let StorageError { remedy, what, why, after } = error;
+        Self { remedy, what, why, after, conflict: None }
     }
 }

@@ -6,7 +6,7 @@
 //!        └──────────────────────── report ◄─────────────────────────────────────┘
 //! ```
 //!
-//! What is to be delivered is noted in the transaction that commits it ([`crate::store`]), and is
+//! What is to be delivered is noted in the transaction that commits it ([`reticle_store`]), and is
 //! done only when the destination has said so and was asked again. Keys and natural keys are
 //! deterministic: whatever is sent twice is there once.
 
@@ -19,13 +19,11 @@ mod destinations;
 mod drain;
 mod engine;
 mod error;
-pub mod objects;
 mod options;
 mod outbox;
 mod parts;
 mod standing;
 mod there;
-pub mod throttle;
 mod undelivered;
 mod verify;
 
@@ -33,7 +31,7 @@ pub use adopt::{Adopted, Lacking, Request, Whose, adopt};
 pub use destinations::Destinations;
 pub use drain::drain;
 pub use engine::{Handle, Syncing, spawn};
-pub use error::{Remedy, SyncError};
+pub use error::SyncError;
 pub use options::{ArchiveOptions, CentralOptions, Options};
 pub use standing::{Claimant, Writer};
 pub use verify::{Difference, Verified, verify};

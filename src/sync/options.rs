@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::store::Keep;
+use reticle_object_storage::Location;
+use reticle_store::Keep;
 
 /// Where results go from here. They are safe in the store whatever happens there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +43,15 @@ pub struct ArchiveOptions {
     pub profile: Option<String>,
     /// File with the certificates (PEM) of a CA of one's own.
     pub ca_file: Option<PathBuf>,
+}
+
+impl ArchiveOptions {
+    /// The part that says where it is.
+    pub fn location(&self) -> Location {
+        let Self { to, pixels: _, max_delay_s: _, endpoint, region, path_style, profile, ca_file } =
+            self.clone();
+        Location { to, endpoint, region, path_style, profile, ca_file }
+    }
 }
 
 impl Default for ArchiveOptions {

@@ -3,8 +3,8 @@
 
 use std::sync::mpsc::sync_channel;
 
-use crate::base::queue::{Sender, Sent};
-use crate::store::{Answer, Ask, Job, StoreError};
+use reticle_base::queue::{Sender, Sent};
+use reticle_store::{Answer, Ask, Job, StoreError};
 
 /// Why the outbox gave no answer.
 #[derive(Debug, thiserror::Error)]

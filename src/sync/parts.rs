@@ -13,14 +13,16 @@ use sha2::{Digest as _, Sha256};
 use super::archive::gone;
 use super::there::{Fetched, ShardThere, TableThere, unwritten};
 use super::undelivered::Undelivered;
-use crate::domain::facts::{BoxName, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
-use crate::exchange::layout::{self, SeriesKeys};
-use crate::exchange::output::{Output, Written};
-use crate::exchange::tables::{Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table};
-use crate::exchange::zarr::{ShardShape, ShardWriter};
-use crate::store::{Item, Kind, Reader};
+use reticle_domain::facts::{BoxName, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_exchange::layout::{self, SeriesKeys};
+use reticle_exchange::output::{Output, Written};
+use reticle_exchange::tables::{
+    Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
+};
+use reticle_exchange::zarr::{ShardShape, ShardWriter};
+use reticle_store::{Item, Kind, Reader};
 
 /// A file that is to be an object.
 pub(super) struct Built {

@@ -1,7 +1,7 @@
 //! Whether this store may deliver: what a destination remembers of it, against what it knows.
 //!
 //! A store claims each delivery with a mark that only grows, and commits it before anything is
-//! sent ([`Item::mark`](crate::store::Item)). The destination keeps the mark of the newest one
+//! sent ([`Item::mark`](reticle_store::Item)). The destination keeps the mark of the newest one
 //! beside what was delivered ([`Standing`]). From that follows what no honest store can meet:
 //!
 //! - a mark there that is greater than what this store has claimed: its database is an older copy
@@ -16,11 +16,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::error::SyncError;
-use crate::base::clock::Clock;
-use crate::base::ids::EpochId;
-use crate::domain::facts::BoxName;
-use crate::exchange::standing::{Dispute, Standing, VERSION};
-use crate::store::Identity;
+use reticle_base::clock::Clock;
+use reticle_base::ids::EpochId;
+use reticle_domain::facts::BoxName;
+use reticle_exchange::standing::{Dispute, Standing, VERSION};
+use reticle_store::Identity;
 
 /// What a person does about a conflict.
 const WAY_FORWARD: &str = "nothing is delivered there any more and nothing there is changed; what \
@@ -170,7 +170,7 @@ pub(super) fn unknown(what: String, it_holds: &str) -> SyncError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::StoreId;
+    use reticle_base::ids::StoreId;
 
     fn claimant(epoch: EpochId, writer: &str, mark: i64) -> Claimant {
         Claimant {

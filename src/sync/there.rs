@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use super::error::SyncError;
-use super::objects::Stat;
 use super::parts::Built;
 use super::standing;
 use super::undelivered::Undelivered;
-use crate::exchange::ReadError;
-use crate::exchange::output::WriteError;
-use crate::exchange::tables::{self, ParquetTable, Table};
-use crate::exchange::zarr::{ShardReader, ShardShape};
-use crate::store::StoredReceipt;
+use reticle_exchange::ReadError;
+use reticle_exchange::output::WriteError;
+use reticle_exchange::tables::{self, ParquetTable, Table};
+use reticle_exchange::zarr::{ShardReader, ShardShape};
+use reticle_object_storage::Stat;
+use reticle_store::StoredReceipt;
 
 /// Of an object that the archive does not have as it took it.
 pub(super) const NOT_VOUCHED_FOR: &str = "it is not what the archive's own checksum of it says";

@@ -1,6 +1,8 @@
 //! Why a claimed delivery was not made, and what becomes of it.
 
-use crate::store::{self, StoreError};
+use reticle_base::remedy::Remedy;
+use reticle_object_storage::StorageError;
+use reticle_store::StoreError;
 
 use super::error::SyncError;
 
@@ -24,11 +26,17 @@ impl From<SyncError> for Undelivered {
     }
 }
 
+impl From<StorageError> for Undelivered {
+    fn from(error: StorageError) -> Self {
+        Self::Whole(error.into())
+    }
+}
+
 impl Undelivered {
     /// What to do about a record that cannot be read: one that is damaged will stay so.
     pub(super) fn reading(subject: i64) -> impl FnOnce(StoreError) -> Self {
         move |error| match error.remedy() {
-            store::Remedy::GiveUp => Self::One { subject, reason: error.to_string() },
+            Remedy::GiveUp => Self::One { subject, reason: error.to_string() },
             _ => Self::from(error),
         }
     }

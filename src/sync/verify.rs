@@ -1,16 +1,17 @@
 //! `reticle sync verify`: the destinations are read again and compared with the store.
 
+use reticle_base::remedy::Remedy;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::central::{Central, SessionDigest};
 use super::destinations::Destinations;
 use super::engine;
 use super::error::SyncError;
-use super::objects::Archive;
-use crate::base::ids::{FrameId, SessionId};
-use crate::domain::facts::{BoxName, SessionFacts};
-use crate::exchange::layout::{self, SeriesKeys};
-use crate::store::{self, Destination, Reader, StoreError};
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_domain::facts::{BoxName, SessionFacts};
+use reticle_exchange::layout::{self, SeriesKeys};
+use reticle_object_storage::ObjectStorage;
+use reticle_store::{Destination, Reader, StoreError};
 
 const WHAT: &str = "compare with the store";
 
@@ -88,7 +89,7 @@ async fn compare(
 }
 
 async fn of_archive(
-    archive: &Archive,
+    archive: &ObjectStorage,
     box_name: &BoxName,
     reader: &Reader,
     session: &SessionFacts,
@@ -142,7 +143,7 @@ fn of_this_box(
     verified: &mut Verified,
 ) -> Result<(), SyncError> {
     let mut rotten = |key: String, frame: FrameId, error: StoreError| {
-        if error.remedy() != store::Remedy::GiveUp {
+        if error.remedy() != Remedy::GiveUp {
             return Err(unread(error));
         }
         verified.differences.push(Difference {

@@ -7,8 +7,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::base::clock::{self, Clock, Stamp};
-use crate::domain::health::Health;
+use reticle_base::clock::{self, Clock, Stamp};
+use reticle_domain::health::Health;
 
 /// Temperatures outside of this are those of a sensor that is not there, °C.
 const PLAUSIBLE_C: std::ops::RangeInclusive<f32> = -40.0..=150.0;
@@ -251,7 +251,7 @@ fn limit(file: &Path) -> Option<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::durable;
+    use reticle_base::durable;
 
     /// A machine that has these files and no others.
     fn machine(files: &[(&str, &str)]) -> (tempfile::TempDir, Host) {

@@ -23,11 +23,11 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::base::clock::Stamp;
-use crate::base::supervise::Thread;
-use crate::domain::alarm::AlarmKind;
-use crate::domain::segmentation::Timings;
-use crate::domain::status::{RunState, SourceState, Status};
+use reticle_base::clock::Stamp;
+use reticle_base::supervise::Thread;
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::segmentation::Timings;
+use reticle_domain::status::{RunState, SourceState, Status};
 
 mod families;
 
@@ -335,10 +335,10 @@ fn health(status: &Status, readings: &mut Vec<Reading>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::alarm::Alarm;
-    use crate::domain::health::{Health, StageHealth};
-    use crate::domain::status::{Counters, SyncState};
+    use reticle_base::clock::Clock;
+    use reticle_domain::alarm::Alarm;
+    use reticle_domain::health::{Health, StageHealth};
+    use reticle_domain::status::{Counters, SyncState};
 
     fn now() -> Stamp {
         Clock::manual(1_700_000_000_000_000_000).now()

@@ -15,7 +15,7 @@ use tracing_subscriber::filter::{Directive, ParseError};
 use tracing_subscriber::fmt::{FormatFields, SubscriberBuilder, format};
 use tracing_subscriber::prelude::*;
 
-use crate::base::plain_text;
+use reticle_base::plain_text;
 
 pub mod metrics;
 

@@ -14,11 +14,11 @@
 //! The names of spans are `frame` (capture to committed) and in it `capture`, `segment` (with
 //! `normalise`, `network`, `instances`, `measure`), `show` and `commit`. They stay.
 
-use crate::base::address;
-use crate::base::clock::Stamp;
-use crate::base::ids::FrameId;
-use crate::domain::facts::BoxName;
-use crate::domain::segmentation::Timings;
+use reticle_base::address;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::FrameId;
+use reticle_domain::facts::BoxName;
+use reticle_domain::segmentation::Timings;
 
 #[cfg(not(feature = "otlp"))]
 mod absent;

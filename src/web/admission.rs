@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Link;
-use crate::base::descriptors;
 use crate::telemetry::metrics::{Metrics, Refusal};
+use reticle_base::descriptors;
 
 /// Connections beside the others, for the probes and for saying that there are too many.
 pub(super) const SPARE: usize = 4;

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use crate::domain::label_image::LabelImage;
+use reticle_domain::label_image::LabelImage;
 
 /// Number of colours; the page's palette has as many.
 pub(crate) const COLOURS: usize = 6;

@@ -8,7 +8,7 @@
 //! A ring is its start and a chain of unit steps, two bits each. That is a quarter of the
 //! size of coordinate pairs: a nucleus of 26 pixels across takes some 45 bytes.
 
-use crate::domain::label_image::LabelImage;
+use reticle_domain::label_image::LabelImage;
 
 /// A step along a pixel edge; the discriminants are the codes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::problem::Problem;
-use crate::base::ids::EpochId;
+use reticle_base::ids::EpochId;
 
 /// Behind which result the next part of a list begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

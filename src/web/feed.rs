@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use tokio::sync::{OnceCell, watch};
 
 use super::wire;
-use crate::domain::segmentation::Segmentation;
+use reticle_domain::segmentation::Segmentation;
 
 /// A frame with its segmentation, as the live view shows it.
 #[derive(Clone, Debug)]

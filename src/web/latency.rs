@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::base::quantile::Recent;
+use reticle_base::quantile::Recent;
 
 /// Number of newest frames that the figures are taken over.
 const WINDOW: usize = 200;

@@ -32,8 +32,8 @@ use super::feed::Slot;
 use super::latency::Latency;
 use super::problem::Problem;
 use super::routes::StatusReply;
-use crate::base::clock::Stamp;
-use crate::base::ids::FrameId;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::FrameId;
 
 /// How often the status goes out. The page calls the box lost after 1.3 s of silence.
 const STATUS_EVERY: Duration = Duration::from_millis(250);

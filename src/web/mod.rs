@@ -29,14 +29,13 @@ use std::time::Duration;
 use axum::body::Bytes;
 use tokio::sync::{Semaphore, watch};
 
-use crate::base::clock::Clock;
-use crate::base::queue;
-use crate::base::rate::RateLimit;
-use crate::base::shutdown::Shutdown;
-use crate::base::supervise::Watched;
-use crate::domain::status::{Command, StatusBoard};
-use crate::store;
 use crate::telemetry::metrics::Metrics;
+use reticle_base::clock::Clock;
+use reticle_base::queue;
+use reticle_base::rate::RateLimit;
+use reticle_base::shutdown::Shutdown;
+use reticle_base::supervise::Watched;
+use reticle_domain::status::{Command, StatusBoard};
 
 mod admission;
 mod assets;
@@ -56,7 +55,7 @@ mod routes;
 mod server;
 mod streams;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod wire;
@@ -154,7 +153,7 @@ pub struct Ports {
     /// Where start, pause and stop go.
     pub commands: queue::Sender<Command>,
     /// What is saved.
-    pub reader: store::Reader,
+    pub reader: reticle_store::Reader,
     /// What `/metrics` tells beside the status.
     pub metrics: Metrics,
     /// What the box says over MQTT: an AsyncAPI document as JSON.
@@ -316,7 +315,7 @@ struct Shared {
     live: LiveFeed,
     commands: queue::Sender<Command>,
     asyncapi: Bytes,
-    reader: store::Reader,
+    reader: reticle_store::Reader,
     metrics: Metrics,
     clock: Clock,
     names: guard::Names,

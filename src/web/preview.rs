@@ -3,8 +3,8 @@
 
 use jpeg_encoder::{ColorType, Encoder, EncodingError, SamplingFactor};
 
-use crate::domain::frame::{Frame, Pixels};
-use crate::domain::label_image::LabelImage;
+use reticle_domain::frame::{Frame, Pixels};
+use reticle_domain::label_image::LabelImage;
 
 /// Share of pixels that may be darker than black and brighter than white.
 const CLIP: f64 = 0.001;
@@ -193,8 +193,8 @@ fn averaged<T: Copy + Into<u32>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::frame::{Place, Shot};
+    use reticle_base::clock::Clock;
+    use reticle_domain::frame::{Place, Shot};
 
     fn frame(width: u32, height: u32, pixels: Pixels) -> Frame {
         let shot = Shot {

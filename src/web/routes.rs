@@ -18,14 +18,14 @@ use super::cursor::Cursor;
 use super::latency::ScreenTime;
 use super::problem::Problem;
 use super::{Shared, assets, bounded, guard, live, openapi, streams};
-use crate::base::ids::FrameId;
-use crate::base::queue::Sent;
-use crate::domain::frame::Pixels;
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
-use crate::domain::status::{Command, RunState, SaveState, SourceState, Status};
-use crate::store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
 use crate::telemetry::metrics::{CONTENT_TYPE, Refusal};
+use reticle_base::ids::FrameId;
+use reticle_base::queue::Sent;
+use reticle_domain::frame::Pixels;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_domain::status::{Command, RunState, SaveState, SourceState, Status};
+use reticle_store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
 
 /// Frames in one answer, unless asked for fewer or more.
 const PAGE: u32 = 100;

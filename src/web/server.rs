@@ -27,9 +27,9 @@ use tokio::time::sleep;
 
 use super::admission::{Admission, Place};
 use super::connection::{Link, Over, Socket, Times, Watched};
-use crate::base::clock::Clock;
-use crate::base::rate::RateLimit;
 use crate::telemetry::metrics::{Metrics, Refusal};
+use reticle_base::clock::Clock;
+use reticle_base::rate::RateLimit;
 
 /// Most bytes of a request's header, its first line included. Browsers send some 2 kB.
 const LONGEST_HEADER: usize = 16 * 1024;

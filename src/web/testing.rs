@@ -1,15 +1,20 @@
 //! Frames for the tests of this module: bright discs that drift.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::LiveFrame;
-use crate::base::clock::Clock;
-use crate::domain::frame::{Pixels, Place, Shot};
-use crate::domain::label_image::LabelImage;
-use crate::domain::look::Look;
-use crate::domain::object::Object;
-use crate::domain::pixel_size::PixelSizeSource;
-use crate::domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_base::clock::Clock;
+use reticle_base::ids::SessionId;
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::frame::{Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::pixel_size::PixelSizeSource;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_store::{Job, Outcome, Record, Store};
 
 const SIZE: u32 = 128;
 
@@ -63,6 +68,42 @@ pub(crate) fn live_frame(sequence: u64, clock: &Clock) -> LiveFrame {
         ap50: Some(0.91),
         true_objects: Some(16),
     }
+}
+
+/// Saves the results, in a session and store of their own in `folder`, and returns what the store
+/// says of each.
+pub(crate) fn save(
+    folder: &Path,
+    clock: &Clock,
+    results: impl IntoIterator<Item = LiveFrame>,
+) -> Vec<Record> {
+    let options = reticle_store::Options { folder: folder.to_owned(), ..Default::default() };
+    let (store, _) = Store::open(&options, clock.clone()).unwrap();
+    let (jobs, inbox) = queue::bounded("jobs", 8, WhenFull::Wait);
+    let (to, records) = std::sync::mpsc::sync_channel(1_000);
+    let outcome = move |outcome| match outcome {
+        Outcome::Saved(record) => to.send(record).unwrap(),
+        other => assert!(!matches!(other, Outcome::Failed { .. }), "{other:?}"),
+    };
+    let writer = store.spawn_writer(inbox, outcome).unwrap();
+    let session = Session {
+        id: SessionId::new(),
+        name: "plate 7".into(),
+        source: "virtual".into(),
+        channel: None,
+        operator: None,
+        pixel_size_um: None,
+        started: clock.now(),
+    };
+    let id = session.id;
+    jobs.send(Job::Open(session));
+    for LiveFrame { segmentation, .. } in results {
+        jobs.send(Job::Keep { session: id, frame: Arc::clone(&segmentation.frame) });
+        jobs.send(Job::Commit { session: id, segmentation });
+    }
+    drop(jobs);
+    writer.join().unwrap();
+    records.into_iter().collect()
 }
 
 /// Objects with their true areas, which the store checks; the rest is of no matter here.

@@ -12,15 +12,14 @@ use tungstenite::{Message, WebSocket};
 
 use super::connection::Times;
 use super::{LiveFeed, Options, Ports, WebError, bind, serve_within, testing};
-use crate::base::clock::Clock;
-use crate::base::ids::FrameId;
-use crate::base::queue::{self, Receiver, WhenFull};
-use crate::base::shutdown::Shutdown;
-use crate::base::supervise::{Thread, Watched};
-use crate::domain::session::Session;
-use crate::domain::status::{Command, SaveState, SourceState, StatusBoard};
-use crate::store::{self, Job, Outcome, Store};
 use crate::telemetry::metrics::Metrics;
+use reticle_base::clock::Clock;
+use reticle_base::ids::FrameId;
+use reticle_base::queue::{self, Receiver, WhenFull};
+use reticle_base::shutdown::Shutdown;
+use reticle_base::supervise::{Thread, Watched};
+use reticle_domain::status::{Command, SaveState, SourceState, StatusBoard};
+use reticle_store::Store;
 
 mod limits;
 
@@ -44,7 +43,8 @@ impl Server {
     fn start_with(options: Options, times: Times) -> Self {
         let data = tempfile::tempdir().unwrap();
         let clock = testing::clock();
-        let folder = store::Options { folder: data.path().join("data"), ..Default::default() };
+        let folder =
+            reticle_store::Options { folder: data.path().join("data"), ..Default::default() };
         let (store, _) = Store::open(&folder, clock.clone()).unwrap();
         let (status, live) = (StatusBoard::new(), LiveFeed::new());
         let metrics = Metrics::new();
@@ -73,30 +73,9 @@ impl Server {
 
     /// Saves one frame with its result and returns its id.
     fn save_one(&self) -> FrameId {
-        let options =
-            store::Options { folder: self.data.path().join("data"), ..Default::default() };
-        let (store, _) = Store::open(&options, self.clock.clone()).unwrap();
-        let (jobs, inbox) = queue::bounded("jobs", 8, WhenFull::Wait);
-        let failed = |outcome| assert!(!matches!(outcome, Outcome::Failed { .. }), "{outcome:?}");
-        let writer = store.spawn_writer(inbox, failed).unwrap();
-        let session = Session {
-            id: crate::base::ids::SessionId::new(),
-            name: "plate 7".into(),
-            source: "virtual".into(),
-            channel: None,
-            operator: None,
-            pixel_size_um: None,
-            started: self.clock.now(),
-        };
-        let id = session.id;
         let live = testing::live_frame(3, &self.clock);
-        let frame = Arc::clone(&live.segmentation.frame);
-        jobs.send(Job::Open(session));
-        jobs.send(Job::Keep { session: id, frame: Arc::clone(&frame) });
-        jobs.send(Job::Commit { session: id, segmentation: live.segmentation });
-        drop(jobs);
-        writer.join().unwrap();
-        frame.id
+        let saved = testing::save(&self.data.path().join("data"), &self.clock, [live]);
+        saved[0].frame()
     }
 
     fn publish(&self, sequence: u64) -> FrameId {
@@ -381,7 +360,7 @@ fn what_is_saved_can_be_read_back() {
     assert!(labels.iter().map(|&l| u32::from(l)).eq(expected.labels.labels().iter().copied()));
     let png = server.get(&format!("/api/v1/frames/{id}/image.png"));
     let pixels = image::load_from_memory(&png.body).unwrap().into_luma16().into_raw();
-    assert_eq!(crate::domain::frame::Pixels::U16(pixels), expected.frame.pixels);
+    assert_eq!(reticle_domain::frame::Pixels::U16(pixels), expected.frame.pixels);
 
     assert_eq!(server.get("/api/v1/sessions").json()["sessions"][0]["name"], "plate 7");
     assert_eq!(server.get("/api/v1/totals").json()["segmentations"], 1);

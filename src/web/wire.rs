@@ -16,11 +16,11 @@ use serde::Serialize;
 use super::feed::{Encoding, LiveFrame};
 use super::preview::Preview;
 use super::{colours, contours};
-use crate::base::ids::FrameId;
-use crate::domain::frame::Place;
-use crate::domain::look::{ScaleFrom, Unlike};
-use crate::domain::pixel_size::PixelSizeSource;
-use crate::domain::segmentation::Timings;
+use reticle_base::ids::FrameId;
+use reticle_domain::frame::Place;
+use reticle_domain::look::{ScaleFrom, Unlike};
+use reticle_domain::pixel_size::PixelSizeSource;
+use reticle_domain::segmentation::Timings;
 
 /// Version of the layout; a page that knows another one reloads itself.
 pub(crate) const VERSION: u32 = 1;
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn labels_of_another_size_are_refused() {
         let mut live = testing::live_frame(0, &testing::clock());
-        let labels = crate::domain::label_image::LabelImage::empty(3, 3);
+        let labels = reticle_domain::label_image::LabelImage::empty(3, 3);
         live.segmentation.labels = std::sync::Arc::new(labels);
         let error = message(&live, ENCODING).unwrap_err().to_string();
         assert!(error.contains("its labels are [3, 3]"), "{error}");

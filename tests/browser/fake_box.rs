@@ -7,23 +7,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use reticle::base::clock::{self, Clock};
-use reticle::base::ids::SessionId;
-use reticle::base::queue::{self, Received, WhenFull};
-use reticle::base::shutdown::Shutdown;
-use reticle::base::supervise::{Thread, Watched};
 use reticle::capture::{self, Event};
-use reticle::domain::frame::Frame;
-use reticle::domain::health::{Health, StageHealth};
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::Look;
-use reticle::domain::object::Object;
-use reticle::domain::segmentation::{ModelRef, Segmentation, Timings};
-use reticle::domain::session::Session;
-use reticle::domain::status::{Command, RunState, SaveState, SourceState, StatusBoard, SyncState};
-use reticle::store::{self, Job, Store};
 use reticle::telemetry::metrics::Metrics;
 use reticle::web::{self, LiveFeed, LiveFrame, Ports};
+use reticle_base::clock::{self, Clock};
+use reticle_base::ids::SessionId;
+use reticle_base::queue::{self, Received, WhenFull};
+use reticle_base::shutdown::Shutdown;
+use reticle_base::supervise::{Thread, Watched};
+use reticle_domain::frame::Frame;
+use reticle_domain::health::{Health, StageHealth};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
+use reticle_domain::session::Session;
+use reticle_domain::status::{Command, RunState, SaveState, SourceState, StatusBoard, SyncState};
+use reticle_store::{Job, Store};
 
 const FPS: f64 = 10.0;
 
@@ -56,7 +56,8 @@ impl FakeBox {
     pub(crate) fn start_at(listen: SocketAddr) -> Self {
         let clock = Clock::system();
         let data = tempfile::tempdir().expect("a temporary folder can be made");
-        let options = store::Options { folder: data.path().join("data"), ..Default::default() };
+        let options =
+            reticle_store::Options { folder: data.path().join("data"), ..Default::default() };
         let (store, _) = Store::open(&options, clock.clone()).expect("an empty folder is a store");
         let reader = store.reader();
         let (jobs, inbox) = queue::bounded("jobs", 8, WhenFull::Wait);

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Poisson, StandardNormal};
-use reticle::base::clock::Clock;
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_base::clock::Clock;
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
 
 /// Grey value of the background.
 pub(crate) const BACKGROUND: f32 = 30.0;

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use fields::{Field, HARD, Kind, NAMED, Nucleus, OTHERS, Scene};
 use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
-use reticle::base::clock::Clock;
-use reticle::domain::frame::Frame;
-use reticle::domain::segmentation::Segmentation;
-use reticle::segment::{Options, Segmenter};
+use reticle_base::clock::Clock;
+use reticle_domain::frame::Frame;
+use reticle_domain::segmentation::Segmentation;
+use reticle_segment::{Options, Segmenter};
 
 /// Fields of each named kind, depth and size that `make prove-noise` looks at, unless
 /// `RETICLE_PROVE_NOISE` names another number.

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use reticle::base::clock::{Clock, thread_cpu};
+use reticle_base::clock::{Clock, thread_cpu};
 
 mod mutate;
 mod targets;

@@ -4,21 +4,20 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
-use reticle::base::clock::Clock;
-use reticle::base::ids::{FrameId, SessionId};
 use reticle::config;
-use reticle::domain::facts::{Dated, FrameFacts, ModelFacts, Series};
-use reticle::domain::frame::Place;
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::object::Object;
-use reticle::domain::pixel_size;
-use reticle::domain::segmentation::ModelRef;
-use reticle::exchange::import::{self, Kind, Source};
-use reticle::exchange::output::Output;
-use reticle::exchange::tables::{self, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
-use reticle::exchange::zarr::{self, ShardShape, ShardWriter};
-use reticle::imagefile::{self, Limits, Selection};
-use reticle::store;
+use reticle_base::clock::Clock;
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_domain::facts::{Dated, FrameFacts, ModelFacts, Series};
+use reticle_domain::frame::Place;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_domain::pixel_size;
+use reticle_domain::segmentation::ModelRef;
+use reticle_exchange::import::{self, Kind, Source};
+use reticle_exchange::output::Output;
+use reticle_exchange::tables::{self, Frames, ModelKey, ObjectRow, Objects, ParquetTable};
+use reticle_exchange::zarr::{self, ShardShape, ShardWriter};
+use reticle_imagefile::{Limits, Selection};
 use serde_json::{Value, json};
 
 use super::{mutate, tiff};
@@ -67,7 +66,7 @@ impl Target {
     fn pixels(self) -> u64 {
         match self {
             Self::Pages => MAX_PIXELS,
-            _ => imagefile::MAX_PIXELS,
+            _ => reticle_imagefile::MAX_PIXELS,
         }
     }
 
@@ -118,9 +117,9 @@ impl Inputs {
         let (mut tiffs, mut pngs) = (of(&["tif"]), of(&["png"]));
         let labels = label_images();
         tiffs.push(frame_tiff(&files));
-        tiffs.extend(labels.iter().map(imagefile::encode_labels_tiff));
-        pngs.extend(labels.iter().filter_map(imagefile::encode_labels_png));
-        let pack = |labels| store::pack_labels(labels).expect("labels can be packed");
+        tiffs.extend(labels.iter().map(reticle_imagefile::encode_labels_tiff));
+        pngs.extend(labels.iter().filter_map(reticle_imagefile::encode_labels_png));
+        let pack = |labels| reticle_store::pack_labels(labels).expect("labels can be packed");
         fs::create_dir_all(scratch.join("zarr/c/0/0")).expect("the scratch folder takes folders");
         Self {
             tiffs,
@@ -207,9 +206,9 @@ impl Inputs {
         };
         match target {
             Target::Pages => pages(&lay("image"), &selection(rng)),
-            Target::Labels => answer(imagefile::read_drawn_labels(&lay("image"))),
-            Target::Frame => answer(imagefile::decode_frame_tiff(bytes)),
-            Target::Blob => answer(store::unpack_labels(bytes)),
+            Target::Labels => answer(reticle_imagefile::read_drawn_labels(&lay("image"))),
+            Target::Frame => answer(reticle_imagefile::decode_frame_tiff(bytes)),
+            Target::Blob => answer(reticle_store::unpack_labels(bytes)),
             Target::Coco => imported(lay("coco.json"), Kind::Coco),
             Target::GeoJson => imported(lay("t1.geojson"), Kind::GeoJson),
             Target::Config => answer(config::load(Some(&lay("reticle.toml")))),
@@ -277,7 +276,7 @@ fn selection(rng: &mut Rng) -> Selection {
 
 fn pages(path: &Path, selection: &Selection) -> Answer {
     let limits = Limits { max_pixels: MAX_PIXELS, max_pages: 50, ..Limits::default() };
-    let Ok(mut pages) = imagefile::open_chosen(path, limits, selection) else {
+    let Ok(mut pages) = reticle_imagefile::open_chosen(path, limits, selection) else {
         return Answer::Refused;
     };
     assert!(pages.len() <= pages.total(), "no more is chosen than there is");
@@ -328,11 +327,11 @@ fn label_images() -> Vec<LabelImage> {
 /// A frame as the store keeps it.
 fn frame_tiff(golden: &[PathBuf]) -> Vec<u8> {
     let path = golden.iter().find(|file| file.ends_with("grey16.png")).expect("it is there");
-    let mut pages = imagefile::open(path, Limits::default()).expect("it is sound");
+    let mut pages = reticle_imagefile::open(path, Limits::default()).expect("it is sound");
     let page = pages.next().expect("it has a page").expect("it is sound");
     let shot = page.into_shot(Clock::manual(0).now(), "a.png".to_owned());
     let frame = shot.into_frame().expect("a page has all its pixels");
-    imagefile::encode_frame_tiff(&frame).expect("it has pixels")
+    reticle_imagefile::encode_frame_tiff(&frame).expect("it has pixels")
 }
 
 fn coco() -> Value {

@@ -133,7 +133,7 @@ fn all_of_the_state_is_back_within_5_s_at_a_broker_that_lost_its_memory() {
         let twins = ["session", "sync", "source", "model", "save"];
         let alarms = topics.iter().filter(|topic| topic.starts_with("a/")).count();
         let whole = topics.contains("status")
-            && alarms == reticle::domain::alarm::AlarmKind::ALL.len()
+            && alarms == reticle_domain::alarm::AlarmKind::ALL.len()
             && twins.iter().all(|twin| topics.contains(&format!("twin/{twin}")));
         whole.then_some(())
     };

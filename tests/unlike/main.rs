@@ -8,12 +8,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reticle::base::clock::Clock;
-use reticle::domain::frame::Frame;
-use reticle::domain::label_image::LabelImage;
-use reticle::domain::look::{Look, Unlike};
-use reticle::imagefile;
-use reticle::segment::{Options, Segmenter};
+use reticle_base::clock::Clock;
+use reticle_domain::frame::Frame;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::{Look, Unlike};
+use reticle_segment::{Options, Segmenter};
 use serde_json::Value;
 
 #[path = "../common/mod.rs"]
@@ -32,7 +31,11 @@ fn segmenter(model: &str) -> Segmenter {
 }
 
 fn read(path: &Path) -> Arc<Frame> {
-    let page = imagefile::open(path, Options::default().limits()).unwrap().next().unwrap().unwrap();
+    let page = reticle_imagefile::open(path, Options::default().limits())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap();
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
     Arc::new(page.into_shot(Clock::system().now(), name).into_frame().unwrap())
 }
@@ -40,7 +43,7 @@ fn read(path: &Path) -> Arc<Frame> {
 /// The real images of a set; none where there is no folder of them.
 fn images(set: &str) -> Vec<PathBuf> {
     let Some(data) = data_dir() else { return Vec::new() };
-    imagefile::list_images(&[data.join(set).join("images")]).unwrap()
+    reticle_imagefile::list_images(&[data.join(set).join("images")]).unwrap()
 }
 
 /// Objects found, and what is said of the picture.
@@ -170,7 +173,7 @@ fn write(path: &Path, picture: &Picture) {
     let values = picture.values.iter().map(|value| value.round().clamp(0.0, 65_535.0) as u32);
     let (width, height) = (picture.width as u32, picture.height as u32);
     let image = LabelImage::new(width, height, values.collect()).unwrap();
-    std::fs::write(path, imagefile::encode_labels_png(&image).unwrap()).unwrap();
+    std::fs::write(path, reticle_imagefile::encode_labels_png(&image).unwrap()).unwrap();
 }
 
 #[test]

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::io::{BufWriter, Write as _};
 use std::sync::Arc;
 
-use reticle::domain::frame::Frame;
-use reticle::domain::look::Look;
-use reticle::segment::Segmenter;
+use reticle_domain::frame::Frame;
+use reticle_domain::look::Look;
+use reticle_segment::Segmenter;
 
 use super::pictures::Picture;
 use super::{images, read, segmenter};

@@ -4,8 +4,8 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-use reticle::domain::frame::Frame;
-use reticle::domain::look::Unlike;
+use reticle_domain::frame::Frame;
+use reticle_domain::look::Unlike;
 
 use super::pictures::Picture;
 use super::{EDGE, SEEDS, dark, each_is_right_or_said, nuclei};

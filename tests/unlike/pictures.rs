@@ -6,8 +6,8 @@ use rand::{Rng as _, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Normal};
 
-use reticle::base::clock::Clock;
-use reticle::domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_base::clock::Clock;
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
 
 /// Grey values that may be anything, before they become pixels.
 #[derive(Clone)]

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use reticle::base::clock::Clock;
-use reticle::base::ids::SessionId;
-use reticle::domain::frame::Frame;
-use reticle::domain::look::ScaleFrom;
-use reticle::segment::session::SessionScales;
-use reticle::segment::{Options, Segmenter};
+use reticle_base::clock::Clock;
+use reticle_base::ids::SessionId;
+use reticle_domain::frame::Frame;
+use reticle_domain::look::ScaleFrom;
+use reticle_segment::session::SessionScales;
+use reticle_segment::{Options, Segmenter};
 use serde_json::{Value, json};
 
 use super::common::{Daemon, wait_for};
@@ -55,7 +55,7 @@ fn a_plausible_size_stands_and_where_the_picture_disagrees_it_is_said_by_how_muc
         (40.0, 20.0, Some(57.0)),
     ] {
         let look = segmenter.segment(&nuclei(20, diameter, Some(size), 2)).unwrap().look;
-        let expected = reticle::segment::scale::Scale::for_diameter((14.0 / size) as f32, 20.0);
+        let expected = reticle_segment::scale::Scale::for_diameter((14.0 / size) as f32, 20.0);
         assert_eq!(look.scale_from, ScaleFrom::Stated, "{diameter} px at {size} µm");
         assert_eq!(look.scale, expected.factor(), "{diameter} px at {size} µm: it stands");
         match (look.size_ratio, ratio) {

@@ -23,7 +23,7 @@ from .base import Lap, Options, Result
 
 # The network takes multiples of this.
 STEP = 16
-# Sub-pixels along the edge of one output pixel, and maps, by channels (src/segment/network.rs).
+# Sub-pixels along the edge of one output pixel, and maps, by channels (crates/segment/src/network.rs).
 # The fourth map is that of sizes; packages made before there was one give three.
 CHANNELS = {12: (2, 3), 16: (2, 4), 48: (4, 3), 64: (4, 4)}
 

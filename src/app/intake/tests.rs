@@ -4,12 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::base::clock::Clock;
-use crate::base::queue::{self, WhenFull};
-use crate::domain::status::StatusBoard;
-use crate::domain::taken::FileIdentity;
-use crate::store::{Options, Store};
 use crate::telemetry::metrics::Metrics;
+use reticle_base::clock::Clock;
+use reticle_base::queue::{self, WhenFull};
+use reticle_domain::status::StatusBoard;
+use reticle_domain::taken::FileIdentity;
+use reticle_store::{Options, Store};
 
 const NOW: Duration = Duration::ZERO;
 

@@ -7,7 +7,7 @@ use notify::EventKind;
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind, RenameMode};
 use tracing::warn;
 
-use crate::imagefile::is_image_name;
+use reticle_imagefile::is_image_name;
 
 pub(super) enum Notice {
     /// Closed by its writer.

@@ -17,8 +17,8 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::base::ids::FrameId;
-use crate::domain::taken::{FileIdentity, TakenPage};
+use reticle_base::ids::FrameId;
+use reticle_domain::taken::{FileIdentity, TakenPage};
 
 /// A file that is whole and about to be read.
 #[derive(Clone, Copy, Debug)]

@@ -8,9 +8,9 @@ use std::collections::{HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::ids::FrameId;
-use crate::domain::frame::Pixels;
-use crate::domain::taken::TakenPage;
+use reticle_base::ids::FrameId;
+use reticle_domain::frame::Pixels;
+use reticle_domain::taken::TakenPage;
 
 /// What is to be done with a page that was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@
 //!
 //! The plate is not guessed: any word could be one.
 
-use crate::domain::frame::Place;
+use reticle_domain::frame::Place;
 
 /// Reads the place from a file name.
 pub(super) fn from_name(name: &str) -> Place {

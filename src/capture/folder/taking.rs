@@ -11,9 +11,9 @@ use super::pages::{Found, Known};
 use super::watch::{Arrival, version_of};
 use super::whole::{Doubt, Scan};
 use super::{Event, Folder, Mode, SourceError};
-use crate::base::ids::FrameId;
-use crate::domain::taken::FileIdentity;
-use crate::imagefile::Problem;
+use reticle_base::ids::FrameId;
+use reticle_domain::taken::FileIdentity;
+use reticle_imagefile::Problem;
 
 /// Bytes that are hashed between two looks at the time.
 const PIECE_BYTES: usize = 1 << 20;

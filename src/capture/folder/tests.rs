@@ -7,8 +7,8 @@ use std::time::SystemTime;
 
 use super::super::{Opener, SourceSpec};
 use super::*;
-use crate::domain::frame::Pixels;
-use crate::domain::label_image::LabelImage;
+use reticle_domain::frame::Pixels;
+use reticle_domain::label_image::LabelImage;
 
 /// Longer than any wait in here on a busy machine.
 const LONG: Duration = Duration::from_secs(60);
@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// A PNG of 2 × 2 grey values of 16 bits, all `value`.
 fn png(value: u32) -> Vec<u8> {
     let image = LabelImage::new(2, 2, vec![value; 4]).unwrap();
-    imagefile::encode_labels_png(&image).unwrap()
+    reticle_imagefile::encode_labels_png(&image).unwrap()
 }
 
 fn stack() -> Vec<u8> {
@@ -190,7 +190,7 @@ fn a_file_written_again_is_a_new_image() {
     // Of different sizes, because the kernel's times of change come in ticks.
     for height in 1..4 {
         let image = LabelImage::empty(1, height);
-        inbox.put("latest.png", &imagefile::encode_labels_png(&image).unwrap());
+        inbox.put("latest.png", &reticle_imagefile::encode_labels_png(&image).unwrap());
         assert_eq!(frame(&mut source).height, height);
     }
     nothing_more(&mut source);
@@ -329,7 +329,7 @@ fn a_share_that_was_gone_gives_only_what_is_new_or_changed_when_it_is_back() {
     nothing_more(&mut *source);
     // It is mounted again, with other inodes, and in the meantime somebody was at work.
     fs::create_dir(inbox.at("again")).unwrap();
-    let larger = imagefile::encode_labels_png(&LabelImage::empty(1, 3)).unwrap();
+    let larger = reticle_imagefile::encode_labels_png(&LabelImage::empty(1, 3)).unwrap();
     inbox.put_as_old_as("server/a.png", "again/a.png", &png(1));
     inbox.put_as_old_as("server/b.png", "again/b.png", &larger);
     inbox.put_old("again/c.png", &png(1));

@@ -37,8 +37,8 @@ use super::memory::{Memory, Remembered};
 use super::taking::facts_of;
 use super::whole::{Doubt, Left};
 use super::{Identity, SourceError, nanos};
-use crate::base::clock::{Clock, Stamp};
-use crate::base::queue::{self, Received, WhenFull};
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::queue::{self, Received, WhenFull};
 
 /// How long a file that nobody closed has to stand still before it is read.
 pub(super) const SETTLED: Duration = Duration::from_secs(2);

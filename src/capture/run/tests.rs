@@ -1,7 +1,7 @@
 //! The capture loop with a scripted source.
 
 use super::*;
-use crate::domain::frame::{Pixels, Place, Shot};
+use reticle_domain::frame::{Pixels, Place, Shot};
 
 /// What a scripted source does next.
 enum Step {

@@ -20,10 +20,10 @@ use self::optics::{Optics, Shutter};
 use self::population::Population;
 use self::stage::Stop;
 use super::{Event, Options, Source, SourceError};
-use crate::base::clock::{Clock, Stamp};
-use crate::domain::frame::{Frame, Pixels, Place, Shot};
-use crate::domain::label_image::LabelImage;
-use crate::domain::pixel_size::PixelSizeSource;
+use reticle_base::clock::{Clock, Stamp};
+use reticle_domain::frame::{Frame, Pixels, Place, Shot};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::pixel_size::PixelSizeSource;
 
 mod optics;
 mod population;

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 use super::population::Nucleus;
-use crate::domain::label_image::LabelImage;
+use reticle_domain::label_image::LabelImage;
 
 /// Bits of the camera's converter.
 pub(super) const BIT_DEPTH: u8 = 12;

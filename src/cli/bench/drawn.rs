@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::bail;
 
-use crate::base::clock::Clock;
 use crate::capture::{Event, Options, Source, SourceError, VirtualScope};
-use crate::domain::frame::Frame;
+use reticle_base::clock::Clock;
+use reticle_domain::frame::Frame;
 
 /// Frames that are drawn of each kind. They are measured in turn, so that none comes right after
 /// itself; more would only take memory.

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use super::super::out;
 use super::{median, report};
-use crate::base::clock::thread_cpu;
-use crate::segment::engine::{Engine, Layer, Workspace, read_onnx};
-use crate::segment::package::ModelPackage;
+use reticle_base::clock::thread_cpu;
+use reticle_segment::engine::{Engine, Layer, Workspace, read_onnx};
+use reticle_segment::package::ModelPackage;
 
 /// Runs of each tile unless the user says how many.
 const RUNS: NonZeroUsize = NonZeroUsize::new(30).expect("it is not zero");

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::Outcome;
-use crate::base::clock::{Clock, process_cpu};
-use crate::domain::frame::Frame;
-use crate::domain::segmentation::ModelRef;
-use crate::imagefile::{self, Limits};
-use crate::segment::{Options, Segmenter, Stage};
 use crate::telemetry;
+use reticle_base::clock::{Clock, process_cpu};
+use reticle_domain::frame::Frame;
+use reticle_domain::segmentation::ModelRef;
+use reticle_imagefile::Limits;
+use reticle_segment::{Options, Segmenter, Stage};
 
 mod drawn;
 mod layers;
@@ -119,7 +119,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if args.images.is_empty() {
         bench.measure_drawn(&risen(args.sizes), &risen(args.objects), &threads)?;
     } else {
-        bench.measure_images(&imagefile::list_images(&args.images)?, &threads)?;
+        bench.measure_images(&reticle_imagefile::list_images(&args.images)?, &threads)?;
     }
     report::print(&bench, &threads, args.json)?;
     Ok(Outcome::Fine)
@@ -251,7 +251,7 @@ fn repetitions(asked: Option<NonZeroUsize>, (width, height): (u32, u32)) -> usiz
 
 /// The first image of a file.
 fn read(path: &Path, limits: Limits, clock: &Clock) -> anyhow::Result<Arc<Frame>> {
-    let page = imagefile::open(path, limits)?.next().context("it holds no image")??;
+    let page = reticle_imagefile::open(path, limits)?.next().context("it holds no image")??;
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Arc::new(page.into_shot(clock.now(), name).into_frame()?))
 }

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use crate::base::clock::Clock;
 use crate::telemetry::host::{Host, Temperature};
+use reticle_base::clock::Clock;
 
 /// The sensors of this box and what they said.
 pub(super) struct Warmth {

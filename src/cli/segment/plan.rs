@@ -1,6 +1,6 @@
 //! Which images are segmented, and what their label images are called.
 //!
-//! - A label image bears its image's name ([`imagefile::label_stem`]), because `reticle eval`,
+//! - A label image bears its image's name ([`reticle_imagefile::label_stem`]), because `reticle eval`,
 //!   `reticle train` and people pair the two by name. Those of a stack end in `-page0000` and on.
 //! - No two images share a name: of two whose label images would be one file, the first is
 //!   segmented and the other is passed over and named. That holds for `a.tif` beside `a.png`, for
@@ -11,8 +11,6 @@
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-
-use crate::imagefile;
 
 /// One image to segment.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,7 +49,7 @@ pub(super) fn plan(paths: Vec<PathBuf>, pages: impl Fn(&Path) -> usize) -> Plann
         if !given.insert(identity(&path)) {
             continue;
         }
-        let name = imagefile::label_stem(&path);
+        let name = reticle_imagefile::label_stem(&path);
         match taken.get(&name) {
             None => {
                 taken.insert(name.clone(), path.clone());
@@ -216,7 +214,7 @@ mod tests {
         assert_eq!(planned.images.len(), 2);
         assert_ne!(planned.images[0].name, planned.images[1].name);
         for image in &planned.images {
-            let file = image.label_file(Some(9_999), "png") + crate::base::durable::TEMPORARY;
+            let file = image.label_file(Some(9_999), "png") + reticle_base::durable::TEMPORARY;
             assert!(file.len() <= 255, "{} bytes", file.len());
         }
     }

@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 
 use super::plan::Input;
-use crate::domain::label_image::LabelImage;
-use crate::domain::object::Object;
-use crate::exchange::made::{Made, MadeError, State};
-use crate::exchange::tables::{ImageRow, ImagesCsv, ObjectsCsv, ObjectsParquet};
-use crate::imagefile;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_exchange::made::{Made, MadeError, State};
+use reticle_exchange::tables::{ImageRow, ImagesCsv, ObjectsCsv, ObjectsParquet};
 
 const CSV: &str = "objects.csv";
 const PARQUET: &str = "objects.parquet";
@@ -120,9 +119,9 @@ impl Results {
         page: Option<u32>,
         labels: &LabelImage,
     ) -> Result<PathBuf, MadeError> {
-        let (ending, bytes) = match imagefile::encode_labels_png(labels) {
+        let (ending, bytes) = match reticle_imagefile::encode_labels_png(labels) {
             Some(bytes) => ("png", bytes),
-            None => ("tif", imagefile::encode_labels_tiff(labels)),
+            None => ("tif", reticle_imagefile::encode_labels_tiff(labels)),
         };
         let name = format!("{LABELS}/{}", input.label_file(page, ending));
         self.made.put(&name, Some(&input.name), &bytes)

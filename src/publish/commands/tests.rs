@@ -1,10 +1,10 @@
 //! The state machine, alone: time and the store's answers are given.
 
 use super::*;
-use crate::base::clock::Clock;
-use crate::domain::facts::BoxName;
 use crate::publish::Options;
 use crate::publish::topics::Topics;
+use reticle_base::clock::Clock;
+use reticle_domain::facts::BoxName;
 
 /// 2026-10-10T00:00:00Z.
 const START_NS: i64 = 1_791_590_400_000_000_000;

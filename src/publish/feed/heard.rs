@@ -6,15 +6,15 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::{Done, Feed, Name};
-use crate::base::clock::Stamp;
-use crate::base::ids::EventId;
-use crate::domain::event::{Event, What};
 use crate::publish::commands::{Asked, Begun, Next, Order, Reply, Said, Time};
 use crate::publish::connection::Outbound;
 use crate::publish::payloads::{CommandAnswer, Presence, PresenceState};
 use crate::publish::state::json;
 use crate::publish::{Operator, ledger};
-use crate::store::{Ask, Noted};
+use reticle_base::clock::Stamp;
+use reticle_base::ids::EventId;
+use reticle_domain::event::{Event, What};
+use reticle_store::{Ask, Noted};
 
 /// Messages that may wait for the broker before commands are passed over: it takes no answers.
 const UNANSWERED: usize = 256;
@@ -182,7 +182,7 @@ fn obey(operator: &dyn Operator, order: Order) -> Result<serde_json::Value, Stri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
+    use reticle_base::clock::Clock;
 
     #[test]
     fn of_a_flood_of_refused_commands_sixty_a_minute_are_events() {

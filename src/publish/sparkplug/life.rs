@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::metrics::Reading;
 use super::payload::{Datatype, Metric, Payload, Value};
-use crate::base::clock::Stamp;
+use reticle_base::clock::Stamp;
 
 /// Shortest time between two `NDATA`.
 const PACE: Duration = Duration::from_secs(1);
@@ -140,7 +140,7 @@ fn milliseconds(at: &Stamp) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
+    use reticle_base::clock::Clock;
 
     fn readings(objects: Option<u64>) -> Vec<Reading> {
         let reading = |name: &str, value| Reading {

@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::payload::{Datatype, Value};
-use crate::domain::alarm::AlarmKind;
-use crate::domain::status::{Newest, Status};
 use crate::publish::DESTINATION;
 use crate::publish::payloads::{TwinSave, TwinSession, TwinSource};
+use reticle_domain::alarm::AlarmKind;
+use reticle_domain::status::{Newest, Status};
 
 /// One metric as it is now.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,10 +132,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::base::ids::FrameId;
-    use crate::domain::alarm::Alarm;
-    use crate::domain::frame::Place;
-    use crate::domain::status::SyncState;
+    use reticle_base::ids::FrameId;
+    use reticle_domain::alarm::Alarm;
+    use reticle_domain::frame::Place;
+    use reticle_domain::status::SyncState;
 
     fn value(status: &Status, name: &str) -> Option<Value> {
         of(status).into_iter().find(|reading| reading.name == name).unwrap().value

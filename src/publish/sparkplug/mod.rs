@@ -24,7 +24,7 @@ pub(super) use node::Node;
 
 use super::error::PublishError;
 use super::options::Options;
-use crate::domain::facts::BoxName;
+use reticle_domain::facts::BoxName;
 
 /// First level of all topics.
 pub(super) const NAMESPACE: &str = "spBv1.0";

@@ -1,5 +1,6 @@
 //! The loop of the edge node: connects, says what [`super::life`] finds due, hears the host.
 
+use reticle_base::remedy::Remedy;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +13,13 @@ use tokio::time::MissedTickBehavior;
 use super::life::{self, Due, Life};
 use super::payload::Payload;
 use super::{Names, metrics};
-use crate::base::clock::{Clock, Stamp};
-use crate::base::supervise::Watched;
-use crate::domain::status::StatusBoard;
 use crate::publish::connection::{self, Heard, Link, hear};
-use crate::publish::error::{PublishError, Remedy};
+use crate::publish::error::PublishError;
 use crate::publish::namesake::Namesake;
 use crate::publish::{Broker, Ports, PublishBoard, stopped};
+use reticle_base::clock::{Clock, Stamp};
+use reticle_base::supervise::Watched;
+use reticle_domain::status::StatusBoard;
 
 /// How often the board is looked at. A rebirth comes within it, and no more often.
 const TICK: Duration = Duration::from_millis(250);
@@ -224,7 +225,9 @@ impl Node {
     fn trouble(&self, error: &PublishError) {
         match error.remedy {
             Remedy::Retry => tracing::warn!(%error, "the broker is not there; will retry"),
-            Remedy::Stop => tracing::error!(%error, "the broker does not take this box"),
+            Remedy::GiveUp | Remedy::Stop => {
+                tracing::error!(%error, "the broker does not take this box")
+            }
         }
         self.board.update(|state| state.reason = Some(error.to_string()));
     }

@@ -10,7 +10,7 @@
 //!
 //! 1. Of a box whose database is gone, the empty store takes the name.
 //! 2. Session by session, part by part: what was read becomes rows, in one transaction each, with
-//!    the receipts of the objects that it was read from ([`crate::store`], `adopt.rs`). A part
+//!    the receipts of the objects that it was read from ([`reticle_store`], `adopt.rs`). A part
 //!    whose objects are the ones that the store has receipts for is passed over.
 //! 3. Frame files that were orphans find their rows.
 //! 4. A new epoch begins, with marks above those that the destinations know.
@@ -25,6 +25,7 @@
 mod part;
 mod session;
 
+use reticle_base::remedy::Remedy;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -32,15 +33,17 @@ use super::archive::Archiving;
 use super::central::Central;
 use super::destinations::Destinations;
 use super::engine;
-use super::error::{Remedy, SyncError};
-use super::objects::{Archive, Copied};
-use crate::base::clock::Clock;
-use crate::base::ids::{SessionId, StoreId};
-use crate::domain::facts::BoxName;
-use crate::exchange::layout;
-use crate::exchange::manifest::{self, Manifest};
-use crate::exchange::standing::{self, Standing};
-use crate::store::{Adoption, Destination, Identity, PartTaken, Reader, Store, StoreError, Stream};
+use super::error::SyncError;
+use reticle_base::clock::Clock;
+use reticle_base::ids::{SessionId, StoreId};
+use reticle_domain::facts::BoxName;
+use reticle_exchange::layout;
+use reticle_exchange::manifest::{self, Manifest};
+use reticle_exchange::standing::{self, Standing};
+use reticle_object_storage::{Copied, ObjectStorage};
+use reticle_store::{
+    Adoption, Destination, Identity, PartTaken, Reader, Store, StoreError, Stream,
+};
 
 const WHAT: &str = "read back from the archive";
 
@@ -145,7 +148,7 @@ pub fn adopt(
 
 /// What is needed on the way.
 struct Adopting<'a> {
-    archive: Archive,
+    archive: ObjectStorage,
     central: Option<&'a Central>,
     data_folder: PathBuf,
     spool: PathBuf,

@@ -7,20 +7,20 @@ use sha2::{Digest as _, Sha256};
 
 use super::Adopting;
 use super::session::Reading;
-use crate::base::clock::Stamp;
-use crate::base::ids::FrameId;
-use crate::domain::facts::{Dated, FrameFacts, ModelFacts, Series};
-use crate::domain::label_image::LabelImage;
-use crate::domain::look::Look;
-use crate::domain::object::Object;
-use crate::domain::segmentation::Timings;
-use crate::exchange::layout::PartOf;
-use crate::exchange::tables::read::{self, ResultRow};
-use crate::exchange::zarr::{ShardReader, ShardShape};
-use crate::store::{AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, Receipt};
 use crate::sync::error::SyncError;
-use crate::sync::objects::Copied;
 use crate::sync::there::NOT_VOUCHED_FOR;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::FrameId;
+use reticle_domain::facts::{Dated, FrameFacts, ModelFacts, Series};
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::Timings;
+use reticle_exchange::layout::PartOf;
+use reticle_exchange::tables::read::{self, ResultRow};
+use reticle_exchange::zarr::{ShardReader, ShardShape};
+use reticle_object_storage::Copied;
+use reticle_store::{AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, Receipt};
 
 /// Focus, timings and time of a result of which the archive has no row.
 const UNKNOWN: (f32, Timings, Option<Look>, Option<Stamp>) = (

@@ -8,19 +8,19 @@ use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
 
 use super::{Adopted, Adopting, Lacking, failed};
-use crate::base::clock::Stamp;
-use crate::base::ids::SessionId;
-use crate::domain::facts::{ModelFacts, Series};
-use crate::domain::segmentation::ModelRef;
-use crate::domain::session::Session;
-use crate::exchange::layout::{self, Holds, PartOf};
-use crate::exchange::manifest::{Manifest, Mono, ObjectKind, SeriesEntry};
-use crate::imagefile::MAX_PIXELS;
-use crate::store::{
+use crate::sync::error::SyncError;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::SessionId;
+use reticle_domain::facts::{ModelFacts, Series};
+use reticle_domain::segmentation::ModelRef;
+use reticle_domain::session::Session;
+use reticle_exchange::layout::{self, Holds, PartOf};
+use reticle_exchange::manifest::{Manifest, Mono, ObjectKind, SeriesEntry};
+use reticle_imagefile::MAX_PIXELS;
+use reticle_object_storage::ObjectStorage;
+use reticle_store::{
     AdoptedPart, AdoptedSeries, AdoptedSession, Destination, Receipt, StoredReceipt,
 };
-use crate::sync::error::SyncError;
-use crate::sync::objects::Archive;
 
 /// Frames in a part at most, as the store makes them.
 const PART_FRAMES: u32 = 64;
@@ -216,8 +216,8 @@ impl Adopting<'_> {
         let digits = hex::encode(sha256);
         // A folder's tag is the hash; asked for it, it would read the file once more.
         let etag = match &self.archive {
-            Archive::Folder(_) => digits.clone(),
-            Archive::S3(_) => {
+            ObjectStorage::Folder(_) => digits.clone(),
+            ObjectStorage::S3(_) => {
                 self.archive.stat(key).await?.map(|stat| stat.etag).unwrap_or_default()
             }
         };
@@ -261,7 +261,7 @@ impl Reading<'_> {
 }
 
 fn models(manifest: &Manifest) -> HashMap<String, ModelFacts> {
-    let facts = |model: &crate::exchange::manifest::Model| ModelFacts {
+    let facts = |model: &reticle_exchange::manifest::Model| ModelFacts {
         pk: 0,
         model: ModelRef {
             name: model.name.clone(),
@@ -334,7 +334,7 @@ fn shape(entry: &SeriesEntry) -> Option<AdoptedSeries> {
 }
 
 /// A part may be newer than the manifest: then the series is longer than that says.
-fn stretch(series: &mut [AdoptedSeries], frame: &crate::domain::facts::FrameFacts) {
+fn stretch(series: &mut [AdoptedSeries], frame: &reticle_domain::facts::FrameFacts) {
     if let Some(series) = series.iter_mut().find(|series| series.number == frame.series) {
         series.frames = series.frames.max(frame.position + 1);
     }

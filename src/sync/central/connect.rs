@@ -13,7 +13,7 @@ use super::super::error::SyncError;
 use super::super::options::CentralOptions;
 use super::fault::{Failure, within};
 use super::tls::{self, SslMode};
-use crate::domain::facts::BoxName;
+use reticle_domain::facts::BoxName;
 
 /// How long logging in may take, with name, TCP, TLS and password.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -248,7 +248,7 @@ fn name_of(config: &Config) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::Remedy;
+    use reticle_base::remedy::Remedy;
 
     fn target(url: &str) -> Result<Target, SyncError> {
         let box_name = BoxName { site: "lab".to_owned(), name: "box-1".to_owned() };

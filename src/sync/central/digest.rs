@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::base::ids::FrameId;
+use reticle_base::ids::FrameId;
 
 /// What a session holds: its frames by id and hash, its results by frame, model, hash of the
 /// label image and number of objects. Equal on both sides means that nothing is missing, nothing

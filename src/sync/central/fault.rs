@@ -5,7 +5,8 @@ use std::future::Future;
 use std::io;
 use std::time::Duration;
 
-use super::super::error::{Remedy, SyncError};
+use super::super::error::SyncError;
+use reticle_base::remedy::Remedy;
 
 /// A step that failed, before it is known on whose behalf it was taken.
 #[derive(Debug)]
@@ -16,35 +17,37 @@ pub(super) struct Failure {
     why: String,
     /// The connection ended below the step; the task that carried it knows why.
     closed: bool,
+    /// The mark that the database has, where it knows more than the store that delivers.
+    conflict: Option<i64>,
 }
 
 impl Failure {
     /// The data of one frame or session can never be taken.
     pub(super) fn poison(what: impl Into<String>, why: impl Into<String>) -> Self {
         let what = Some(what.into());
-        Self { remedy: Remedy::GiveUp, what, why: why.into(), closed: false }
+        Self { remedy: Remedy::GiveUp, what, why: why.into(), closed: false, conflict: None }
     }
 
     /// The database knows more than the store that delivers.
     pub(super) fn conflict(why: impl Into<String>, high_water: i64) -> Self {
-        let remedy = Remedy::Conflict { high_water };
-        Self { remedy, what: None, why: why.into(), closed: false }
+        Self { conflict: Some(high_water), ..Self::stop(why) }
     }
 
     /// Nothing can be delivered until a person has acted.
     pub(super) fn stop(why: impl Into<String>) -> Self {
-        Self { remedy: Remedy::Stop, what: None, why: why.into(), closed: false }
+        Self { remedy: Remedy::Stop, what: None, why: why.into(), closed: false, conflict: None }
     }
 
     /// The same may work later.
     pub(super) fn retry(why: impl Into<String>) -> Self {
-        Self { remedy: Remedy::Retry, what: None, why: why.into(), closed: false }
+        Self { remedy: Remedy::Retry, what: None, why: why.into(), closed: false, conflict: None }
     }
 
     /// What the driver says of a step, as "copy the objects".
     pub(super) fn of(step: &str, error: &tokio_postgres::Error) -> Self {
         let (remedy, why) = explain(error);
-        Self { remedy, what: None, why: format!("{step}: {why}"), closed: error.is_closed() }
+        let (why, closed) = (format!("{step}: {why}"), error.is_closed());
+        Self { remedy, what: None, why, closed, conflict: None }
     }
 
     /// Whether the connection may be used again: only where the data alone was refused.
@@ -54,7 +57,7 @@ impl Failure {
 
     /// Whether the database knows more.
     pub(super) fn is_conflict(&self) -> bool {
-        matches!(self.remedy, Remedy::Conflict { .. })
+        self.conflict.is_some()
     }
 
     /// Whether the connection's own end says more than this does.
@@ -65,7 +68,7 @@ impl Failure {
     /// With what was tried as a whole.
     pub(super) fn into_sync(self, what: String) -> SyncError {
         let what = self.what.map_or(what.clone(), |narrower| format!("{what}, {narrower}"));
-        SyncError::new(self.remedy, what, self.why)
+        SyncError { conflict: self.conflict, ..SyncError::new(self.remedy, what, self.why) }
     }
 }
 

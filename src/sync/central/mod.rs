@@ -41,11 +41,11 @@ use self::fault::{Failure, within};
 use super::error::SyncError;
 use super::options::CentralOptions;
 use super::standing::{Claimant, Memory};
-use crate::base::foreign_file::{self, SMALL_BYTES};
-use crate::base::ids::{FrameId, SessionId, StoreId};
-use crate::domain::facts::{BoxName, FrameFacts, ResultFacts, SessionFacts};
-use crate::domain::object::Object;
-use crate::exchange::standing::Standing;
+use reticle_base::foreign_file::{self, SMALL_BYTES};
+use reticle_base::ids::{FrameId, SessionId, StoreId};
+use reticle_domain::facts::{BoxName, FrameFacts, ResultFacts, SessionFacts};
+use reticle_domain::object::Object;
+use reticle_exchange::standing::Standing;
 
 pub use self::digest::SessionDigest;
 
@@ -134,8 +134,8 @@ impl Central {
     /// the database keeps who delivered, and the rows that were sent are counted.
     ///
     /// # Errors
-    /// [`super::Remedy::Conflict`] where the database knows more than the store that delivers.
-    /// [`super::Remedy::GiveUp`] where the batch holds what the database can never take: nothing
+    /// [`SyncError::conflict`] where the database knows more than the store that delivers.
+    /// [`Remedy::GiveUp`](reticle_base::remedy::Remedy::GiveUp) where the batch holds what the database can never take: nothing
     /// of it was written, the frame is named where it is known, and smaller batches find it
     /// where it is not. Otherwise as everywhere.
     pub async fn deliver(&self, batch: &Batch) -> Result<(), SyncError> {

@@ -9,10 +9,10 @@ use uuid::Uuid;
 
 use super::Batch;
 use super::fault::Failure;
-use crate::base::ids::FrameId;
-use crate::domain::facts::{Dated, FrameFacts, ResultFacts, SessionFacts};
-use crate::domain::object::Object;
-use crate::domain::segmentation::ModelRef;
+use reticle_base::ids::FrameId;
+use reticle_domain::facts::{Dated, FrameFacts, ResultFacts, SessionFacts};
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::ModelRef;
 
 /// A column of a table with the type in which it is sent.
 pub(super) type Column = (&'static str, Type);

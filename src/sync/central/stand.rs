@@ -6,10 +6,10 @@ use tokio_postgres::{Client, GenericClient, Transaction};
 use super::connect::STEP;
 use super::fault::{Failure, within};
 use super::plan::uuid;
-use crate::base::clock::rfc3339;
-use crate::base::ids::{EpochId, StoreId};
-use crate::exchange::standing::{Dispute, Standing, VERSION};
 use crate::sync::standing::{Claimant, Memory, Writer};
+use reticle_base::clock::rfc3339;
+use reticle_base::ids::{EpochId, StoreId};
+use reticle_exchange::standing::{Dispute, Standing, VERSION};
 
 /// Columns in the order in which [`find_with`] reads them; times in nanoseconds since 1970.
 const FIND: &str = "

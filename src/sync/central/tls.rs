@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
-use crate::base::foreign_file::{self, SMALL_BYTES};
+use reticle_base::foreign_file::{self, SMALL_BYTES};
 
 /// How much is asked of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

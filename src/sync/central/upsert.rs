@@ -19,11 +19,11 @@ use super::plan::{
     Column, FRAME, FrameRow, OBJECT, Plan, ResultRow, SEGMENTATION, SessionRow, number, uuid,
 };
 use super::stand;
-use crate::domain::facts::BoxName;
-use crate::domain::look::Unlike;
-use crate::domain::pixel_size::PixelSizeSource;
-use crate::domain::segmentation::ModelRef;
 use crate::sync::standing::Memory;
+use reticle_domain::facts::BoxName;
+use reticle_domain::look::Unlike;
+use reticle_domain::pixel_size::PixelSizeSource;
+use reticle_domain::segmentation::ModelRef;
 
 /// The temporary tables, made once for each connection and emptied by every commit. Their types
 /// are those of the tables; their columns are those that this program knows.

@@ -1,8 +1,8 @@
 //! The build without OTLP: the same names, and nothing behind them.
 
 use super::{OtlpError, Render, Target, Way};
-use crate::base::clock::Clock;
-use crate::base::supervise::Watched;
+use reticle_base::clock::Clock;
+use reticle_base::supervise::Watched;
 
 /// There is none in this build.
 #[derive(Clone, Debug)]

@@ -14,7 +14,7 @@ use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::OtlpError;
-use crate::base::address;
+use reticle_base::address;
 
 /// How long one request may take, from the name to the last byte of the answer.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -18,9 +18,9 @@ use prost::Message;
 use super::client::Client;
 use super::spans::Spans;
 use super::{OtlpError, Render, Target, Way, numbers};
-use crate::base::clock::Clock;
-use crate::base::shutdown::Shutdown;
-use crate::base::supervise::Watched;
+use reticle_base::clock::Clock;
+use reticle_base::shutdown::Shutdown;
+use reticle_base::supervise::Watched;
 
 /// Time between two sets of numbers: as often as Prometheus usually asks.
 const EVERY: Duration = Duration::from_secs(15);

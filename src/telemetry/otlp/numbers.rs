@@ -191,10 +191,10 @@ fn labels(mut text: &str) -> Option<Labels> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
-    use crate::domain::segmentation::Timings;
-    use crate::domain::status::{Counters, Status};
     use crate::telemetry::metrics::Metrics;
+    use reticle_base::clock::Clock;
+    use reticle_domain::segmentation::Timings;
+    use reticle_domain::status::{Counters, Status};
 
     fn rendered() -> String {
         let metrics = Metrics::new();

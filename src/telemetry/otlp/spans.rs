@@ -16,7 +16,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 
 use super::client::Client;
 use super::{OtlpError, Target, Way};
-use crate::base::clock::Stamp;
+use reticle_base::clock::Stamp;
 
 /// How long the last spans may take at the end.
 const LAST: Duration = Duration::from_secs(1);
@@ -122,7 +122,7 @@ fn at(first: &Stamp, stamp: &Stamp) -> SystemTime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::Clock;
+    use reticle_base::clock::Clock;
 
     #[test]
     fn a_clock_that_is_set_moves_no_span() {

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use reticle::base::clock::Clock;
-use reticle::base::ids::EventId;
+use reticle_base::clock::Clock;
+use reticle_base::ids::EventId;
 use serde_json::json;
 
 use crate::bench::{Bench, port_of};

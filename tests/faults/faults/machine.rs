@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use rand::Rng as _;
-use reticle::base::clock::Clock;
+use reticle_base::clock::Clock;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
-use reticle::domain::facts::ModelFacts;
-use reticle::domain::segmentation::ModelRef;
+use reticle_domain::facts::ModelFacts;
+use reticle_domain::segmentation::ModelRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use tokio::task::JoinSet;
 use tokio_postgres::{Config, NoTls};

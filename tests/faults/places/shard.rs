@@ -74,7 +74,7 @@ fn sha256(labels: &[u32], largest: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use reticle::domain::label_image::LabelImage;
+    use reticle_domain::label_image::LabelImage;
 
     use super::*;
 

@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
-use reticle::base::durable;
 use reticle::capture::run::Notice;
 use reticle::capture::{Options, SourceSpec, pixel_format::PixelFormat};
-use reticle::domain::frame::{Frame, Pixels};
-use reticle::imagefile;
+use reticle_base::durable;
+use reticle_domain::frame::{Frame, Pixels};
 use v4l::buffer::Type;
 use v4l::control::Value;
 use v4l::io::mmap::Stream;
@@ -79,7 +78,7 @@ fn through(bench: &Bench, format: &str, bits: u8) -> anyhow::Result<String> {
     let sha256 = pixels.sha256();
     let edge = CORNER as u32;
     let part = Frame { pixels, sha256, width: edge, height: edge, ..*captured };
-    let file = imagefile::encode_frame_tiff(&part)?;
+    let file = reticle_imagefile::encode_frame_tiff(&part)?;
     durable::write(&bench.out.join(format!("captured-{bits}.tif")), &file)?;
     Ok(format!("{EQUAL} frames of {WIDTH}×{HEIGHT} in {format} equal to what was sent: {images}"))
 }
@@ -108,8 +107,8 @@ fn canvas(folder: &Path, bits: u8) -> anyhow::Result<(Pixels, String)> {
     let mut values = vec![0_u16; WIDTH * HEIGHT];
     let mut names = Vec::new();
     let (mut left, mut top, mut below) = (0, 0, 0);
-    for path in imagefile::list_images(&[folder.to_owned()])? {
-        for page in imagefile::open(&path, imagefile::Limits::default())? {
+    for path in reticle_imagefile::list_images(&[folder.to_owned()])? {
+        for page in reticle_imagefile::open(&path, reticle_imagefile::Limits::default())? {
             let page = page?;
             let eight = matches!(page.pixels, Pixels::U8(_));
             let (width, height) = (page.width as usize, page.height as usize);

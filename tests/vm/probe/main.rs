@@ -17,7 +17,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use reticle::base::clock::Clock;
+use reticle_base::clock::Clock;
 
 /// What there is to check with.
 pub(crate) struct Bench {

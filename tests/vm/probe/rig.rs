@@ -5,13 +5,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use reticle::base::clock::Clock;
-use reticle::base::queue::{self, Received, Receiver, WhenFull};
-use reticle::base::shutdown::Shutdown;
 use reticle::capture::run::{Gate, Notice, run};
 use reticle::capture::{Exposure, Opener, Options, SourceSpec};
-use reticle::domain::frame::Frame;
-use reticle::imagefile::Limits;
+use reticle_base::clock::Clock;
+use reticle_base::queue::{self, Received, Receiver, WhenFull};
+use reticle_base::shutdown::Shutdown;
+use reticle_domain::frame::Frame;
+use reticle_imagefile::Limits;
 use v4l::control::{Control, Value};
 
 /// Nothing in these checks takes longer without a word.

@@ -9,7 +9,7 @@ export interface Place {
   field: number | null;
 }
 
-/** The words of `src/domain/look.rs`. */
+/** The words of `crates/domain/src/look.rs`. */
 export type ScaleFrom = 'configured' | 'stated' | 'session' | 'picture' | 'model';
 export type Unlike =
   | 'dark-on-bright'
@@ -105,7 +105,7 @@ export interface SyncState {
   conflict?: string | null;
 }
 
-/** The words of `src/domain/alarm.rs`; each has its section in docs/runbook.md. */
+/** The words of `crates/domain/src/alarm.rs`; each has its section in docs/runbook.md. */
 export type AlarmKind =
   | 'source_lost'
   | 'stage_stuck'

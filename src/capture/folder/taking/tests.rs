@@ -10,8 +10,8 @@ use super::super::ledger::LedgerError;
 use super::super::*;
 use super::*;
 use crate::capture::{Opener, SourceSpec};
-use crate::domain::label_image::LabelImage;
-use crate::domain::taken::TakenPage;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::taken::TakenPage;
 
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
@@ -139,7 +139,7 @@ impl Bench {
 
 fn png(value: u32) -> Vec<u8> {
     let image = LabelImage::new(2, 2, vec![value; 4]).unwrap();
-    imagefile::encode_labels_png(&image).unwrap()
+    reticle_imagefile::encode_labels_png(&image).unwrap()
 }
 
 fn stack() -> Vec<u8> {

@@ -1,0 +1,435 @@
+//! What the archive knows and this store forgot becomes rows again.
+//!
+//! The caller has read the archive and compared every byte that can be compared; here it becomes
+//! rows, one transaction for each session and each part of a series, so that adopting can be
+//! broken off at any moment and begun again. What is there already stays as it is.
+//!
+//! 1. A frame comes back with its id and its position; one that is here at another position, or
+//!    another one at its position, is a [`Refusal`]: two stores went on under one name, and a
+//!    person has to say which of them counts.
+//! 2. Positions of which nothing came back are kept free (`lost`), so that arrays in the archive
+//!    never get shorter.
+//! 3. A frame whose pixels the archive has is `archived`, without a file and with the reason
+//!    `not_restored`.
+//! 4. A part is noted as delivered only when the archive has all rows of it that the store has
+//!    now; otherwise it is wanted.
+
+mod part;
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+
+use super::error::StoreError;
+use super::identity::{self, Identity};
+use super::outbox::{self, Deliveries, Destination, Kind, Receipt};
+use super::rows;
+use super::schema::damaged_or;
+use super::writer::Writer;
+use super::{Store, blobs, orphans};
+use reticle_base::clock::Stamp;
+use reticle_base::crash;
+use reticle_base::ids::{FrameId, SessionId, StoreId};
+use reticle_domain::facts::FrameFacts;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::look::Look;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Timings};
+use reticle_domain::session::Session;
+
+/// A session as the archive describes it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdoptedSession {
+    /// Its begin.
+    pub session: Session,
+    /// Its end, where the archive knows one.
+    pub ended: Option<Stamp>,
+    /// Day under which its tables are archived.
+    pub archive_date: String,
+    /// Its arrays.
+    pub series: Vec<AdoptedSeries>,
+}
+
+/// An array of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AdoptedSeries {
+    /// Its number in the session.
+    pub number: u32,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// 1 or 2.
+    pub bytes_per_pixel: u8,
+    /// Frames in one part.
+    pub part_frames: u32,
+    /// Positions that the array has in the archive.
+    pub frames: u64,
+}
+
+/// A frame of a part.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdoptedFrame {
+    /// What its table says.
+    pub facts: FrameFacts,
+    /// Whether the archive has its pixels, compared with the recorded hash.
+    pub in_archive: bool,
+}
+
+/// A result of a part.
+#[derive(Clone, Debug)]
+pub struct AdoptedResult {
+    /// The frame.
+    pub frame: FrameId,
+    /// Its labels, as the database holds them: a part's label images would fill the memory.
+    packed: Vec<u8>,
+    count: u32,
+    labels_sha256: [u8; 32],
+    objects: Vec<Object>,
+    focus: f32,
+    timings: Timings,
+    look: Option<Look>,
+    committed: Option<Stamp>,
+}
+
+impl AdoptedResult {
+    /// A result, if these are the objects of these labels.
+    ///
+    /// # Errors
+    /// Why they are not.
+    pub fn new(
+        frame: FrameId,
+        labels: &LabelImage,
+        objects: Vec<Object>,
+        (focus, timings, look, committed): (f32, Timings, Option<Look>, Option<Stamp>),
+    ) -> Result<Self, String> {
+        let packed = blobs::encode_with(labels, &objects)?;
+        let (count, labels_sha256) = (labels.count(), labels.sha256());
+        Ok(Self { frame, packed, count, labels_sha256, objects, focus, timings, look, committed })
+    }
+}
+
+/// All results of one model in a part.
+#[derive(Clone, Debug)]
+pub struct AdoptedResults {
+    /// The model.
+    pub model: ModelRef,
+    /// Those that could be read.
+    pub results: Vec<AdoptedResult>,
+    /// How many the archive has, whether they could be read or not.
+    pub there: u64,
+    /// The objects of the archive that hold them.
+    pub receipts: Vec<Receipt>,
+}
+
+/// What the archive has of one part of a series.
+#[derive(Clone, Debug, Default)]
+pub struct AdoptedPart {
+    /// Number of the series.
+    pub series: u32,
+    /// Number of the part.
+    pub part: u64,
+    /// Its frames.
+    pub frames: Vec<AdoptedFrame>,
+    /// Their table; none where the archive has none.
+    pub table: Option<Receipt>,
+    /// Results by model.
+    pub results: Vec<AdoptedResults>,
+    /// The shard of its pixels, with how many frames are in it.
+    pub pixels: Option<Receipt>,
+}
+
+impl AdoptedPart {
+    /// Everything that was read for it.
+    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
+        let results = self.results.iter().flat_map(|results| &results.receipts);
+        self.table.iter().chain(&self.pixels).chain(results)
+    }
+}
+
+/// What was not here and is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct PartTaken {
+    /// Frames.
+    pub frames: u64,
+    /// Results.
+    pub results: u64,
+    /// Objects in them.
+    pub objects: u64,
+    /// Frames of which it is known now that the archive has their pixels.
+    pub pixels: u64,
+}
+
+impl PartTaken {
+    /// Whether nothing was taken.
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Why something of the archive cannot be taken beside what is here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal(pub String);
+
+/// How an adoption ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Adoption {
+    /// Another name for this store, where it is to have one.
+    pub store: Option<StoreId>,
+    /// The mark of deliveries that the archive knows.
+    pub archive_mark: i64,
+    /// The one that the central database knows.
+    pub central_mark: i64,
+    /// Whether the broker had everything that was here before.
+    pub told_all: bool,
+}
+
+type When<'a> = (&'a Deliveries, &'a Stamp);
+
+/// Undoes a transaction: its own fault, or the database's.
+enum Broken {
+    Refused(Refusal),
+    Database(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Broken {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Writer {
+    /// One transaction, undone as a whole when it fails.
+    fn adopt<T>(
+        &mut self,
+        what: &'static str,
+        write: impl FnOnce(&Connection, When<'_>) -> Result<T, Broken>,
+    ) -> Result<Result<T, Refusal>, StoreError> {
+        let (now, database) = (self.clock.now(), self.database.clone());
+        let deliveries = self.deliveries.clone();
+        let run = |db: &mut Connection| -> Result<T, Broken> {
+            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let written = write(&transaction, (&deliveries, &now))?;
+            crash::point("adopted rows inserted");
+            transaction.commit()?;
+            Ok(written)
+        };
+        match run(self.connection()?) {
+            Ok(written) => Ok(Ok(written)),
+            Err(Broken::Refused(refusal)) => Ok(Err(refusal)),
+            Err(Broken::Database(error)) => Err(damaged_or(what, &database)(error)),
+        }
+    }
+}
+
+impl Store {
+    /// Takes on a session and its arrays; true if anything of it was not here.
+    ///
+    /// # Errors
+    /// When the database cannot be written. Inside: when an array here has another shape.
+    pub fn adopt_session(
+        &mut self,
+        session: &AdoptedSession,
+    ) -> Result<Result<bool, Refusal>, StoreError> {
+        self.0.adopt("take on a session", |db, when| part::take_session(db, session, when))
+    }
+
+    /// Takes on a part of a series of a session that was taken on.
+    ///
+    /// # Errors
+    /// When the database cannot be written. Inside: when a frame here is at its place.
+    pub fn adopt_part(
+        &mut self,
+        session: SessionId,
+        adopted: &AdoptedPart,
+    ) -> Result<Result<PartTaken, Refusal>, StoreError> {
+        self.0.adopt("take on a part", |db, when| part::take_part(db, session, adopted, when))
+    }
+
+    /// Notes the documents that the archive has of a session, and whether it is to be described
+    /// again: where `describe` is true; `None` is never, because the archive knows more of it.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn adopt_documents(
+        &mut self,
+        session: SessionId,
+        receipts: &[Receipt],
+        describe: Option<bool>,
+    ) -> Result<(), StoreError> {
+        let written = self.0.adopt("note what an archive has", |db, when| {
+            let Some(pk) = rows::session(db, session)? else { return Ok(()) };
+            if describe == Some(true) {
+                rows::want_session(db, pk, when)?;
+            }
+            let Some(item) = part::item(db, Kind::Session, pk, None)? else { return Ok(()) };
+            for receipt in receipts {
+                outbox::put_receipt(db, item, receipt, when.1)?;
+            }
+            if describe.is_none() {
+                db.execute(
+                    "UPDATE outbox SET done = wanted, state = 'done', attempts = 0, reason = NULL
+                     WHERE pk = ?1 AND state = 'waiting'
+                       AND EXISTS (SELECT 1 FROM receipt WHERE outbox = outbox.pk)",
+                    [item],
+                )?;
+            }
+            Ok(())
+        })?;
+        written.or(Ok(()))
+    }
+
+    /// Holds back what this store would deliver of a session that another one went on with, until
+    /// a person has decided.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn hold_back(&mut self, session: SessionId, why: &str) -> Result<(), StoreError> {
+        let written = self.0.adopt("hold a session back", |db, _| {
+            db.execute(
+                "UPDATE outbox SET state = 'quarantined', reason = ?2
+                 WHERE state <> 'quarantined'
+                   AND session = (SELECT pk FROM session WHERE id = ?1)",
+                params![session.as_bytes(), why],
+            )?;
+            Ok(())
+        })?;
+        written.or(Ok(()))
+    }
+
+    /// Leaves sessions to the store that they are of: nothing of them is delivered from here.
+    /// How many that changed.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn leave_to(
+        &mut self,
+        original: StoreId,
+        sessions: &[SessionId],
+    ) -> Result<u64, StoreError> {
+        let written = self.0.adopt("leave sessions to another store", |db, _| {
+            let mut left = 0;
+            for session in sessions {
+                let Some(pk) = rows::session(db, *session)? else { continue };
+                left += db.execute(
+                    "UPDATE session SET delivered_by = ?2
+                     WHERE pk = ?1 AND delivered_by IS NULL",
+                    params![pk, original.as_bytes()],
+                )?;
+                db.execute(
+                    "DELETE FROM receipt WHERE outbox IN (SELECT pk FROM outbox WHERE session = ?1)",
+                    [pk],
+                )?;
+                db.execute("DELETE FROM outbox WHERE session = ?1", [pk])?;
+                // Its files may go by the rule, as those that no archive is to have.
+                db.execute("UPDATE frame SET archived = 0 WHERE session = ?1 AND archived = 1", [pk])?;
+            }
+            Ok(left as u64)
+        })?;
+        Ok(written.unwrap_or(0))
+    }
+
+    /// Gives frames without a file those that `orphans/` has for them; how many. Those that the
+    /// archive is to have by the rule and has not are wanted there.
+    ///
+    /// # Errors
+    /// When a file cannot be moved, or the database not be written.
+    pub fn take_back_orphans(&mut self) -> Result<u64, StoreError> {
+        let (folder, database) = (self.0.folder.clone(), self.0.database.clone());
+        let back = orphans::bring_all_back(&folder, self.0.connection()?, &database)?;
+        let written = self.0.adopt("give frames their files again", |db, when| {
+            for file in &back {
+                orphans::give_file(db, file)?;
+                part::want_pixels(db, file.frame, when)?;
+            }
+            Ok(back.len() as u64)
+        })?;
+        Ok(written.unwrap_or(0))
+    }
+
+    /// Begins a new epoch, with marks above those of the destinations.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn finish_adoption(
+        &mut self,
+        adoption: &Adoption,
+    ) -> Result<(Identity, i64, i64), StoreError> {
+        let written = self.0.adopt("begin an epoch", |db, (_, now)| {
+            let identity = identity::begin_epoch(db, adoption.store)?;
+            let mut marks = [0; 2];
+            let told = [
+                (Destination::Archive, adoption.archive_mark),
+                (Destination::Central, adoption.central_mark),
+            ];
+            for (mark, (destination, known)) in marks.iter_mut().zip(told) {
+                db.execute(
+                    "UPDATE destination SET high_water = max(high_water, ?2) + 1 WHERE name = ?1",
+                    params![destination, known],
+                )?;
+                *mark = mark_of(db, destination)?;
+            }
+            if adoption.told_all {
+                // What came back was told before it was forgotten, or is in the archive.
+                db.execute(
+                    "UPDATE told SET done = (SELECT coalesce(max(pk), 0) FROM segmentation)
+                     WHERE stream = 'results'",
+                    [],
+                )?;
+            }
+            let detail = serde_json::json!({ "store": identity.store, "epoch": identity.epoch });
+            rows::event(db, now, "adopted", &detail)?;
+            Ok((identity, marks[0], marks[1]))
+        })?;
+        // Nothing in there refuses.
+        written.map_err(|Refusal(detail)| StoreError::Damaged {
+            path: self.0.database.clone(),
+            detail,
+        })
+    }
+
+    /// Takes the name of a store whose database is gone.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub fn become_store(&mut self, store: StoreId) -> Result<(), StoreError> {
+        let written = self.0.adopt("take a name", |db, _| {
+            identity::begin_epoch(db, Some(store))?;
+            Ok(())
+        })?;
+        written.or(Ok(()))
+    }
+}
+
+/// Deliveries that were claimed for a destination so far.
+pub(super) fn mark_of(db: &Connection, destination: Destination) -> rusqlite::Result<i64> {
+    db.query_row("SELECT high_water FROM destination WHERE name = ?1", [destination], |row| {
+        row.get(0)
+    })
+    .optional()
+    .map(|mark| mark.unwrap_or(0))
+}
+
+impl super::Reader {
+    /// Deliveries that were claimed for the archive so far.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn mark(&self, destination: Destination) -> Result<i64, StoreError> {
+        self.with("read a mark", |db| mark_of(db, destination))
+    }
+
+    /// Who delivers this session, where it is not this store.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn delivered_by(&self, session: SessionId) -> Result<Option<StoreId>, StoreError> {
+        self.with("read who delivers a session", |db| {
+            db.query_row(
+                "SELECT delivered_by FROM session WHERE id = ?1",
+                [session.as_bytes()],
+                |row| Ok(row.get::<_, Option<[u8; 16]>>(0)?.map(StoreId::from_bytes)),
+            )
+            .optional()
+            .map(Option::flatten)
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! Which commands from the network were obeyed: an id is noted before its command is done, in a
+//! transaction of its own, so that no crash, restart or repetition makes it be done twice.
+//!
+//! What it promises
+//! 1. [`note`] says [`Noted::First`] once for an operation and id, as long as its row is there.
+//! 2. A row stays for at least [`KEPT`], ten times as long as a command is accepted after it was
+//!    asked, and in any case until [`KEPT_ROWS`] newer ones are there: a clock that is set back
+//!    some minutes makes no old command new.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use reticle_base::clock::{Stamp, rfc3339};
+
+/// How long an id is remembered at least.
+const KEPT: Duration = Duration::from_secs(600);
+
+/// Ids that are remembered whatever their age. A row has some hundred bytes.
+const KEPT_ROWS: i64 = 1_000;
+
+/// Rows that go with one new one at most, so that no command is held up by all that may go.
+const GOING: i64 = 100;
+
+/// Whether a command may be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// Its id was never used; now it is.
+    First,
+    /// Its id was used before: it must not be done.
+    Before {
+        /// When, RFC 3339 in UTC.
+        at: String,
+        /// What was answered at its end, where the box lived to know it.
+        answer: Option<String>,
+    },
+}
+
+/// Notes that a command is about to be done, inside the transaction of its caller.
+pub(super) fn note(
+    db: &Connection,
+    operation: &str,
+    id: &str,
+    now: &Stamp,
+) -> rusqlite::Result<Noted> {
+    let known = db
+        .prepare_cached("SELECT wall_ns, answer FROM command WHERE operation = ?1 AND id = ?2")?
+        .query_row([operation, id], |row| {
+            Ok(Noted::Before { at: rfc3339(row.get(0)?), answer: row.get(1)? })
+        })
+        .optional()?;
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let old = now.wall_ns.saturating_sub(i64::try_from(KEPT.as_nanos()).unwrap_or(i64::MAX));
+    db.prepare_cached(
+        "DELETE FROM command WHERE (operation, id) IN (
+             SELECT operation, id FROM command
+             WHERE wall_ns < ?1 AND (SELECT count(*) FROM command) >= ?2
+             ORDER BY wall_ns LIMIT min(?3, (SELECT count(*) FROM command) - ?2 + 1))",
+    )?
+    .execute(params![old, KEPT_ROWS, GOING])?;
+    db.prepare_cached("INSERT INTO command (operation, id, wall_ns) VALUES (?1, ?2, ?3)")?
+        .execute(params![operation, id, now.wall_ns])?;
+    Ok(Noted::First)
+}
+
+/// Notes what was answered at a command's end.
+pub(super) fn ended(
+    db: &Connection,
+    operation: &str,
+    id: &str,
+    answer: &str,
+) -> rusqlite::Result<()> {
+    db.prepare_cached("UPDATE command SET answer = ?3 WHERE operation = ?1 AND id = ?2")?
+        .execute([operation, id, answer])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::super::{Answer, Ask, Depth, StoreError, fsck};
+    use super::*;
+    use reticle_base::clock::Clock;
+
+    fn note(bench: &mut Bench, id: &str) -> Noted {
+        let ask = Ask::Command { operation: "stop".to_owned(), id: id.to_owned() };
+        match bench.writer.ask(ask).unwrap() {
+            Answer::Command(noted) => noted,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn end(bench: &mut Bench, id: &str, answer: &str) {
+        let (operation, id, answer) = ("stop".to_owned(), id.to_owned(), answer.to_owned());
+        bench.writer.ask(Ask::Commanded { operation, id, answer }).unwrap();
+    }
+
+    fn rows(bench: &mut Bench) -> i64 {
+        let db = bench.writer.connection().unwrap();
+        db.query_row("SELECT count(*) FROM command", [], |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn an_id_is_new_once_also_after_a_crash_between_noting_and_doing() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = fixture::options(folder.path());
+        let mut bench = Bench::open(&options);
+        assert_eq!(note(&mut bench, "1"), Noted::First);
+        // As kill -9 leaves it.
+        drop(bench);
+        let mut bench = Bench::open(&options);
+        assert!(bench.recovery.unclean);
+        let Noted::Before { answer, .. } = note(&mut bench, "1") else { panic!("done twice") };
+        assert_eq!(answer, None, "the box did not live to know");
+        assert_eq!(note(&mut bench, "2"), Noted::First);
+        end(&mut bench, "2", "{}");
+        drop(bench);
+        let mut bench = Bench::open(&options);
+        let Noted::Before { answer, .. } = note(&mut bench, "2") else { panic!("done twice") };
+        assert_eq!(answer.as_deref(), Some("{}"));
+        // Of another operation it is another command.
+        let ask = Ask::Command { operation: "start".to_owned(), id: "1".to_owned() };
+        assert_eq!(bench.writer.ask(ask).unwrap(), Answer::Command(Noted::First));
+        bench.close();
+        assert!(fsck(folder.path(), Depth::Full, |_, _| {}).unwrap().is_clean());
+    }
+
+    #[test]
+    fn old_ids_go_and_neither_young_ones_nor_the_last_thousand() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::open(&fixture::options(folder.path()));
+        bench.use_clock(Clock::manual(1_790_000_000_000_000_000));
+        for n in 0..KEPT_ROWS {
+            assert_eq!(note(&mut bench, &n.to_string()), Noted::First);
+        }
+        bench.clock.advance(KEPT + Duration::from_secs(1));
+        assert_ne!(note(&mut bench, "0"), Noted::First, "the last thousand stay");
+        assert_eq!(note(&mut bench, "new"), Noted::First);
+        assert_eq!(rows(&mut bench), KEPT_ROWS);
+        for n in 0..50 {
+            assert_eq!(note(&mut bench, &format!("young-{n}")), Noted::First);
+        }
+        assert_eq!(rows(&mut bench), KEPT_ROWS);
+        for n in 0..50 {
+            assert_ne!(note(&mut bench, &format!("young-{n}")), Noted::First);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_noted_is_said_and_not_taken_for_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::open(&fixture::options(folder.path()));
+        bench.take(0, 4);
+        let db = bench.writer.connection().unwrap();
+        db.execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON command
+             BEGIN SELECT raise(ABORT, 'the disk is full'); END",
+        )
+        .unwrap();
+        let ask = Ask::Command { operation: "stop".to_owned(), id: "1".to_owned() };
+        let refused: Result<Answer, StoreError> = bench.writer.ask(ask);
+        assert!(refused.is_err(), "{refused:?}");
+        bench.writer.connection().unwrap().execute_batch("DROP TRIGGER full").unwrap();
+        assert_eq!(note(&mut bench, "1"), Noted::First);
+    }
+}

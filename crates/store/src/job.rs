@@ -1,0 +1,213 @@
+//! What goes into the writer and what comes out of it.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+
+use super::error::StoreError;
+use super::intake::Change;
+use super::outbox::{Answer, Ask};
+use crate::record::Record;
+use reticle_base::clock::Stamp;
+use reticle_base::ids::{FrameId, SessionId};
+use reticle_domain::event::Event;
+use reticle_domain::frame::Frame;
+use reticle_domain::label_image::LabelImage;
+use reticle_domain::object::Object;
+use reticle_domain::segmentation::{ModelRef, Segmentation};
+use reticle_domain::session::Session;
+
+/// What the writer is asked to do, in the order of the queue. [`Job::Keep`] of a frame comes
+/// before its [`Job::Commit`].
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// A session begins. Before any frame of it.
+    Open(Session),
+    /// A session ends.
+    Close {
+        /// Which.
+        session: SessionId,
+        /// When.
+        at: Stamp,
+    },
+    /// A frame was captured: record it, and keep its pixels by the retention rule.
+    Keep {
+        /// Session it belongs to.
+        session: SessionId,
+        /// The frame.
+        frame: Arc<Frame>,
+    },
+    /// A frame was segmented: save the result.
+    Commit {
+        /// Session it belongs to.
+        session: SessionId,
+        /// The result; it carries its frame.
+        segmentation: Segmentation,
+    },
+    /// Frames are missing that should have been there.
+    Gap(Gap),
+    /// Labels that came from elsewhere for a frame that is recorded.
+    Import(Imported),
+    /// What the clock says now, and whether it can be trusted: at the start, and when it
+    /// becomes so.
+    Clock {
+        /// Now.
+        now: Stamp,
+        /// Whether wall time is right.
+        trusted: bool,
+    },
+    /// Something happened that the lab is told of.
+    Event(Event),
+    /// A change in the ledger of the watched folder, after what was sent before it.
+    Intake(Change),
+    /// Something about deliveries; answered after the commit.
+    Ask {
+        /// What.
+        ask: Ask,
+        /// Where the answer goes. Nobody listens any more: it is dropped.
+        reply: SyncSender<Result<Answer, StoreError>>,
+    },
+}
+
+/// Labels that came from elsewhere: corrected, drawn, or made by another program.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// A recorded frame.
+    pub frame: FrameId,
+    /// By whom or what.
+    pub model: ModelRef,
+    /// Labels, contiguous from 1, of the frame's width and height.
+    pub labels: LabelImage,
+    /// What was measured on them, by label from 1.
+    pub objects: Vec<Object>,
+    /// Focus score of the frame with these labels; not a number where it cannot be told.
+    pub focus: f32,
+}
+
+/// A stretch without frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Session it happened in.
+    pub session: SessionId,
+    /// Last moment before it.
+    pub from: Stamp,
+    /// First moment after it.
+    pub to: Stamp,
+    /// Frames missed, where the source can tell.
+    pub missed: Option<u64>,
+    /// Why, for machines.
+    pub reason: GapReason,
+    /// What was seen, for people.
+    pub detail: String,
+}
+
+/// An enum that the database holds as a word.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($values:tt)+ }) => {
+        reticle_base::words! { $(#[$doc])* $name { $($values)+ } }
+
+        impl rusqlite::ToSql for $name {
+            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
+                Ok(self.word().into())
+            }
+        }
+
+        impl rusqlite::types::FromSql for $name {
+            fn column_result(
+                value: rusqlite::types::ValueRef<'_>,
+            ) -> rusqlite::types::FromSqlResult<Self> {
+                Self::of_word(value.as_str()?).ok_or(rusqlite::types::FromSqlError::InvalidType)
+            }
+        }
+    };
+}
+
+pub(super) use words;
+
+words! {
+    /// Why frames are missing.
+    GapReason {
+        /// The source was lost and came back.
+        SourceLost = "source_lost",
+        /// The source's own count jumped.
+        SequenceJump = "sequence_jump",
+        /// Capture could not hand frames on in time.
+        Overrun = "overrun",
+    }
+}
+
+words! {
+    /// Why a frame has no file.
+    NoFile {
+        /// The retention rule (`keep`) does not include it.
+        Rule = "rule",
+        /// It alone is larger than `max_bytes`, nothing could be evicted for it, or the file of
+        /// which it is a page has its share of the room.
+        MaxBytes = "max_bytes",
+        /// There was too little free room (`min_free_bytes`) and nothing to evict.
+        MinFree = "min_free",
+        /// The file could not be written; the failure was reported.
+        WriteFailed = "write_failed",
+        /// It was evicted to stay within `max_bytes`.
+        EvictedMaxBytes = "evicted_max_bytes",
+        /// It was evicted to leave `min_free_bytes` free.
+        EvictedMinFree = "evicted_min_free",
+        /// Its row came back from a backup or from the archive, and its file did not.
+        NotRestored = "not_restored",
+    }
+}
+
+/// What became of a [`Job`]. Sent only after the fact is committed and fsynced.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The frame is recorded and its pixels are on the disk.
+    Kept {
+        /// Which.
+        frame: FrameId,
+    },
+    /// The frame is recorded, without its pixels.
+    NotKept {
+        /// Which.
+        frame: FrameId,
+        /// Why.
+        reason: NoFile,
+    },
+    /// The frame's pixels are not on the disk, because writing them failed. Its result may be saved
+    /// all the same, and is then reported as [`Outcome::Saved`].
+    KeepFailed {
+        /// Which.
+        frame: FrameId,
+        /// Why, and what to do.
+        error: StoreError,
+    },
+    /// The result is committed: it may be called saved.
+    Saved(Record),
+    /// A result is not saved, or something small is not recorded yet.
+    Failed {
+        /// Of which frame the result. `None` for the begin or end of a session, a gap, an event: these are few
+        /// and small, and the writer tries them again with whatever comes next.
+        frame: Option<FrameId>,
+        /// Why, and what to do; [`StoreError::remedy`] says whether to try again.
+        error: StoreError,
+    },
+    /// Frame files were deleted to make room; records and label images stay.
+    Evicted {
+        /// How many.
+        frames: u64,
+        /// Bytes they took.
+        bytes: u64,
+        /// Why.
+        reason: NoFile,
+    },
+    /// There is no room and nothing may go: frames are no longer taken.
+    Held {
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// There is room again.
+    Resumed,
+    /// The names of the store lead elsewhere: nothing is saved any more in this process.
+    Unlinked {
+        /// What is different, and what to do.
+        reason: String,
+    },
+}
