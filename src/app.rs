@@ -44,10 +44,11 @@ use crate::web::{self, LiveFeed, LiveFrame};
 use reticle_base::address;
 use reticle_base::clock::Clock;
 use reticle_base::descriptors;
-use reticle_base::drill::Drills;
+use reticle_base::fault_injection::Injections;
 use reticle_base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use reticle_base::shutdown::Shutdown;
-use reticle_base::supervise::{Roster, Thread};
+use reticle_base::supervise::Roster;
+use reticle_base::thread::Thread;
 use reticle_domain::frame::Frame;
 use reticle_domain::status::StatusBoard;
 use reticle_segment::session::SessionScales;
@@ -94,9 +95,9 @@ const ROOM_POLL: Duration = Duration::from_millis(200);
 /// is reported in the status and the log, and it goes on; but for the death of a thread without
 /// which nothing goes on, and a store that is no longer where its names lead.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let mut drills = Drills::from_environment()?;
-    let stages = Stages::new(&mut drills, clock);
-    let roster = Roster::new(drills, clock.clone());
+    let mut injections = Injections::from_environment()?;
+    let stages = Stages::new(&mut injections, clock);
+    let roster = Roster::new(injections, clock.clone());
     descriptors::raise_limit();
     let listener = web::bind(&settings.web)?;
     let address = listener.local_addr().context("cannot tell the port")?;

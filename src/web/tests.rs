@@ -17,7 +17,8 @@ use reticle_base::clock::Clock;
 use reticle_base::ids::FrameId;
 use reticle_base::queue::{self, Receiver, WhenFull};
 use reticle_base::shutdown::Shutdown;
-use reticle_base::supervise::{Thread, Watched};
+use reticle_base::supervise::Watched;
+use reticle_base::thread::Thread;
 use reticle_domain::status::{Command, SaveState, SourceState, StatusBoard};
 use reticle_store::Store;
 

@@ -21,9 +21,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +29,10 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{debug, info, warn};
 
+use super::arrival::{Arrival, Version, lasting_key};
 use super::events::{Notice, notices_of};
 use super::ledger::Ledger;
 use super::memory::{Memory, Remembered};
-use super::taking::facts_of;
 use super::whole::{Doubt, Left};
 use super::{Identity, SourceError, nanos};
 use reticle_base::clock::{Clock, Stamp};
@@ -58,71 +56,6 @@ const LISTING_SHARE: u32 = 50;
 /// Events that wait to be looked at. When this is full the kernel's queue fills, and when that
 /// is full the kernel says so and the folder is listed again: a bound without a loss.
 const EVENTS: usize = 1024;
-
-/// A file that is to be read.
-#[derive(Clone, Debug)]
-pub(super) struct Arrival {
-    pub(super) name: OsString,
-    /// Pages of it that were given before it grew.
-    pub(super) skip_pages: usize,
-    /// What it was when it was found whole; `None` when it is read as it is.
-    version: Option<Version>,
-    /// How its writer left it.
-    pub(super) left: Left,
-    /// Since when nobody has changed it, in monotonic nanoseconds: may be before the clock began.
-    still_since_ns: i128,
-}
-
-impl Arrival {
-    /// A file that is read as it is, in full.
-    pub(super) fn whole(name: OsString) -> Self {
-        let left = Left::Renamed;
-        Self { name, skip_pages: 0, version: None, left, still_since_ns: i128::MIN }
-    }
-
-    /// Size and time of change when it was found whole.
-    pub(super) fn facts(&self) -> Option<(u64, i64)> {
-        self.version.map(|version| (version.size, version.modified_ns))
-    }
-}
-
-/// Size and time of change of a file that is there.
-pub(super) fn version_of(path: &Path) -> Option<(u64, i64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    metadata.is_file().then(|| facts_of(&metadata))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    size: u64,
-    modified_ns: i64,
-}
-
-impl Version {
-    fn of(metadata: &Metadata) -> Self {
-        let (size, modified_ns) = facts_of(metadata);
-        Self { inode: metadata.ino(), size, modified_ns }
-    }
-
-    /// Stands for the version in a set: 8 bytes a file, however long its name.
-    fn key(&self, name: &OsStr) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (name, self.inode, self.size, self.modified_ns).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// The same for [`Memory`]: a share that is mounted again may number its inodes anew.
-    fn lasting_key(&self, name: &OsStr) -> u64 {
-        lasting_key(name, self.size, self.modified_ns)
-    }
-}
-
-fn lasting_key(name: &OsStr, size: u64, modified_ns: i64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (name, size, modified_ns).hash(&mut hasher);
-    hasher.finish()
-}
 
 /// A file that is not known to be whole.
 struct Growing {
