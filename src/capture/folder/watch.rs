@@ -236,9 +236,10 @@ impl Watch {
     /// The file changed after it was found whole: it is looked at again when its writer closes
     /// it or it stands still.
     pub(super) fn wait_for(&mut self, arrival: Arrival) {
-        if let Some(version) = self.version(&arrival.name)
-            && !self.given.contains(&version.key(&arrival.name))
-        {
+        if let Some(version) = self.version(&arrival.name) {
+            // Whoever wrote it may have put its old time of change back: then it looks like what was
+            // given before, and is not.
+            self.given.remove(&version.key(&arrival.name));
             let given = arrival.version.map(|version| (arrival.skip_pages, version));
             self.grows(arrival.name, version, (self.now_ns(), arrival.left), given);
         }
