@@ -104,11 +104,12 @@ impl Drop for Entry {
 
 impl Folder {
     /// Begins to ask for a file.
-    pub(super) fn ask_for(&mut self, arrival: Arrival) -> Result<Asking, SourceError> {
+    pub(super) fn ask_for(&mut self, mut arrival: Arrival) -> Result<Asking, SourceError> {
         let Mode::Watching(watch) = &mut self.mode else {
             return Ok(Asking::Read(arrival, None));
         };
         std::thread::sleep(watch.reopened_within(&arrival));
+        watch.hear_of(&mut arrival)?;
         if !watch.is_unchanged(&arrival) {
             watch.wait_for(arrival);
             return Ok(Asking::Passed);
@@ -151,6 +152,7 @@ impl Folder {
         let (Mode::Watching(watch), Some(ledger)) = (&mut self.mode, &self.ledger) else {
             return Ok(Asking::Passed);
         };
+        watch.hear_of(&mut asked.arrival)?;
         let Some(version) = asked.arrival.facts().filter(|_| watch.is_unchanged(&asked.arrival))
         else {
             watch.wait_for(asked.arrival);

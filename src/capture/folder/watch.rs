@@ -94,6 +94,9 @@ pub(super) struct Watch {
     /// What is known of those.
     arrivals: HashMap<OsString, Arrival>,
     growing: HashMap<OsString, Growing>,
+    /// The file that was handed out last, and whether somebody has written it since it was found
+    /// whole: it was closed and opened again.
+    asked: Option<(OsString, bool)>,
     /// Files that could not be read, which was said.
     unreadable: HashSet<OsString>,
     /// Versions that were handed out and are still in the folder.
@@ -137,6 +140,7 @@ impl Watch {
             waiting: VecDeque::new(),
             arrivals: HashMap::new(),
             growing: HashMap::new(),
+            asked: None,
             unreadable: HashSet::new(),
             given: HashSet::new(),
             memory,
@@ -177,15 +181,11 @@ impl Watch {
         let until = self.now_ns().saturating_add(nanos(patience));
         let mut looked = false;
         // A file is often closed, then touched, then closed again: what is known of it by now counts.
-        for _ in 0..EVENTS {
-            match self.notices.recv_timeout(Duration::ZERO) {
-                Received::Item(notice) => self.notice(notice)?,
-                Received::Timeout | Received::Closed => break,
-            }
-        }
+        self.hear()?;
         loop {
             if let Some(name) = self.waiting.pop_front() {
                 let Some(arrival) = self.arrivals.remove(&name) else { continue };
+                self.asked = Some((name, false));
                 return Ok(Some(arrival));
             }
             let now = self.now_ns();
@@ -213,6 +213,27 @@ impl Watch {
                 }
             }
         }
+    }
+
+    /// Takes all events that wait, as many as there may be at once.
+    fn hear(&mut self) -> Result<(), SourceError> {
+        for _ in 0..EVENTS {
+            match self.notices.recv_timeout(Duration::ZERO) {
+                Received::Item(notice) => self.notice(notice)?,
+                Received::Timeout | Received::Closed => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been heard of a file since it was handed out: one that was written after it was closed
+    /// is open again, even if it was found in the state that it is in now.
+    pub(super) fn hear_of(&mut self, arrival: &mut Arrival) -> Result<(), SourceError> {
+        self.hear()?;
+        if self.asked.as_ref().is_some_and(|(name, written)| *name == arrival.name && *written) {
+            arrival.left = Left::Open;
+        }
+        Ok(())
     }
 
     /// Whether the file is still the version that was found whole.
@@ -369,6 +390,7 @@ impl Watch {
                 Ok(())
             }
             Notice::Made(name) | Notice::Touched(name) => {
+                self.is_open_again(&name);
                 if let Some(version) = self.version(&name)
                     && !self.given.contains(&version.key(&name))
                 {
@@ -400,8 +422,26 @@ impl Watch {
         }
     }
 
+    /// A file was written, and not closed since. Events come in their order, so what waits to be read
+    /// was closed before, and is open again.
+    fn is_open_again(&mut self, name: &OsStr) {
+        if let Some(arrival) = self.arrivals.get_mut(name) {
+            arrival.left = Left::Open;
+        }
+        if let Some((asked, written)) = &mut self.asked
+            && asked == name
+        {
+            *written = true;
+        }
+    }
+
     /// Its writer is done with a file.
     fn is_whole(&mut self, name: OsString, left: Left) {
+        if let Some((asked, written)) = &mut self.asked
+            && *asked == name
+        {
+            *written = false;
+        }
         let growing = self.growing.remove(&name);
         if let Some(version) = self.version(&name) {
             let skip = growing.map_or(0, |growing| skip_pages(growing.given, version));
