@@ -181,4 +181,12 @@ mod tests {
         assert_eq!(name_of_origin("a#b.png"), "a#b");
         assert_eq!(Clue::of_name(&"-".repeat(80)).frame, None);
     }
+
+    #[test]
+    fn another_size_than_the_frame_s_is_refused() {
+        let labels = LabelImage::empty(3, 2);
+        let found = Found::new(Path::new("a.png"), "", Clue::default(), Shapes::Labels(labels));
+        let error = found.labels((4, 2)).unwrap_err().to_string();
+        assert_eq!(error, "a.png: has 3×2 pixels, but its frame has 4×2");
+    }
 }

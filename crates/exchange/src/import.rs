@@ -280,20 +280,4 @@ mod tests {
         fs::write(at("c.zarr/0/x"), b"4").unwrap();
         assert_ne!(digest(&all).unwrap(), before);
     }
-
-    #[test]
-    fn another_size_than_the_frame_s_is_refused() {
-        let labels = LabelImage::empty(3, 2);
-        let found = Found::new(Path::new("a.png"), "", Clue::default(), Shapes::Labels(labels));
-        let error = found.labels((4, 2)).unwrap_err().to_string();
-        assert_eq!(error, "a.png: has 3×2 pixels, but its frame has 4×2");
-    }
-
-    #[test]
-    fn labels_far_above_the_number_of_pixels_are_numbered_anew() {
-        let image = label_image(3, 1, vec![0, 4_000_000_000, 7]).unwrap();
-        assert_eq!(image.labels(), [0, 1, 2]);
-        let image = label_image(3, 1, vec![0, 3, 3]).unwrap();
-        assert_eq!(image.labels(), [0, 3, 3]);
-    }
 }

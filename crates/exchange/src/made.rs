@@ -342,6 +342,9 @@ fn hash(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
     use super::*;
 
     fn open(folder: &Path) -> Made {
