@@ -242,8 +242,6 @@ mod tests {
     use super::super::rle::regions;
     use super::super::testing::{any_labels, many_objects};
     use super::*;
-    #[path = "/tmp/outline_old.rs"]
-    mod old;
 
     fn round_trip(labels: &LabelImage) -> LabelImage {
         let size = (labels.width(), labels.height());
@@ -256,13 +254,6 @@ mod tests {
     }
 
     proptest! {
-        #[test]
-        fn as_before(labels in any_labels()) {
-            let regions = regions(&labels);
-            let old: Vec<_> = regions.iter().map(|region| old::trace(&labels, region)).collect();
-            prop_assert_eq!(trace(&labels, &regions), old);
-        }
-
         #[test]
         fn any_label_image_comes_back(labels in any_labels()) {
             prop_assert_eq!(round_trip(&labels), labels);

@@ -533,6 +533,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_package_that_asks_for_numerics_of_another_program_is_refused() {
+        let said = refusal("numerics", "\"int8-1\"");
+        assert!(said.contains("`network.numerics` is \"int8-1\""), "{said}");
+        assert!(said.contains("this program computes f32-fma-1"), "{said}");
+        // Made before there was another.
+        let folder = copy_of_nuclei();
+        let path = folder.path().join(MANIFEST);
+        let text = fs::read_to_string(&path).unwrap().replace("numerics = \"f32-fma-1\"\n", "");
+        fs::write(&path, text).unwrap();
+        let package = ModelPackage::load(folder.path()).unwrap();
+        assert_eq!(package.manifest().network.numerics, numerics::F32_FMA_1);
+    }
+
     /// What is said of a planted file, and how it is planted.
     type Plant = (&'static str, fn(&Path));
 
