@@ -9,6 +9,7 @@ pub mod health;
 pub mod label_image;
 pub mod look;
 pub mod object;
+pub mod outline;
 pub mod pixel_size;
 pub mod segmentation;
 pub mod session;
