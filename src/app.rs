@@ -48,7 +48,9 @@ use reticle_base::drill::Drills;
 use reticle_base::queue::{self, Receiver, Sender, Sent, WhenFull};
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::{Roster, Thread};
+use reticle_domain::actor::Access;
 use reticle_domain::frame::Frame;
+use reticle_domain::order::Executor;
 use reticle_domain::status::StatusBoard;
 use reticle_segment::session::SessionScales;
 use reticle_segment::{Segmenter, golden};
@@ -58,10 +60,11 @@ mod alarms;
 mod control;
 mod current_session;
 mod ending;
+mod granting;
 mod guarded;
 mod intake;
 mod monitor;
-mod operator;
+mod orders;
 mod preflight;
 mod service;
 mod watchdog;
@@ -74,7 +77,7 @@ use ending::Ending;
 use guarded::Guarded;
 use intake::Intake;
 use monitor::Monitor;
-use operator::Operator;
+use orders::Orders;
 use service::Service;
 use watchdog::{Stages, Watchdog};
 
@@ -138,10 +141,11 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let session = CurrentSession::default();
     let (to_store, jobs) = queue::bounded("store", STORE_QUEUE, WhenFull::Wait);
     let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
-    let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
+    let (to_control, orders) = queue::bounded("orders", 16, WhenFull::Wait);
 
     let intake = Intake::new(settings, reader.clone(), monitor.clone());
     let outcomes = (monitor.clone(), session.clone(), intake.clone());
+    let orders_intake = intake.clone();
     let store_queue = to_store.gauge();
     let writer = spawn(&roster, Thread::StoreWriter, move || {
         store.write(&jobs, |outcome| {
@@ -193,20 +197,22 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let to_store = to_store.clone();
         move || capture.run(&to_segment, &to_store)
     })?;
-    let operator = Operator {
-        commands: to_control.clone(),
-        board: board.clone(),
+    let access = Access::new(settings.mqtt.commands.iter().map(|op| op.action()));
+    let executor: Arc<dyn Executor> = Arc::new(Orders {
+        access: access.clone(),
+        to_control,
         live: live.clone(),
         exposure,
-        shutdown: shutdown.clone(),
-    };
+        intake: orders_intake,
+    });
     let publishing = broker
         .map(|broker| {
             let ports = publish::Ports {
                 status: board.clone(),
                 reader: reader.clone(),
                 jobs: to_store.clone(),
-                operator: Arc::new(operator),
+                executor: Arc::clone(&executor),
+                access,
                 clock: clock.clone(),
             };
             publish::spawn(broker, ports, roster.watch(Thread::Publish))
@@ -219,10 +225,16 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         let (board, roster) = (board.clone(), roster.clone());
         Watchdog::new(stages, roster, Service::from_environment(), board, clock.clone())
     };
+    let local = web::local::bind(&settings.store.folder)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "no socket in the data folder: the command line cannot give orders");
+        })
+        .ok();
     let ports = web::Ports {
         status: board,
         live,
-        commands: to_control,
+        executor,
+        local,
         reader,
         metrics,
         asyncapi: publish::asyncapi().to_string(),
@@ -242,7 +254,7 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     let mut control =
         Control::new(settings, clock, gate, session, to_store, monitor.clone(), handle);
     let end = ours
-        .once(|| control.run(&commands, shutdown, &signalled, &mut watchdog, (&roster, &ours)))
+        .once(|| control.run(&orders, shutdown, &signalled, &mut watchdog, (&roster, &ours)))
         .unwrap_or(End::Died(Thread::Control));
 
     let mut ending = Ending::new(clock, &monitor, &mut watchdog);
@@ -250,6 +262,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
         ending.last_words();
         shutdown.request();
     }
+    // Nobody takes orders any more: those that wait end without having been carried out.
+    drop(orders);
     control.finish();
     ending.hand_over(&mut control, &writer);
     drop(control);
