@@ -13,12 +13,13 @@
 //! Where to look, from left to right: a frame enters in [`capture`], is segmented in
 //! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`]
 //! and [`publish`], and into files of other programs in [`exchange`]. [`app`] wires them, in one
-//! screen; [`check`] looks a box over. Who may name whom (`tests/layering.rs` keeps it so):
+//! screen; [`batch`] segments sets of files, exports and imports; [`check`] looks a box over. Who may name whom (`tests/layering.rs` keeps it so):
 //! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← {web, publish}`;
 //! `{store, exchange} ← sync`;
-//! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
+//! `{segment, store} ← learn`; `{segment, store, exchange} ← batch`; everything `← config ← {app, check} ← cli`.
 
 pub mod app;
+pub mod batch;
 pub mod capture;
 pub mod check;
 pub mod cli;

@@ -181,7 +181,15 @@ fn what_the_box_keeps_is_for_its_owner_alone_whatever_the_umask() {
     });
     let mut found = vec![(data.clone(), fs::metadata(&data).unwrap().permissions().mode(), true)];
     modes(&data, &mut found);
-    for name in ["reticle.sock", "reticle.db", "reticle.db-wal", "reticle.db-shm", "lock", "reserve", "frames"] {
+    for name in [
+        "reticle.sock",
+        "reticle.db",
+        "reticle.db-wal",
+        "reticle.db-shm",
+        "lock",
+        "reserve",
+        "frames",
+    ] {
         assert!(found.iter().any(|(path, ..)| *path == data.join(name)), "{name}: {found:?}");
     }
     // The archive is for others, and follows the umask; nobody gets to it but through the folder.

@@ -10,6 +10,7 @@
 //! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
 //! store-is-elsewhere                 left where a data folder was: no new store is made here
+//! reticle.sock                       where a running daemon takes orders of the command line
 //! lock                               whose folder it is
 //! ```
 //! and promises:
