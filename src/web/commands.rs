@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -80,8 +80,10 @@ pub(super) struct CommandBody {
 }
 
 impl CommandBody {
-    fn read(bytes: &[u8]) -> Result<Self, Problem> {
-        if bytes.is_empty() {
+    /// A body that does not say that it is JSON is nobody's, and is passed over.
+    fn read(headers: &HeaderMap, bytes: &[u8]) -> Result<Self, Problem> {
+        let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        if bytes.is_empty() || !kind.is_some_and(|kind| kind.starts_with("application/json")) {
             return Ok(Self::default());
         }
         serde_json::from_slice(bytes)
@@ -127,13 +129,14 @@ pub(super) async fn command(
     State(shared): State<Arc<Shared>>,
     Extension(actor): Extension<Actor>,
     Path(name): Path<String>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Result<(StatusCode, Json<CommandReply>), Problem> {
     let command = CommandWord::of_word(&name).ok_or_else(|| {
         let words = CommandWord::ALL.map(CommandWord::word).join(", ");
         Problem::not_found(format!("there is no command `{name}`; there are {words}"))
     })?;
-    let order = Order::new(actor, command.into(), CommandBody::read(&body)?.reason)
+    let order = Order::new(actor, command.into(), CommandBody::read(&headers, &body)?.reason)
         .map_err(|error| Problem::bad_request(error.to_string()))?;
     if let Err(wait) = shared.command_rate.take(&shared.clock.now()) {
         shared.metrics.refused_client(Refusal::Often);

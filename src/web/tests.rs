@@ -328,7 +328,8 @@ fn a_command_says_why_it_is_given_and_whoever_may_not_is_told_so() {
     let server = Server::start();
     let post = |body: &str| {
         let length = body.len().to_string();
-        server.send("POST", "/api/v1/commands/stop", &[("Content-Length", &length)], body)
+        let headers = [("Content-Length", &*length), ("Content-Type", "application/json")];
+        server.send("POST", "/api/v1/commands/stop", &headers, body)
     };
     assert_eq!(post(r#"{"reason":" the lamp failed "}"#).status, 202);
     let order = server.orders.orders.lock().unwrap().pop().unwrap();
