@@ -14,6 +14,9 @@
 //! control (main) command queue, signals   gate, store queue (sessions, events), monitor, watchdog
 //! ```
 //!
+//! [`run`] has four parts: everything is opened, then wired, then supervised until it is to end, then
+//! drained.
+//!
 //! Queues: `segment` holds one frame; from a camera the newest wins and what it displaces is
 //! kept but not segmented, from a folder the sender waits so that every image is segmented.
 //! `store` holds [`STORE_QUEUE`] jobs and the sender waits: nothing is ever dropped there.
@@ -28,56 +31,58 @@
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::capture::run::{Gate, Notice};
-use crate::capture::{self, Exposure, Opener, SourceSpec};
+use crate::capture::run::Gate;
+use crate::capture::{Exposure, Opener, SourceSpec};
 use crate::config::Settings;
-use crate::learn::evaluate::Comparison;
-use crate::publish::{self, Broker, Publishing};
-use crate::sync;
+use crate::publish::{self, Publishing};
+use crate::sync::{self, Syncing};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::otlp;
-use crate::web::{self, LiveFeed, LiveFrame};
+use crate::web::{self, LiveFeed};
 use reticle_base::address;
 use reticle_base::clock::Clock;
-use reticle_base::descriptors;
-use reticle_base::fault_injection::Injections;
-use reticle_base::queue::{self, Receiver, Sender, Sent, WhenFull};
+use reticle_base::progress::Progress;
+use reticle_base::queue::{self, Gauge, Receiver, WhenFull};
 use reticle_base::shutdown::Shutdown;
-use reticle_base::supervise::Roster;
+use reticle_base::supervise::{Roster, Watched};
 use reticle_base::thread::Thread;
-use reticle_domain::frame::Frame;
+use reticle_domain::actor::Access;
+use reticle_domain::order::Executor;
 use reticle_domain::status::StatusBoard;
-use reticle_segment::session::SessionScales;
 use reticle_segment::{Segmenter, golden};
-use reticle_store::{Job, Outcome, Store};
+use reticle_store::{Job, Outcome, Reader, Store};
 
 mod alarms;
 mod control;
 mod current_session;
 mod ending;
+mod granting;
 mod guarded;
 mod intake;
 mod monitor;
-mod operator;
+mod open;
+mod orders;
 mod preflight;
 mod service;
+mod threads;
 mod watchdog;
 
 pub use preflight::refusals;
 
 use control::{Control, End};
-use current_session::{Claim, CurrentSession};
+use current_session::CurrentSession;
 use ending::Ending;
 use guarded::Guarded;
 use intake::Intake;
 use monitor::Monitor;
-use operator::Operator;
+use open::Opened;
+use orders::{Orders, Submitted};
 use service::Service;
-use watchdog::{Stages, Watchdog};
+use threads::{Capture, segment_frames};
+use watchdog::Watchdog;
 
 pub use ending::STOP_WITHIN;
 pub use watchdog::WRITER_LIMIT;
@@ -85,8 +90,8 @@ pub use watchdog::WRITER_LIMIT;
 /// Jobs that wait for the disk: some 16 MB of frames at 1024² and 16 bits.
 const STORE_QUEUE: usize = 8;
 
-/// How often a source that can wait looks whether there is room again.
-const ROOM_POLL: Duration = Duration::from_millis(200);
+/// Orders that wait for the control loop, which looks after them at once.
+const ORDER_QUEUE: usize = 16;
 
 /// Runs the appliance until it is asked to stop.
 ///
@@ -95,83 +100,162 @@ const ROOM_POLL: Duration = Duration::from_millis(200);
 /// is reported in the status and the log, and it goes on; but for the death of a thread without
 /// which nothing goes on, and a store that is no longer where its names lead.
 pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let mut injections = Injections::from_environment()?;
-    let stages = Stages::new(&mut injections, clock);
-    let roster = Roster::new(injections, clock.clone());
-    descriptors::raise_limit();
-    let listener = web::bind(&settings.web)?;
-    let address = listener.local_addr().context("cannot tell the port")?;
-    let mut segmenter = Segmenter::new(&settings.segment, clock.clone())?;
-    let (mut store, recovery) = Store::open(&settings.store, clock.clone())?;
-    let reader = store.reader();
-    let destinations = sync::Destinations::open(
-        &settings.sync,
-        &settings.r#box.name(),
-        &settings.store,
-        clock.clone(),
-    )?;
-    store.deliver_to(destinations.deliveries())?;
-    let broker = Broker::open(&settings.mqtt, &settings.r#box.name())?;
-    let told_all = broker.as_ref().filter(|broker| broker.tells_all());
-    store.tell_to(told_all.map(Broker::place).as_deref())?;
-    let store = store.report_to(stages.writer.clone());
+    // Whatever can be refused is refused before anything runs, so that a wrong setting costs nothing.
+    let opened = Opened::open(settings, clock)?;
+    // Each thread is started after those that it gives to, so nothing is sent that nobody takes. The
+    // page comes last: whoever sees it sees a box that works.
+    let mut running = Running::wire(opened, settings, clock, shutdown)?;
+    // This thread is the control loop: it obeys orders, looks after the others, and ends when it is
+    // asked to, or when a thread has died without which nothing goes on.
+    let end = running.supervise(shutdown);
+    // From left to right, so that each stage gives what it has to the next one before that ends.
+    let left = running.drain(shutdown);
+    conclude(end, &left)
+}
 
-    let board = StatusBoard::new();
-    let live = LiveFeed::new();
-    let metrics = Metrics::new();
-    let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone(), &settings.store);
-    let viewers = web::Seats::default();
-    let export = {
-        let (metrics, board) = (metrics.clone(), board.clone());
-        let (viewers, now) = (viewers.clone(), clock.clone());
-        let render = move || metrics.render(&board.read(), viewers.taken(), &now.now());
-        export(settings, clock, &roster, render)?
-    };
-    monitor.exports(export.clone());
-    let source = settings.source.spec.to_string();
-    monitor.starts(&source, &segmenter.model().name, recovery.unclean);
-    if let Some(reason) = web::open_to_network(address) {
-        monitor.open_network(reason);
+/// What the threads share. Each part is cheap to clone, and all clones are one.
+struct Shared {
+    board: StatusBoard,
+    live: LiveFeed,
+    metrics: Metrics,
+    monitor: Monitor,
+    viewers: web::Seats,
+    gate: Gate,
+    exposure: Exposure,
+    session: CurrentSession,
+    intake: Intake,
+}
+
+impl Shared {
+    fn new(settings: &Settings, clock: &Clock, reader: &Reader) -> Self {
+        let (board, metrics) = (StatusBoard::new(), Metrics::new());
+        let monitor = Monitor::new(board.clone(), clock.clone(), metrics.clone(), &settings.store);
+        Self {
+            intake: Intake::new(settings, reader.clone(), monitor.clone()),
+            board,
+            live: LiveFeed::new(),
+            metrics,
+            monitor,
+            viewers: web::Seats::default(),
+            gate: Gate::new(false),
+            exposure: Exposure::default(),
+            session: CurrentSession::default(),
+        }
     }
-    prove(&mut segmenter, clock, &monitor);
-    let gate = Gate::new(false);
-    let exposure = Exposure::default();
-    let session = CurrentSession::default();
-    let (to_store, jobs) = queue::bounded("store", STORE_QUEUE, WhenFull::Wait);
-    let (to_segment, frames) = queue::bounded("segment", 1, segment_policy(settings));
-    let (to_control, commands) = queue::bounded("commands", 16, WhenFull::Wait);
 
-    let intake = Intake::new(settings, reader.clone(), monitor.clone());
-    let outcomes = (monitor.clone(), session.clone(), intake.clone());
-    let store_queue = to_store.gauge();
-    let writer = spawn(&roster, Thread::StoreWriter, move || {
-        store.write(&jobs, |outcome| {
-            let (monitor, session, intake) = &outcomes;
-            intake.outcome(&outcome);
-            match outcome {
-                Outcome::Held { .. } => session.hold(true),
-                Outcome::Resumed => session.hold(false),
-                _ => {}
-            }
-            monitor.outcome(&outcome);
-        });
-    })?;
-    let syncing = sync::spawn(destinations, reader.clone(), to_store.clone(), &roster, {
-        let monitor = monitor.clone();
-        move |deliveries| monitor.deliveries(deliveries)
-    })
-    .context("cannot start the thread sync")?;
-    let again = {
-        let (options, clock) = (settings.segment.clone(), clock.clone());
-        move || Segmenter::new(&options, clock.clone())
-    };
-    let segmenter = Guarded::new(segmenter, again, stages.segment.clone());
-    let segmenting = spawn(&roster, Thread::Segment, {
-        let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
-        let ends = (session.clone(), intake.clone());
-        move || segment_frames(segmenter, &frames, &ends, &to_store, &live, &monitor)
-    })?;
-    let capturing = spawn(&roster, Thread::Capture, {
+    /// What sends to the collector, where there is one: the numbers of `/metrics`.
+    fn export(
+        &self,
+        settings: &Settings,
+        clock: &Clock,
+        roster: &Roster,
+    ) -> anyhow::Result<Option<otlp::Export>> {
+        let Some(endpoint) = &settings.log.otlp_endpoint else { return Ok(None) };
+        let target = otlp::Target {
+            endpoint: endpoint.clone(),
+            trace_every: settings.log.otlp_trace_every,
+            sender: settings.r#box.name(),
+        };
+        let (metrics, board) = (self.metrics.clone(), self.board.clone());
+        let (viewers, now) = (self.viewers.clone(), clock.clone());
+        let render = move || metrics.render(&board.read(), viewers.taken(), &now.now());
+        let watched = roster.watch(Thread::Otlp);
+        let export = otlp::Export::start(&target, Box::new(render), clock.clone(), watched)?;
+        tracing::info!(endpoint = address::shown(endpoint), "sending traces and metrics by OTLP");
+        Ok(Some(export))
+    }
+
+    /// The thread `store-writer`, and who hears what became of each job.
+    fn write(
+        &self,
+        store: Store,
+        jobs: Receiver<Job>,
+        roster: &Roster,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let (monitor, session) = (self.monitor.clone(), self.session.clone());
+        let intake = self.intake.clone();
+        spawn(roster, Thread::StoreWriter, move || {
+            store.write(&jobs, |outcome| {
+                intake.outcome(&outcome);
+                match outcome {
+                    Outcome::Held { .. } => session.hold(true),
+                    Outcome::Resumed => session.hold(false),
+                    _ => {}
+                }
+                monitor.outcome(&outcome);
+            });
+        })
+    }
+}
+
+/// The daemon at work: its threads, and what this one holds of it.
+struct Running<'a> {
+    clock: &'a Clock,
+    monitor: Monitor,
+    watchdog: Watchdog,
+    roster: Roster,
+    control: Control<'a>,
+    /// This thread among those that are watched.
+    ours: Watched,
+    orders: Receiver<Submitted>,
+    signalled: Arc<std::sync::atomic::AtomicBool>,
+    capturing: JoinHandle<()>,
+    segmenting: JoinHandle<()>,
+    publishing: Option<Publishing>,
+    syncing: Syncing,
+    writer: JoinHandle<()>,
+    /// What the writer is at, and what waits for it.
+    writing: Progress,
+    store_queue: Gauge<Job>,
+    serving: JoinHandle<()>,
+    /// The page goes last: it can say that the rest is draining.
+    page_shutdown: Shutdown,
+    export: Option<otlp::Export>,
+}
+
+impl<'a> Running<'a> {
+    /// Lays the queues and starts the threads of the table above, from right to left.
+    fn wire(
+        opened: Opened,
+        settings: &'a Settings,
+        clock: &'a Clock,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let Opened { stages, roster, listener, address, mut segmenter, store, reader, .. } = opened;
+        let shared = Shared::new(settings, clock, &reader);
+        let Shared { board, live, monitor, gate, session, intake, .. } = &shared;
+        let export = shared.export(settings, clock, &roster)?;
+        monitor.exports(export.clone());
+        let source = settings.source.spec.to_string();
+        monitor.starts(&source, &segmenter.model().name, opened.recovery.unclean);
+        if let Some(reason) = web::open_to_network(address) {
+            monitor.open_network(reason);
+        }
+        prove(&mut segmenter, clock, monitor);
+
+        let waits = segment_policy(settings);
+        let (to_store, jobs) = queue::bounded("store", STORE_QUEUE, WhenFull::Wait);
+        let (to_segment, frames) = queue::bounded("segment", 1, waits);
+        let (to_control, orders) = queue::bounded("orders", ORDER_QUEUE, WhenFull::Wait);
+        let store_queue = to_store.gauge();
+
+        let writer = shared.write(store, jobs, &roster)?;
+        let syncing =
+            sync::spawn(opened.destinations, reader.clone(), to_store.clone(), &roster, {
+                let monitor = monitor.clone();
+                move |deliveries| monitor.deliveries(deliveries)
+            })
+            .context("cannot start the thread sync")?;
+        let again = {
+            let (options, clock) = (settings.segment.clone(), clock.clone());
+            move || Segmenter::new(&options, clock.clone())
+        };
+        let segmenter = Guarded::new(segmenter, again, stages.segment.clone());
+        let segmenting = spawn(&roster, Thread::Segment, {
+            let (to_store, live, monitor) = (to_store.clone(), live.clone(), monitor.clone());
+            let ends = (session.clone(), intake.clone());
+            move || segment_frames(segmenter, &frames, &ends, &to_store, &live, &monitor)
+        })?;
         let capture = Capture {
             opener: Opener::new(
                 settings.source.clone(),
@@ -185,91 +269,140 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
             clock: clock.clone(),
             shutdown: shutdown.clone(),
             gate: gate.clone(),
-            exposure: exposure.clone(),
+            exposure: shared.exposure.clone(),
             session: session.clone(),
-            intake,
+            intake: intake.clone(),
             monitor: monitor.clone(),
-            waits: segment_policy(settings) == WhenFull::Wait,
+            waits: waits == WhenFull::Wait,
         };
-        let to_store = to_store.clone();
-        move || capture.run(&to_segment, &to_store)
-    })?;
-    let operator = Operator {
-        commands: to_control.clone(),
-        board: board.clone(),
-        live: live.clone(),
-        exposure,
-        shutdown: shutdown.clone(),
-    };
-    let publishing = broker
-        .map(|broker| {
-            let ports = publish::Ports {
-                status: board.clone(),
-                reader: reader.clone(),
-                jobs: to_store.clone(),
-                operator: Arc::new(operator),
-                clock: clock.clone(),
-            };
-            publish::spawn(broker, ports, roster.watch(Thread::Publish))
+        let capturing = spawn(&roster, Thread::Capture, {
+            let to_store = to_store.clone();
+            move || capture.run(&to_segment, &to_store)
+        })?;
+
+        // From here on the box can be given orders: over the broker, over HTTP, by the command line.
+        let access = Access::new(settings.mqtt.commands.iter().map(|op| op.action()));
+        let executor: Arc<dyn Executor> = Arc::new(Orders {
+            access: access.clone(),
+            to_control,
+            live: live.clone(),
+            exposure: shared.exposure.clone(),
+            intake: intake.clone(),
+        });
+        let publishing = opened
+            .broker
+            .map(|broker| {
+                let ports = publish::Ports {
+                    status: board.clone(),
+                    reader: reader.clone(),
+                    jobs: to_store.clone(),
+                    executor: Arc::clone(&executor),
+                    access,
+                    clock: clock.clone(),
+                };
+                publish::spawn(broker, ports, roster.watch(Thread::Publish))
+            })
+            .transpose()
+            .context("cannot start the thread publish")?;
+        monitor.publishes(publishing.as_ref().map(Publishing::board));
+        let writing = stages.writer.clone();
+        let service = Service::from_environment();
+        let watchdog = Watchdog::new(stages, roster.clone(), service, board.clone(), clock.clone());
+        let local = web::local::bind(&settings.store.folder)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "no socket in the data folder for the command line's orders");
+            })
+            .ok();
+        let ports = web::Ports {
+            status: board.clone(),
+            live: live.clone(),
+            executor,
+            local,
+            reader,
+            metrics: shared.metrics.clone(),
+            asyncapi: publish::asyncapi().to_string(),
+            viewers: shared.viewers.clone(),
+            clock: clock.clone(),
+        };
+        let signalled = control::signals();
+        let page_shutdown = Shutdown::new();
+        let web = roster.watch(Thread::Web);
+        let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone(), web)
+            .context("cannot start the page")?;
+        tracing::info!("listening on http://{address}");
+        watchdog.ready();
+
+        let ours = roster.watch(Thread::Control);
+        let (gate, session, monitor) = (gate.clone(), session.clone(), monitor.clone());
+        let control = Control::new(
+            settings,
+            clock,
+            gate,
+            session,
+            to_store,
+            monitor.clone(),
+            syncing.handle(),
+        );
+        Ok(Self {
+            clock,
+            monitor,
+            watchdog,
+            roster,
+            control,
+            ours,
+            orders,
+            signalled,
+            capturing,
+            segmenting,
+            publishing,
+            syncing,
+            writer,
+            writing,
+            store_queue,
+            serving,
+            page_shutdown,
+            export,
         })
-        .transpose()
-        .context("cannot start the thread publish")?;
-    monitor.publishes(publishing.as_ref().map(Publishing::board));
-    let writing = stages.writer.clone();
-    let mut watchdog = {
-        let (board, roster) = (board.clone(), roster.clone());
-        Watchdog::new(stages, roster, Service::from_environment(), board, clock.clone())
-    };
-    let ports = web::Ports {
-        status: board,
-        live,
-        commands: to_control,
-        reader,
-        metrics,
-        asyncapi: publish::asyncapi().to_string(),
-        viewers,
-        clock: clock.clone(),
-    };
-    let signalled = control::signals();
-    // The page goes last: it can say that the rest is draining.
-    let page_shutdown = Shutdown::new();
-    let web = roster.watch(Thread::Web);
-    let serving = web::serve(listener, &settings.web, ports, page_shutdown.clone(), web)
-        .context("cannot start the page")?;
-    tracing::info!("listening on http://{address}");
-    watchdog.ready();
+    }
 
-    let (ours, handle) = (roster.watch(Thread::Control), syncing.handle());
-    let mut control =
-        Control::new(settings, clock, gate, session, to_store, monitor.clone(), handle);
-    let end = ours
-        .once(|| control.run(&commands, shutdown, &signalled, &mut watchdog, (&roster, &ours)))
-        .unwrap_or(End::Died(Thread::Control));
+    /// Obeys and looks after everything, until it is to end.
+    fn supervise(&mut self, shutdown: &Shutdown) -> End {
+        let Self { control, orders, signalled, watchdog, roster, ours, .. } = self;
+        let looked_after = (&*roster, &*ours);
+        ours.once(|| control.run(orders, shutdown, signalled, watchdog, looked_after))
+            .unwrap_or(End::Died(Thread::Control))
+    }
 
-    let mut ending = Ending::new(clock, &monitor, &mut watchdog);
-    if !shutdown.is_requested() {
-        ending.last_words();
-        shutdown.request();
+    /// Ends everything in its order, and says who was not waited for to the end.
+    fn drain(mut self, shutdown: &Shutdown) -> Vec<&'static str> {
+        let mut ending = Ending::new(self.clock, &self.monitor, &mut self.watchdog);
+        if !shutdown.is_requested() {
+            ending.last_words();
+            shutdown.request();
+        }
+        // Nobody takes orders any more: those that wait end without having been carried out.
+        drop(self.orders);
+        self.control.finish();
+        ending.hand_over(&mut self.control, &self.writer);
+        drop(self.control);
+        ending.join(self.capturing, Thread::Capture);
+        ending.join(self.segmenting, Thread::Segment);
+        // Both give to the store's queue, which closes behind its last sender.
+        if let Some(publishing) = self.publishing {
+            ending.join(publishing.stop(), Thread::Publish);
+        }
+        ending.join(self.syncing.stop(), Thread::Sync);
+        let (queue, writing) = (&self.store_queue, &self.writing);
+        let has_nothing_to_do = || queue.depth() == 0 && writing.busy_for().is_none();
+        ending.settle(|| writing.is_stuck() || has_nothing_to_do());
+        ending.join(self.writer, Thread::StoreWriter);
+        self.page_shutdown.request();
+        ending.join_page(self.serving);
+        if let Some(export) = self.export {
+            export.stop();
+        }
+        ending.left().to_vec()
     }
-    control.finish();
-    ending.hand_over(&mut control, &writer);
-    drop(control);
-    ending.join(capturing, Thread::Capture);
-    ending.join(segmenting, Thread::Segment);
-    // Both give to the store's queue, which closes behind its last sender.
-    if let Some(publishing) = publishing {
-        ending.join(publishing.stop(), Thread::Publish);
-    }
-    ending.join(syncing.stop(), Thread::Sync);
-    let has_nothing_to_do = || store_queue.depth() == 0 && writing.busy_for().is_none();
-    ending.settle(|| writing.is_stuck() || has_nothing_to_do());
-    ending.join(writer, Thread::StoreWriter);
-    page_shutdown.request();
-    ending.join_page(serving);
-    if let Some(export) = export {
-        export.stop();
-    }
-    conclude(end, ending.left())
 }
 
 /// How the daemon ended. After anything but an orderly end a fresh process is better.
@@ -289,25 +422,6 @@ fn conclude(end: End, left: &[&str]) -> anyhow::Result<()> {
             Ok(())
         }
     }
-}
-
-/// What sends to the collector, where there is one. `render` gives the numbers of `/metrics`.
-fn export(
-    settings: &Settings,
-    clock: &Clock,
-    roster: &Roster,
-    render: impl Fn() -> String + Send + 'static,
-) -> anyhow::Result<Option<otlp::Export>> {
-    let Some(endpoint) = &settings.log.otlp_endpoint else { return Ok(None) };
-    let target = otlp::Target {
-        endpoint: endpoint.clone(),
-        trace_every: settings.log.otlp_trace_every,
-        sender: settings.r#box.name(),
-    };
-    let export =
-        otlp::Export::start(&target, Box::new(render), clock.clone(), roster.watch(Thread::Otlp))?;
-    tracing::info!(endpoint = address::shown(endpoint), "sending traces and metrics by OTLP");
-    Ok(Some(export))
 }
 
 /// Shows on the package's golden frame that this box segments as it should.
@@ -333,128 +447,6 @@ fn segment_policy(settings: &Settings) -> WhenFull {
     match settings.source.spec {
         SourceSpec::Folder(_) if settings.source.fps.is_none() => WhenFull::Wait,
         _ => WhenFull::NewestWins,
-    }
-}
-
-/// The thread `capture`.
-struct Capture {
-    opener: Opener,
-    /// What the configuration calls the plate, which goes before what the source says.
-    plate: Option<String>,
-    clock: Clock,
-    shutdown: Shutdown,
-    gate: Gate,
-    exposure: Exposure,
-    session: CurrentSession,
-    intake: Intake,
-    monitor: Monitor,
-    /// Whether the source can wait for room.
-    waits: bool,
-}
-
-impl Capture {
-    /// Runs the source again for every start, until shutdown.
-    fn run(self, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
-        while self.gate.wait_until_open(&self.shutdown) {
-            let exposure = self.exposure.clone();
-            capture::run::run(
-                &self.opener,
-                self.shutdown.clone(),
-                self.gate.clone(),
-                exposure,
-                |notice| self.hand_on(notice, to_segment, to_store),
-            );
-            self.gate.close();
-        }
-    }
-
-    fn hand_on(&self, notice: Notice, to_segment: &Sender<Arc<Frame>>, to_store: &Sender<Job>) {
-        self.monitor.notice(&notice);
-        match notice {
-            Notice::Frame(mut frame) => {
-                if let Some(plate) = &self.plate {
-                    frame.place.plate = Some(plate.clone());
-                }
-                let frame = Arc::new(*frame);
-                let mut claim = self.session.claim(&frame);
-                // Files can wait until there is room; a camera cannot.
-                while claim == Claim::NoRoom
-                    && self.waits
-                    && !self.shutdown.wait(ROOM_POLL)
-                    && self.gate.is_open()
-                {
-                    claim = self.session.claim(&frame);
-                }
-                match claim {
-                    Claim::Session(session) => {
-                        self.session.begin(to_store, &self.monitor);
-                        to_store.send(Job::Keep { session, frame: Arc::clone(&frame) });
-                    }
-                    // The live view goes on.
-                    Claim::NoRoom => self.monitor.unrecorded(&frame),
-                    Claim::Closed => return self.intake.dropped(frame.id),
-                }
-                if let Sent::Displaced(skipped) = to_segment.send(frame) {
-                    self.monitor.skipped(&skipped);
-                }
-            }
-            Notice::Back { gap } => {
-                if let Some(session) = self.session.enter() {
-                    self.session.begin(to_store, &self.monitor);
-                    to_store.send(Job::Gap(control::source_gap(session, &gap)));
-                }
-            }
-            Notice::Missed { count } => {
-                if let Some(session) = self.session.enter() {
-                    self.session.begin(to_store, &self.monitor);
-                    to_store.send(Job::Gap(control::missed(session, count, self.clock.now())));
-                }
-            }
-            _ => {}
-        }
-    }
-}
-
-/// The thread `segment`.
-fn segment_frames(
-    mut segmenter: Guarded,
-    frames: &Receiver<Arc<Frame>>,
-    (session, intake): &(CurrentSession, Intake),
-    to_store: &Sender<Job>,
-    live: &LiveFeed,
-    monitor: &Monitor,
-) {
-    let mut scales = SessionScales::default();
-    while let Some(frame) = frames.recv() {
-        let owner = session.of(&frame);
-        let segmentation = match segmenter.segment(&frame, scales.of(owner, &frame)) {
-            Ok(segmentation) => segmentation,
-            Err(error) => {
-                monitor.refused(&control::name_of(&frame), &error);
-                intake.refused(frame.id);
-                continue;
-            }
-        };
-        let segmented = monitor.now();
-        scales.seen(owner, &segmentation);
-        let agreement = frame
-            .truth
-            .as_deref()
-            .and_then(|truth| Comparison::of(truth, &segmentation.labels).ok());
-        let shown = LiveFrame {
-            segmentation: segmentation.clone(),
-            ap50: agreement.as_ref().map(|comparison| comparison.at_half().ap()),
-            true_objects: frame.truth.as_ref().map(|truth| truth.count()),
-        };
-        monitor.segmented(&shown);
-        // Shown before it is handed on: a slow disk must not hold the live view.
-        live.publish(Arc::new(shown));
-        if let Some(session) = session.of(&frame) {
-            monitor.awaits_save(&segmentation, segmented);
-            to_store.send(Job::Commit { session, segmentation });
-        } else {
-            intake.dropped(frame.id);
-        }
     }
 }
 

@@ -13,14 +13,15 @@
 //! Where to look, from left to right: a frame enters in [`capture`], is segmented in
 //! [`reticle_segment`], stored in [`reticle_store`], and leaves to people in [`web`], to the lab in
 //! [`sync`] and [`publish`], and into files of other programs in [`reticle_exchange`]. [`app`] wires
-//! them, in one screen; [`check`] looks a box over.
+//! them, in one screen; [`batch`] segments sets of files, exports and imports; [`check`] looks a box
+//! over.
 //!
 //! What other programs link too lies in crates, and Cargo keeps who may name whom there:
 //! `base ← domain ← {imagefile, nn} ← segment`; `{store, exchange} ← domain, imagefile`;
 //! `object-storage ← base`. Only the store can make a [`Record`](reticle_store::Record). In this
 //! program (`tests/layering` keeps it so) stages never name each other, they meet in [`app`]:
 //! `store ← {web, publish}`; `{store, exchange, object-storage} ← sync`; `{segment, store} ← learn`;
-//! everything `← config ← {app, check} ← cli`.
+//! `{segment, store, exchange} ← batch`; everything `← config ← {app, check} ← cli`.
 //!
 //! Where something new goes:
 //!
@@ -34,6 +35,7 @@
 //! | measure of an object | `measure` in [`reticle_segment`], then [`reticle_domain::object`] |
 
 pub mod app;
+pub mod batch;
 pub mod capture;
 pub mod check;
 pub mod cli;

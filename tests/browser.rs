@@ -10,7 +10,8 @@ use std::time::Duration;
 use reticle_base::clock::Clock;
 use reticle_domain::alarm::{Alarm, AlarmKind};
 use reticle_domain::look::{Look, ScaleFrom, Unlike};
-use reticle_domain::status::{Command, RunState, SaveState, SourceState};
+use reticle_domain::order::Command;
+use reticle_domain::status::{RunState, SaveState, SourceState};
 use serde_json::{Value, json};
 use tungstenite::Message;
 

@@ -181,7 +181,15 @@ fn what_the_box_keeps_is_for_its_owner_alone_whatever_the_umask() {
     });
     let mut found = vec![(data.clone(), fs::metadata(&data).unwrap().permissions().mode(), true)];
     modes(&data, &mut found);
-    for name in ["reticle.db", "reticle.db-wal", "reticle.db-shm", "lock", "reserve", "frames"] {
+    for name in [
+        "reticle.sock",
+        "reticle.db",
+        "reticle.db-wal",
+        "reticle.db-shm",
+        "lock",
+        "reserve",
+        "frames",
+    ] {
         assert!(found.iter().any(|(path, ..)| *path == data.join(name)), "{name}: {found:?}");
     }
     // The archive is for others, and follows the umask; nobody gets to it but through the folder.
@@ -211,8 +219,7 @@ fn a_planted_link_is_never_written_through() {
     fs::set_permissions(&data, fs::Permissions::from_mode(0o777)).unwrap();
     let target = folder.path().join("precious");
     fs::write(&target, "precious").unwrap();
-    let planted =
-        ["check-trial", "check-trial.tmp", "reserve", "wish.deliver", "wish.retry", "wish.again"];
+    let planted = ["check-trial", "check-trial.tmp", "reserve", "reticle.sock", "reticle.sock.tmp"];
     for name in planted {
         symlink(&target, data.join(name)).unwrap();
     }
@@ -233,7 +240,8 @@ fn a_planted_link_is_never_written_through() {
     for verb in ["drain", "retry"] {
         let mut sync = reticle();
         sync.args(["sync", verb, "--data"]).arg(&data);
-        within_patience(sync);
+        let output = within_patience(sync);
+        assert!(output.status.success(), "{verb}: {}", said(&output));
     }
     drop(daemon);
     assert_eq!(fs::read_to_string(&target).unwrap(), "precious");

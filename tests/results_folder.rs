@@ -10,6 +10,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -59,6 +60,27 @@ impl Lab {
             .collect();
         names.sort();
         names
+    }
+}
+
+impl Lab {
+    /// Rows of a table as cells, without its header; none where there is no table.
+    fn rows(&self, table: &str) -> Vec<csv::StringRecord> {
+        let reader = csv::Reader::from_path(self.at(table));
+        reader.into_iter().flat_map(|reader| reader.into_records().flatten()).collect()
+    }
+
+    /// How many images are in the table of images. Each has its label image, and all of its objects
+    /// in the table of objects.
+    fn done_in_tables(&self) -> usize {
+        let (images, objects) = (self.rows("out/images.csv"), self.rows("out/objects.csv"));
+        for image in &images {
+            let found = objects.iter().filter(|object| object[0] == image[0]).count();
+            assert_eq!(found.to_string(), image[2], "objects of {}", &image[0]);
+            assert!(found > 0, "the discs are found");
+            assert!(self.at("out/labels").join(&image[0]).exists(), "labels of {}", &image[0]);
+        }
+        images.len()
     }
 }
 
@@ -229,15 +251,36 @@ fn a_run_that_was_killed_does_not_stand_in_the_way_of_the_next() {
     let mut command = reticle();
     command.current_dir(lab.0.path()).args(["segment", "in", "--out", "out", "--jobs", "1"]);
     let mut child = command.spawn().unwrap();
-    wait_for("the first label images", || {
-        let labels = fs::read_dir(lab.at("out/labels")).ok()?;
-        (labels.count() > 2).then_some(())
+    wait_for("the first images to be done", || {
+        (lab.rows("out/images.csv").len() > 2).then_some(())
     });
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(lab.done_in_tables() > 2, "what was done is in the tables");
     lab.segment(&["in", "--out", "out"]).is_fine();
     assert_eq!(lab.list("out/labels").len(), 24);
     assert_eq!(lab.list("out"), ["images.csv", "labels", "objects.csv", "objects.parquet"]);
+}
+
+#[test]
+fn a_run_that_is_interrupted_ends_with_whole_tables_of_what_was_done() {
+    let names: Vec<String> = (0..60).map(|number| format!("in/{number}.png")).collect();
+    let lab = Lab::with(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut command = reticle();
+    command.current_dir(lab.0.path()).args(["segment", "in", "--out", "out", "--jobs", "2"]);
+    let mut child = command.spawn().unwrap();
+    wait_for("the first images to be done", || {
+        (lab.rows("out/images.csv").len() > 2).then_some(())
+    });
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    let ended = child.wait().unwrap();
+    assert_eq!(ended.signal(), Some(2), "a shell sees that it was interrupted");
+    let done = lab.done_in_tables();
+    assert!((3..60).contains(&done), "{done} were done");
+    assert!(lab.at("out/objects.parquet").exists());
+    lab.segment(&["in", "--out", "out"]).is_fine();
+    assert_eq!(lab.done_in_tables(), 60);
 }
 
 #[test]

@@ -339,13 +339,9 @@ fn a_sync_that_dies_tells_again_how_far_the_destinations_are() {
 fn a_delivery_loop_that_dies_delivers_again() {
     let bench = Bench::new();
     let daemon = begins_again(&bench, "sync-archive-panic:2", "sync-archive");
-    std::fs::File::create(bench.data().join("wish.deliver")).unwrap();
+    post(&daemon, "deliver");
     wait_for("a table to be delivered", || {
         has_a_table(&bench.data().join("archive")).then_some(())
-    });
-    wait_for("the order to be done with", || {
-        let is_there = |name| bench.data().join(name).exists();
-        (!is_there("wish.deliver") && !is_there("wish.deliver-taken")).then_some(())
     });
     assert!(daemon.stop().success());
     bench.fsck();
@@ -468,15 +464,16 @@ fn an_order_of_the_command_line_is_carried_out_once_however_long_that_takes() {
     let bench = Bench::new();
     let daemon = bench.start("writer-stall:40:600,stuck-after:2");
     wait_until_stuck(&daemon, "store-writer");
-    let wish = bench.data().join("wish.again");
-    std::fs::File::create(&wish).unwrap();
-    wait_for("the order to be taken", || (!wish.exists()).then_some(()));
+    let mut retry = reticle();
+    retry.args(["sync", "retry", "--everything", "--data"]).arg(bench.data());
+    let mut asking = retry.stderr(std::process::Stdio::null()).spawn().unwrap();
+    daemon.wait_for_log("an order was taken");
     wait_for_a_sign(&bench);
     daemon.kill();
-    assert!(!wish.exists(), "the next process would be stuck with it again");
+    assert!(!asking.wait().unwrap().success(), "the command line is told that it was not done");
     let daemon = bench.start("");
     wait_for("frames to be saved", || (counter(&daemon, "saved") > 0).then_some(()));
-    assert!(!daemon.log().contains("asked by the command line"), "{}", daemon.log());
+    assert!(!daemon.log().contains("an order was taken"), "{}", daemon.log());
     assert!(daemon.stop().success());
     bench.fsck();
 }

@@ -91,6 +91,29 @@ fn a_replay_changes_nothing_in_s3_or_postgresql() {
     lab.is_sound();
 }
 
+#[test]
+fn who_ordered_what_and_why_is_recorded_whichever_way_the_order_came() {
+    let lab = Lab::new("[sync.archive]\npixels = \"none\"\n");
+    let daemon = lab.take(1);
+    lab.json(&["sync", "retry", "--reason", "the bucket was full"], 0);
+    ureq::post(daemon.url("/api/v1/commands/pause"))
+        .send_json(serde_json::json!({ "reason": "the lamp is changed" }))
+        .unwrap();
+    assert!(daemon.stop().success());
+    let db = lab.database();
+    let recorded = |operation: &str| -> [String; 3] {
+        let row = "SELECT actor, reason, answer ->> '$.status' FROM command WHERE operation = ?1";
+        db.query_row(row, [operation], |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?])).unwrap()
+    };
+    let user = format!("user:{}", rustix::process::getuid().as_raw());
+    let by_user = [user.as_str(), "the bucket was full", "successful"];
+    assert_eq!(recorded("retry_deliveries"), by_user);
+    assert_eq!(recorded("pause"), ["local", "the lamp is changed", "successful"]);
+    let all: i64 = db.query_row("SELECT count(*) FROM command", [], |row| row.get(0)).unwrap();
+    assert_eq!(all, 2, "nobody else ordered anything");
+    lab.is_sound();
+}
+
 /// One view's rows as text cells, by the order of `keys`; columns by name.
 type Table = Vec<BTreeMap<String, String>>;
 

@@ -16,33 +16,40 @@
 //! store is *owed*: offered at each tick, in its order, until the store's queue takes it. A stop
 //! takes effect at once and owes the session's end. A start needs nothing of the store: the thread
 //! of the source hands it the session before the first frame.
-//! An order of the command line ([`Wish`]) is taken before it is carried out, so that it is
-//! carried out once, however long that takes.
+//! An order ends ([`Done`]) when what it asks for is done: of the store, when it is on the disk. It
+//! lives in this process alone, so that it is carried out once or not at all.
+//!
+//! [`Done`]: reticle_domain::order::Done
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, TryRecvError, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use super::current_session::CurrentSession;
+use super::granting::{Ended, Granting};
 use super::monitor::Monitor;
+use super::orders::{Run, Submitted, Work};
 use super::watchdog::Watchdog;
 use crate::capture;
 use crate::capture::run::Gate;
 use crate::config::Settings;
 use crate::sync;
 use reticle_base::clock::{Clock, Stamp};
-use reticle_base::ids::SessionId;
+use reticle_base::ids::{EventId, SessionId};
 use reticle_base::queue::{Received, Receiver, Sender};
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::{Roster, Watched};
 use reticle_base::thread::Thread;
+use reticle_domain::actor::Actor;
 use reticle_domain::event::What;
 use reticle_domain::frame::Frame;
+use reticle_domain::order::Order;
 use reticle_domain::session::Session;
-use reticle_domain::status::{Command, RunState};
-use reticle_store::{Answer, Ask, Gap, GapReason, Job, StoreError, Wish};
+use reticle_domain::status::RunState;
+use reticle_store::{Ask, Gap, GapReason, Job, Noting};
+use serde_json::{Value, json};
 
 /// How often signals and rates are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -50,6 +57,9 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How long the daemon goes on after it was found that it must end: until its alarm is on the
 /// page and with the broker.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Jobs that are owed to the store before the record of an order goes to the log alone.
+const OWED: usize = 1_000;
 
 /// Ticks between two looks at whether the clock can be trusted.
 const CLOCK_TICKS: u32 = 20;
@@ -84,12 +94,6 @@ pub(super) enum End {
     Unlinked(String),
 }
 
-/// An order of the command line that the store has, or is owed.
-struct Granting {
-    wish: Wish,
-    answers: mpsc::Receiver<Result<Answer, StoreError>>,
-}
-
 /// The one owner of the run state.
 pub(super) struct Control<'a> {
     settings: &'a Settings,
@@ -104,7 +108,7 @@ pub(super) struct Control<'a> {
     trusted: bool,
     /// What the store's queue had no room for, oldest first.
     owed: VecDeque<Job>,
-    grantings: Vec<Granting>,
+    granting: Granting,
 }
 
 impl<'a> Control<'a> {
@@ -117,9 +121,6 @@ impl<'a> Control<'a> {
         monitor: Monitor,
         sync: sync::Handle,
     ) -> Self {
-        for wish in Wish::ALL {
-            wish.forget(&settings.store.folder);
-        }
         Self {
             settings,
             clock,
@@ -131,7 +132,7 @@ impl<'a> Control<'a> {
             state: RunState::Stopped,
             trusted: clock.is_trusted(),
             owed: VecDeque::new(),
-            grantings: Vec::new(),
+            granting: Granting::default(),
         }
     }
 
@@ -139,19 +140,19 @@ impl<'a> Control<'a> {
     /// something is found after which nothing goes on.
     pub(super) fn run(
         &mut self,
-        commands: &Receiver<Command>,
+        orders: &Receiver<Submitted>,
         shutdown: &Shutdown,
         signalled: &AtomicBool,
         watchdog: &mut Watchdog,
         (roster, watched): (&Roster, &Watched),
     ) -> End {
         self.give(Job::Clock { now: self.clock.now(), trusted: self.trusted });
-        self.obey(Command::Start);
+        self.obey(Run::Start);
         let mut ticks = 0_u32;
         let mut end: Option<(End, Stamp)> = None;
         while !shutdown.is_requested() {
-            match commands.recv_timeout(TICK) {
-                Received::Item(command) => self.obey(command),
+            match orders.recv_timeout(TICK) {
+                Received::Item(submitted) => self.carry_out(submitted),
                 Received::Timeout => {}
                 Received::Closed => break,
             }
@@ -169,13 +170,13 @@ impl<'a> Control<'a> {
                 break;
             }
             if self.monitor.take_source_ended() {
-                self.obey(Command::Stop);
+                self.obey(Run::Stop);
             }
             ticks = ticks.wrapping_add(1);
             if ticks.is_multiple_of(CLOCK_TICKS) {
                 self.look_at_the_clock();
             }
-            self.grant_wishes();
+            self.end_orders();
             self.monitor.tick();
             self.hand_over();
             watchdog.tick();
@@ -193,15 +194,15 @@ impl<'a> Control<'a> {
     /// The session ends with the daemon. What of it the store does not take is owed.
     pub(super) fn finish(&mut self) {
         self.monitor.happened(What::Stopping {});
-        self.obey(Command::Stop);
+        self.obey(Run::Stop);
     }
 
-    fn obey(&mut self, command: Command) {
-        match (self.state, command) {
-            (RunState::Stopped, Command::Start) => self.open_session(),
-            (RunState::Paused, Command::Start) => self.change(RunState::Running),
-            (RunState::Running, Command::Pause) => self.change(RunState::Paused),
-            (RunState::Running | RunState::Paused, Command::Stop) => self.close_session(),
+    fn obey(&mut self, run: Run) {
+        match (self.state, run) {
+            (RunState::Stopped, Run::Start) => self.open_session(),
+            (RunState::Paused, Run::Start) => self.change(RunState::Running),
+            (RunState::Running, Run::Pause) => self.change(RunState::Paused),
+            (RunState::Running | RunState::Paused, Run::Stop) => self.close_session(),
             _ => {}
         }
     }
@@ -230,44 +231,84 @@ impl<'a> Control<'a> {
         self.hand_over();
     }
 
-    /// What somebody asked by the command line.
-    fn grant_wishes(&mut self) {
-        let folder = &self.settings.store.folder;
-        for wish in Wish::ALL {
-            // One of a kind at a time: the next can wait in the folder.
-            if self.grantings.iter().any(|granting| granting.wish == wish) || !wish.take(folder) {
-                continue;
+    /// Does what was ordered, or begins it where the store has to do it.
+    fn carry_out(&mut self, Submitted { order, work, done }: Submitted) {
+        let (actor, reason) = (&order.actor, order.reason.as_deref());
+        tracing::info!(%actor, command = order.command.word(), reason, "an order was taken");
+        match work {
+            Work::Run(run) => {
+                let result = self.run_as_ordered(run);
+                self.end(Ended { order, done, result });
             }
-            tracing::info!(?wish, "asked by the command line");
-            let asks: &[Ask] = match wish {
-                Wish::Retry => &[Ask::Retry, Ask::Hurry],
-                Wish::Again => &[Ask::Again, Ask::Hurry],
-                Wish::Deliver => &[Ask::Hurry],
-                // The thread that reads the folder grants it.
-                Wish::Images => continue,
-            };
-            let (reply, answers) = sync_channel(asks.len());
-            let jobs = asks.iter().map(|ask| Job::Ask { ask: ask.clone(), reply: reply.clone() });
-            self.owed.extend(jobs);
-            self.grantings.push(Granting { wish, answers });
-        }
-        let sync = &self.sync;
-        self.grantings.retain(|Granting { wish, answers }| {
-            loop {
-                match answers.try_recv() {
-                    Ok(Ok(_)) => {}
-                    Ok(Err(error)) => {
-                        tracing::warn!(?wish, %error, "the store could not do it; ask again");
-                    }
-                    Err(TryRecvError::Empty) => break true,
-                    Err(TryRecvError::Disconnected) => {
-                        wish.forget(folder);
-                        sync.wake();
-                        break false;
-                    }
+            Work::Store(asks) => match self.granting.begin(order, asks, done) {
+                Ok(jobs) => {
+                    self.owed.extend(jobs);
+                    self.hand_over();
                 }
-            }
+                Err(ended) => self.end(*ended),
+            },
+        }
+    }
+
+    fn run_as_ordered(&mut self, run: Run) -> Result<Value, String> {
+        if (self.state, run) == (RunState::Stopped, Run::Pause) {
+            return Err("no session is open, so there is nothing to pause; start one".to_owned());
+        }
+        self.obey(run);
+        Ok(json!({ "run": self.state, "session": self.monitor.session_id() }))
+    }
+
+    /// Ends the orders that the store has carried out.
+    fn end_orders(&mut self) {
+        for ended in self.granting.ended() {
+            // What was given another chance is looked at now.
+            self.sync.wake();
+            self.end(ended);
+        }
+    }
+
+    fn end(&mut self, Ended { order, done, result }: Ended) {
+        if let Err(error) = &result {
+            tracing::warn!(actor = %order.actor, command = order.command.word(), error, "not done");
+        }
+        self.record(&order, &result);
+        done(result);
+    }
+
+    /// Records who ordered what, and what came of it. The store is owed that like everything else.
+    /// What came over the broker `publish` has noted, under the id that its sender gave.
+    fn record(&mut self, order: &Order, result: &Result<Value, String>) {
+        if order.actor == Actor::Mqtt {
+            return;
+        }
+        let (operation, id) = (order.command.word().to_owned(), EventId::new().to_string());
+        let (actor, reason) = (order.actor.to_string(), order.reason.clone());
+        let refused = result.as_ref().err().cloned();
+        self.monitor.happened(What::Commanded {
+            operation: operation.clone(),
+            command: id.clone(),
+            actor: actor.clone(),
+            reason: reason.clone(),
+            refused,
         });
+        if self.owed.len() >= OWED {
+            tracing::error!(
+                actor,
+                operation,
+                "the store takes nothing; this stands in the log only"
+            );
+            return;
+        }
+        let answer = match result {
+            Ok(result) => json!({ "status": "successful", "result": result }),
+            Err(detail) => json!({ "status": "failed", "detail": detail }),
+        };
+        let noting = Noting { operation: operation.clone(), id: id.clone(), actor, reason };
+        let commanded = Ask::Commanded { operation, id, answer: answer.to_string() };
+        // Nobody waits for these answers.
+        let ask = |ask| Job::Ask { ask, reply: sync_channel(2).0 };
+        self.owed.extend([ask(Ask::Command(noting)), ask(commanded)]);
+        self.hand_over();
     }
 
     /// A wrong clock that has become right dates again what was recorded with it.

@@ -22,10 +22,10 @@ use crate::capture::folder::ledger::{Answer, Begun, Candidate, End, Ledger, Ledg
 use crate::config::Settings;
 use reticle_base::ids::{EventId, FrameId};
 use reticle_base::queue::{Sender, Sent};
+use reticle_domain::order::Done;
 use reticle_domain::taken::TakenPage;
 use reticle_store::{
     Ask, Change, IntakeEntry, IntakeFile, IntakeRow, IntakeState, Job, Outcome, Reader, StoreError,
-    Wish,
 };
 
 /// Processes that may end while they read a file before it is left alone.
@@ -40,8 +40,6 @@ pub(super) struct Intake(Arc<Inner>);
 
 struct Inner {
     reader: Reader,
-    /// The store's folder, where a command line asks.
-    data: PathBuf,
     /// The watched folder, as the ledger names it; empty where none is watched.
     folder: String,
     monitor: Monitor,
@@ -94,10 +92,8 @@ impl Intake {
             SourceSpec::Folder(folder) => text(&absolute(folder)),
             _ => String::new(),
         };
-        let data = settings.store.folder.clone();
         let intake = Self(Arc::new(Inner {
             reader,
-            data,
             folder,
             monitor,
             run: *EventId::new().as_bytes(),
@@ -174,6 +170,31 @@ impl Intake {
         let mut entries = self.0.reader.intake_passed_over()?;
         entries.retain(|entry| entry.folder == self.0.folder);
         Ok(entries)
+    }
+
+    /// For an order to read again what was passed over: an end of it that has the source take those
+    /// images, once the store has taken the order.
+    ///
+    /// # Errors
+    /// With the end as it was, when it is not known what was passed over.
+    pub(super) fn retrying(&self, done: Done) -> Result<Done, (Done, StoreError)> {
+        let entries = match self.passed_over() {
+            Ok(entries) => entries,
+            Err(error) => return Err((done, error)),
+        };
+        let intake = self.clone();
+        Ok(Box::new(move |result| {
+            if result.is_ok() {
+                let names = entries.into_iter().map(|entry| OsString::from(entry.path));
+                let mut on_the_way = intake.on_the_way();
+                on_the_way.again.extend(names);
+                // Whatever was refused before is begun again, also where no reader sees it yet.
+                on_the_way.unseen.retain(|_, state| *state == IntakeState::Taken);
+                drop(on_the_way);
+                intake.0.monitor.images_in_quarantine(&[]);
+            }
+            done(result);
+        }))
     }
 
     fn tell_quarantine(&self) {
@@ -321,29 +342,6 @@ impl Asker {
             .unwrap_or_else(PoisonError::into_inner);
         !must_wait(&mut state)
     }
-
-    /// Gives what was passed over another chance, where the command line asks for it.
-    fn retry_if_asked(&self) {
-        if !Wish::Images.take(&self.intake.0.data) {
-            return;
-        }
-        let passed_over = self.intake.passed_over();
-        let retried = passed_over.map_err(unknown).and_then(|entries| {
-            self.commit(Change::Retry)?;
-            Ok(entries)
-        });
-        match retried {
-            Ok(entries) => {
-                let names = entries.into_iter().map(|entry| OsString::from(entry.path));
-                self.intake.on_the_way().again.extend(names);
-                self.intake.tell_quarantine();
-            }
-            Err(error) => {
-                tracing::warn!(%error, "what was passed over is not tried again; ask again");
-            }
-        }
-        Wish::Images.forget(&self.intake.0.data);
-    }
 }
 
 impl Ledger for Asker {
@@ -481,7 +479,6 @@ impl Ledger for Asker {
     }
 
     fn again(&self) -> Vec<OsString> {
-        self.retry_if_asked();
         self.settle();
         std::mem::take(&mut self.intake.on_the_way().again)
     }

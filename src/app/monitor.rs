@@ -205,6 +205,11 @@ impl Monitor {
         });
     }
 
+    /// The open session.
+    pub(super) fn session_id(&self) -> Option<SessionId> {
+        self.board.read().session
+    }
+
     /// What people call the open session.
     pub(super) fn session_name(&self) -> Option<String> {
         self.board.read().session_name

@@ -1,8 +1,8 @@
 //! The capture thread's loop: the only place that knows about trying again.
 //!
 //! Promises:
-//! 1. A source that is lost is opened again, at first after [`BackOff::first`], then after
-//!    twice as long each time, at most [`BackOff::most`]. The loop neither ends nor spins.
+//! 1. A source that is lost is opened again, at first after [`Backoff::first`], then after
+//!    twice as long each time, at most [`Backoff::longest`]. The loop neither ends nor spins.
 //! 2. Every loss that ended is reported as a [`Gap`]: from the last frame before it to the
 //!    first sign of life after it, with an estimate of the frames that were missed.
 //! 3. Sequence numbers of the frames that leave here never go back, whatever a reopened
@@ -16,6 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Event, Exposure, Opener, Source, SourceError};
+use reticle_base::backoff::Backoff;
 use reticle_base::clock::{Clock, Stamp};
 use reticle_base::shutdown::Shutdown;
 use reticle_domain::frame::Frame;
@@ -83,22 +84,9 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// How long to wait before opening a lost source again.
-#[derive(Clone, Copy, Debug)]
-pub struct BackOff {
-    /// After the first failure.
-    pub first: Duration,
-    /// At most, after many.
-    pub most: Duration,
-}
-
-impl Default for BackOff {
-    fn default() -> Self {
-        // A camera that is plugged in again is back within a second, and a missing one costs
-        // ten failed `open` a minute at worst sixty: nothing.
-        Self { first: Duration::from_millis(100), most: Duration::from_secs(1) }
-    }
-}
+/// How long to wait before opening a lost source again. A camera that is plugged in again is back
+/// within a second, and a missing one costs ten failed `open` a minute at worst sixty: nothing.
+const REOPENING: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Open or closed; capture goes on while it is open. Cheap to clone.
 #[derive(Clone)]
@@ -163,7 +151,7 @@ pub fn run(
     exposure: Exposure,
     notify: impl FnMut(Notice),
 ) {
-    Loop::new(opener.clock.clone(), shutdown, gate, exposure, BackOff::default(), notify)
+    Loop::new(opener.clock.clone(), shutdown, gate, exposure, REOPENING, notify)
         .run(|| opener.open());
 }
 
@@ -183,7 +171,7 @@ struct Loop<N> {
     shutdown: Shutdown,
     gate: Gate,
     exposure: Exposure,
-    back_off: BackOff,
+    backoff: Backoff,
     notify: N,
     /// Whether the source was ever opened.
     was_open: bool,
@@ -209,7 +197,7 @@ impl<N: FnMut(Notice)> Loop<N> {
         shutdown: Shutdown,
         gate: Gate,
         exposure: Exposure,
-        back_off: BackOff,
+        backoff: Backoff,
         notify: N,
     ) -> Self {
         Self {
@@ -217,7 +205,7 @@ impl<N: FnMut(Notice)> Loop<N> {
             shutdown,
             gate,
             exposure,
-            back_off,
+            backoff,
             notify,
             was_open: false,
             loss: None,
@@ -229,7 +217,7 @@ impl<N: FnMut(Notice)> Loop<N> {
     }
 
     fn run(mut self, mut opener: impl FnMut() -> Result<Box<dyn Source>, SourceError>) {
-        let mut wait = self.back_off.first;
+        let mut failures = 0_u32;
         self.tell(Notice::Opening);
         while self.pass_gate(None) {
             let ending = match opener() {
@@ -256,13 +244,13 @@ impl<N: FnMut(Notice)> Loop<N> {
                     // It was content in between: this is another loss, and a quick try again
                     // costs nothing.
                     if self.loss.is_none() {
-                        wait = self.back_off.first;
+                        failures = 0;
                     }
                     self.lose(reason);
-                    if self.shutdown.wait(wait) {
+                    failures = failures.saturating_add(1);
+                    if self.shutdown.wait(self.backoff.after(failures)) {
                         return;
                     }
-                    wait = (wait * 2).min(self.back_off.most);
                 }
             }
         }

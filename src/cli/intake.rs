@@ -8,11 +8,11 @@ use std::io::Write;
 
 use anyhow::Context;
 
-use super::sync::About;
-use super::{Outcome, out};
+use super::sync::{About, Why};
+use super::{Outcome, daemon, out};
 use crate::config::Settings;
 use reticle_base::clock::Clock;
-use reticle_store::{Answer, Ask, Change, Reader, Store, StoreError, Wish};
+use reticle_store::{Answer, Ask, Change, Reader, Store, StoreError};
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ enum Verb {
     /// Give another chance to the images that were refused or quarantined
     ///
     /// A running daemon takes them at once, otherwise the next one does.
-    Retry,
+    Retry(Why),
 }
 
 /// Does what the verb says.
@@ -43,7 +43,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let settings = args.about.settings()?;
     match args.verb {
         Verb::List => list(&Reader::open(&settings.store.folder)?, args.about.json)?,
-        Verb::Retry => retry(&settings, args.about.json)?,
+        Verb::Retry(why) => retry(&settings, why.reason.as_deref(), args.about.json)?,
     }
     Ok(Outcome::Fine)
 }
@@ -78,7 +78,7 @@ fn list(reader: &Reader, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn retry(settings: &Settings, json: bool) -> anyhow::Result<()> {
+fn retry(settings: &Settings, reason: Option<&str>, json: bool) -> anyhow::Result<()> {
     let retried = Reader::open(&settings.store.folder)?.intake_passed_over()?.len();
     match Store::open(&settings.store, Clock::system()) {
         Ok((mut store, _)) => {
@@ -87,7 +87,9 @@ fn retry(settings: &Settings, json: bool) -> anyhow::Result<()> {
             }
             store.close();
         }
-        Err(StoreError::Locked { .. }) => Wish::Images.ask(&settings.store.folder)?,
+        Err(StoreError::Locked { .. }) => {
+            daemon::order(&settings.store.folder, "retry_images", reason)?;
+        }
         Err(error) => return Err(error.into()),
     }
     let mut out = out::stdout();

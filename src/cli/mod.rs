@@ -12,6 +12,7 @@ pub mod bench;
 pub mod camera;
 pub mod check;
 pub mod config;
+mod daemon;
 pub mod eval;
 pub mod export;
 pub mod fsck;

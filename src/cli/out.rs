@@ -9,9 +9,15 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, StdoutLock, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::batch::Observer;
 use reticle_base::plain_text;
 
 /// Standard output, for as long as somebody reads it.
@@ -26,6 +32,75 @@ pub(super) fn progress_bar(steps: u64, template: &str) -> ProgressBar {
     }
     let style = ProgressStyle::with_template(template);
     ProgressBar::new(steps).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Whoever runs a batch at a terminal: a bar on standard error, words beside it, and a signal that
+/// ends it early. A second signal kills.
+pub(super) struct Terminal {
+    template: &'static str,
+    bar: OnceLock<ProgressBar>,
+    signals: [(i32, Arc<AtomicBool>); 2],
+}
+
+impl Terminal {
+    /// The bar looks as `template` says, once it is known how much there is to do.
+    pub(super) fn new(template: &'static str) -> Self {
+        let signals = [SIGINT, SIGTERM].map(|signal| (signal, Arc::default()));
+        for (signal, came) in &signals {
+            let registered = flag::register_conditional_default(*signal, Arc::clone(came))
+                .and_then(|_| flag::register(*signal, Arc::clone(came)));
+            if let Err(error) = registered {
+                tracing::debug!(signal, %error, "cannot listen for a signal; it kills at once");
+            }
+        }
+        Self { template, bar: OnceLock::new(), signals }
+    }
+
+    fn signal(&self) -> Option<i32> {
+        let mut came = self.signals.iter().filter(|(_, came)| came.load(Ordering::SeqCst));
+        came.next().map(|(signal, _)| *signal)
+    }
+
+    /// Takes the bar away.
+    pub(super) fn finish(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Ends this process as the signal asked that cancelled the batch: a shell that repeats a verb
+    /// must see that it was a signal.
+    pub(super) fn end(&self, is_cancelled: bool) {
+        let Some(signal) = self.signal().filter(|_| is_cancelled) else { return };
+        tell(format_args!("reticle: {}", crate::batch::Cancelled));
+        if let Err(error) = signal_hook::low_level::emulate_default_handler(signal) {
+            tracing::debug!(signal, %error, "cannot end by the signal");
+        }
+    }
+}
+
+impl Observer for Terminal {
+    fn begin(&self, steps: u64) {
+        self.bar.get_or_init(|| progress_bar(steps, self.template));
+    }
+
+    fn advance(&self) {
+        if let Some(bar) = self.bar.get() {
+            bar.inc(1);
+        }
+    }
+
+    fn say(&self, words: &str) {
+        let say = || tell(format_args!("reticle: {words}"));
+        match self.bar.get() {
+            Some(bar) => bar.suspend(say),
+            None => say(),
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.signal().is_some()
+    }
 }
 
 /// Says something on standard error, in one line, if anybody listens.

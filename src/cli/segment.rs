@@ -1,32 +1,16 @@
 //! `reticle segment`: images in, label images and tables out.
 
-mod plan;
-mod results;
-
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use indicatif::ProgressBar;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use self::plan::{Input, Planned, plan};
-use self::results::{Results, Tables};
 use super::Outcome;
-use super::out::{self, progress_bar};
+use super::out::{self, Terminal};
+use crate::batch::segment::{Report, Request, segment};
 use reticle_base::clock::Clock;
-use reticle_base::queue::{self, WhenFull};
-use reticle_domain::look::Look;
-use reticle_domain::object::Object;
-use reticle_domain::pixel_size::PixelSizeSource;
-use reticle_exchange::tables::{ImageRef, ImageRow};
-use reticle_imagefile::{Limits, Page, Pick, Selection, Survey};
-use reticle_segment::package::ModelPackage;
-use reticle_segment::{Options, Segmenter};
+use reticle_imagefile::{Pick, Selection};
 
 /// Segments image files
 #[derive(clap::Args)]
@@ -84,307 +68,58 @@ fn megapixels(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "must be a number of megapixels from 0.001 to 10000".to_owned())
 }
 
-/// Everything made of one page of one image.
-struct Done {
-    image: String,
-    page: u32,
-    pixel_size_um: Option<f64>,
-    pixel_size_source: Option<PixelSizeSource>,
-    pixel_size_note: Option<String>,
-    labels: PathBuf,
-    objects: Arc<Vec<Object>>,
-    focus: f32,
-    look: Look,
-    model: String,
-    milliseconds: f64,
-}
-
-/// What a worker tells the collector; `last` ends an image.
-struct Told {
-    index: usize,
-    page: Result<Option<Done>, String>,
-}
-
-/// Segments all images; a broken one, and a second one of the same name, is reported by name
-/// and passed over.
+/// Segments all images.
 ///
 /// # Errors
 /// When nothing can be done at all: no image, no model, no room for results.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let Survey { images, failed, left_out } =
-        reticle_imagefile::survey(&args.paths, Some(&args.out));
-    let mut failed: Vec<String> = failed.iter().map(ToString::to_string).collect();
-    for said in left_out.iter().chain(&failed) {
-        out::tell(format_args!("reticle: {said}"));
-    }
-    if images.is_empty() {
-        bail!(
-            "no image found in {}; TIFF, PNG and JPEG are read{}",
-            display_all(&args.paths),
-            if left_out.is_empty() { "" } else { ", and what was left out is named above" }
-        );
-    }
-    let selection = Selection { channel: args.channel.clone(), z: args.z.clone() };
-    let pages = |path: &Path| {
-        let pages = reticle_imagefile::open_chosen(path, Limits::default(), &selection);
-        pages.map_or(1, |pages| pages.total())
+    let Args { paths, out, force, model, jobs, object_diameter, max_megapixels, .. } = args;
+    let request = Request {
+        paths,
+        out,
+        force,
+        model,
+        jobs,
+        object_diameter_px: object_diameter,
+        max_megapixels,
+        selection: Selection { channel: args.channel, z: args.z },
     };
-    let Planned { images, passed_over } = plan(images, pages);
-    for why in &passed_over {
-        out::tell(format_args!("reticle: {why}"));
-    }
-    failed.extend(passed_over);
-    let mut results = Results::take(&args.out, &images, args.force)?;
+    let terminal = Terminal::new("{bar:32} {pos}/{len} images, {eta} left");
+    let report = segment(&request, &Clock::system(), &terminal);
+    terminal.finish();
+    let report = report?;
+    let outcome = print(&report, &request, args.json)?;
+    terminal.end(report.is_cancelled);
+    Ok(outcome)
+}
 
-    let package = ModelPackage::find(&args.model)?;
-    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let jobs = args.jobs.map_or(cores, NonZeroUsize::get).min(images.len());
-    let options = Options {
-        model: args.model.clone(),
-        // Cores are shared out between images; a single large image gets all of them.
-        threads: NonZeroUsize::new(cores / jobs),
-        object_diameter_px: args.object_diameter,
-        max_megapixels: args.max_megapixels.unwrap_or(Options::default().max_megapixels),
-    };
-    let clock = Clock::system();
-    let segmenters = (0..jobs)
-        .map(|_| Segmenter::with_package(package.clone(), &options, clock.clone()))
-        .collect::<Result<Vec<_>, _>>()?;
-
-    // Nothing is in the way of segmenting now.
-    results.clear()?;
-    let mut tables = results.tables()?;
-    let template = "{bar:32} {pos}/{len} images, {eta} left";
-    let progress = progress_bar(images.len() as u64, template);
-    let next = AtomicUsize::new(0);
-    let (told, listen) = queue::bounded("results", 2 * jobs, WhenFull::Wait);
-    let mut collected = Collected { failed, left_out, ..Collected::default() };
-    let written = std::thread::scope(|scope| {
-        for segmenter in segmenters {
-            let told = told.clone();
-            let work = Work {
-                images: &images,
-                next: &next,
-                results: &results,
-                limits: limits(&options, jobs),
-                selection: &selection,
-                clock: &clock,
-            };
-            scope.spawn(move || work.run(segmenter, &told));
+fn print(report: &Report, request: &Request, json: bool) -> anyhow::Result<Outcome> {
+    let mut out = out::stdout();
+    if json {
+        let document = json!({
+            "model": report.model,
+            "out": request.out,
+            "images": report.images,
+            "objects": report.objects,
+            "failed": report.failed,
+            "left_out": report.left_out,
+        });
+        serde_json::to_writer_pretty(&mut out, &document)?;
+        writeln!(out)?;
+    } else {
+        writeln!(
+            out,
+            "{} objects in {} images → {}",
+            report.objects,
+            report.images.len(),
+            request.out.display()
+        )?;
+        if !report.failed.is_empty() {
+            writeln!(out, "{} could not be segmented, see above", report.failed.len())?;
         }
-        drop(told);
-        // Dropping `listen` on an error lets the workers end.
-        collect(listen, &mut collected, &mut tables, &progress)
-    });
-    progress.finish_and_clear();
-    written?;
-    tables.finish()?;
-    collected.report(&args, package.manifest().name.as_str())
-}
-
-/// Limits of one worker: each of them may have an image as large as this one.
-fn limits(options: &Options, jobs: usize) -> Limits {
-    let limits = options.limits();
-    let bytes_a_pixel = limits.bytes_a_pixel.saturating_mul(jobs as u64);
-    Limits { to_raise: Some("--max-megapixels"), bytes_a_pixel, ..limits }
-}
-
-struct Work<'a> {
-    images: &'a [Input],
-    next: &'a AtomicUsize,
-    results: &'a Results,
-    limits: Limits,
-    selection: &'a Selection,
-    clock: &'a Clock,
-}
-
-impl Work<'_> {
-    fn run(&self, mut segmenter: Segmenter, told: &queue::Sender<Told>) {
-        loop {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(input) = self.images.get(index) else { return };
-            let tell = |page| matches!(told.send(Told { index, page }), queue::Sent::Queued);
-            match reticle_imagefile::open_chosen(&input.path, self.limits, self.selection) {
-                Err(error) => {
-                    tell(Err(error.to_string()));
-                }
-                Ok(pages) => {
-                    for note in pages.notes() {
-                        out::tell(format_args!("reticle: {} {note}", input.path.display()));
-                    }
-                    let several = pages.total() > 1;
-                    for page in pages {
-                        let done = page
-                            .map_err(anyhow::Error::from)
-                            .and_then(|page| self.page(input, several, page, &mut segmenter));
-                        let told = tell(done.map(Some).map_err(|error| format!("{error:#}")));
-                        if !told {
-                            return;
-                        }
-                    }
-                }
-            }
-            if !tell(Ok(None)) {
-                return;
-            }
+        if !report.left_out.is_empty() {
+            writeln!(out, "other files or folders were left out, see above")?;
         }
     }
-
-    fn page(
-        &self,
-        input: &Input,
-        several: bool,
-        page: Page,
-        segmenter: &mut Segmenter,
-    ) -> anyhow::Result<Done> {
-        let path = &input.path;
-        let image = reticle_imagefile::shown_name(path);
-        let start = self.clock.now();
-        let number = u32::try_from(page.index)?;
-        let (pixel_size_um, pixel_size_source) = (page.pixel_size_um, page.pixel_size_source);
-        let pixel_size_note = page.pixel_size_note.clone();
-        let frame = page
-            .into_shot(start, image.clone())
-            .into_frame()
-            .with_context(|| path.display().to_string())?;
-        let segmentation =
-            segmenter.segment(&Arc::new(frame)).with_context(|| path.display().to_string())?;
-        let page = several.then_some(number);
-        let labels = self.results.labels(input, page, &segmentation.labels)?;
-        Ok(Done {
-            image,
-            page: number,
-            pixel_size_um,
-            pixel_size_source,
-            pixel_size_note,
-            labels,
-            objects: segmentation.objects,
-            focus: segmentation.focus,
-            look: segmentation.look,
-            model: segmentation.model.name.clone(),
-            milliseconds: self.clock.now().since(&start).as_secs_f64() * 1e3,
-        })
-    }
-}
-
-#[derive(Default)]
-struct Collected {
-    images: Vec<Value>,
-    objects: usize,
-    /// What could not be segmented, each as a sentence that names it.
-    failed: Vec<String>,
-    /// What was said of pixel sizes.
-    noted: BTreeSet<String>,
-    /// What is in the folders that were given and was not taken for an image.
-    left_out: Vec<String>,
-}
-
-/// Writes the tables in the order of the images, whatever order they are done in.
-fn collect(
-    listen: queue::Receiver<Told>,
-    collected: &mut Collected,
-    tables: &mut Tables,
-    progress: &ProgressBar,
-) -> anyhow::Result<()> {
-    let mut waiting: BTreeMap<usize, (Vec<Done>, bool)> = BTreeMap::new();
-    let mut next = 0;
-    while let Some(Told { index, page }) = listen.recv() {
-        let image = waiting.entry(index).or_default();
-        match page {
-            Ok(Some(done)) => image.0.push(done),
-            Ok(None) => {
-                image.1 = true;
-                progress.inc(1);
-            }
-            Err(why) => {
-                progress.suspend(|| out::tell(format_args!("reticle: {why}")));
-                collected.failed.push(why);
-            }
-        }
-        while waiting.get(&next).is_some_and(|(_, is_complete)| *is_complete) {
-            for done in waiting.remove(&next).map(|(pages, _)| pages).unwrap_or_default() {
-                for doubt in done.look.doubts(&done.model) {
-                    progress
-                        .suspend(|| out::tell(format_args!("reticle: {}: {doubt}", done.image)));
-                }
-                let image = ImageRef {
-                    image: &done.image,
-                    page: done.page,
-                    pixel_size_um: done.pixel_size_um,
-                };
-                let row = ImageRow {
-                    image,
-                    pixel_size_source: done.pixel_size_source,
-                    pixel_size_note: done.pixel_size_note.as_deref(),
-                    objects: u32::try_from(done.objects.len())?,
-                    focus: done.focus,
-                    look: done.look,
-                };
-                tables.append(row, &done.objects)?;
-                collected.objects += done.objects.len();
-                if let Some(note) = &done.pixel_size_note
-                    && collected.noted.insert(note.clone())
-                {
-                    // Once for all images of which it is true: a folder is of one microscope.
-                    let image = &done.image;
-                    progress.suspend(|| out::tell(format_args!("reticle: {image}: {note}")));
-                }
-                collected.images.push(json!({
-                    "image": done.image,
-                    "page": done.page,
-                    "labels": done.labels,
-                    "objects": done.objects.len(),
-                    "focus": done.focus,
-                    "scale_from": done.look.scale_from,
-                    "scale": done.look.scale,
-                    "size_ratio": done.look.size_ratio,
-                    "unlike": done.look.unlike,
-                    "milliseconds": done.milliseconds,
-                    "pixel_size_um": done.pixel_size_um,
-                    "pixel_size_source": done.pixel_size_source,
-                    "pixel_size_note": done.pixel_size_note,
-                }));
-            }
-            next += 1;
-        }
-    }
-    Ok(())
-}
-
-impl Collected {
-    fn report(self, args: &Args, model: &str) -> anyhow::Result<Outcome> {
-        let mut out = out::stdout();
-        let outcome = if self.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures };
-        if args.json {
-            let document = json!({
-                "model": model,
-                "out": args.out,
-                "images": self.images,
-                "objects": self.objects,
-                "failed": self.failed,
-                "left_out": self.left_out,
-            });
-            serde_json::to_writer_pretty(&mut out, &document)?;
-            writeln!(out)?;
-        } else {
-            writeln!(
-                out,
-                "{} objects in {} images → {}",
-                self.objects,
-                self.images.len(),
-                args.out.display()
-            )?;
-            if !self.failed.is_empty() {
-                writeln!(out, "{} could not be segmented, see above", self.failed.len())?;
-            }
-            if !self.left_out.is_empty() {
-                writeln!(out, "other files or folders were left out, see above")?;
-            }
-        }
-        Ok(outcome)
-    }
-}
-
-fn display_all(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    Ok(if report.failed.is_empty() { Outcome::Fine } else { Outcome::WithFailures })
 }

@@ -14,12 +14,12 @@ use anyhow::Context;
 use indicatif::ProgressBar;
 
 use super::out::{self, progress_bar};
-use super::{Outcome, adopt};
+use super::{Outcome, adopt, daemon};
 use crate::config::{self, Settings};
 use crate::sync::{self, Destinations};
 use reticle_base::clock::Clock;
 use reticle_base::shutdown::Shutdown;
-use reticle_store::{Answer, Ask, Delivery, Reader, Store, StoreError, Wish};
+use reticle_store::{Answer, Ask, Delivery, Reader, Store, StoreError};
 
 /// How often a running daemon's progress is looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -61,6 +61,14 @@ impl About {
     }
 }
 
+/// Why something is asked of the daemon.
+#[derive(clap::Args)]
+pub struct Why {
+    /// Why, for the record of a running daemon: a sentence or two
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
 #[derive(clap::Subcommand)]
 enum Verb {
     /// How far each destination is
@@ -69,13 +77,15 @@ enum Verb {
     ///
     /// Without a daemon this process delivers; a running one is asked to. Ends with exit code 1
     /// when something is left: in quarantine, or because a destination does not answer.
-    Drain,
+    Drain(Why),
     /// Give another chance to what was refused or quarantined
     Retry {
         /// And deliver everything again that was taken: for a bucket or database that somebody
         /// emptied. What is still there stays as it is
         #[arg(long)]
         everything: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Read back from the archive what this store has forgotten
     ///
@@ -103,8 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             print_deliveries(&deliveries, json)?;
             Ok(Outcome::Fine)
         }
-        Verb::Drain => {
-            let (deliveries, running) = drain(&settings)?;
+        Verb::Drain(why) => {
+            let (deliveries, running) = drain(&settings, why.reason.as_deref())?;
             print_deliveries(&deliveries, json)?;
             // A running daemon has taken more meanwhile, which waits for its own time.
             let left = |delivery: &Delivery| {
@@ -114,7 +124,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             let any = deliveries.iter().any(left);
             Ok(if any { Outcome::WithFailures } else { Outcome::Fine })
         }
-        Verb::Retry { everything } => retry(&settings, everything, json),
+        Verb::Retry { everything, why } => {
+            retry(&settings, everything, why.reason.as_deref(), json)
+        }
         Verb::Adopt(args) => adopt::run(&args, &settings, json),
         Verb::Verify => verify(&settings, json),
     }
@@ -126,7 +138,7 @@ fn destinations(settings: &Settings) -> anyhow::Result<Destinations> {
 }
 
 /// How far the destinations are afterwards, and whether a daemon did it.
-fn drain(settings: &Settings) -> anyhow::Result<(Vec<Delivery>, bool)> {
+fn drain(settings: &Settings, reason: Option<&str>) -> anyhow::Result<(Vec<Delivery>, bool)> {
     let reader = Reader::open(&settings.store.folder)?;
     let bar = spinner();
     let done = match Store::open(&settings.store, Clock::system()) {
@@ -134,9 +146,8 @@ fn drain(settings: &Settings) -> anyhow::Result<(Vec<Delivery>, bool)> {
             (sync::drain(&destinations(settings)?, store, |now| show(&bar, now))?, false)
         }
         Err(StoreError::Locked { .. }) => {
-            let folder = &settings.store.folder;
-            Wish::Deliver.ask(folder)?;
-            wait_for_daemon(|| Wish::Deliver.is_asked(folder), &reader, &bar)?;
+            daemon::order(&settings.store.folder, "deliver", reason)?;
+            wait_for_daemon(&reader, &bar)?;
             (reader.deliveries()?, true)
         }
         Err(error) => return Err(error.into()),
@@ -147,17 +158,13 @@ fn drain(settings: &Settings) -> anyhow::Result<(Vec<Delivery>, bool)> {
 
 /// Returns when the daemon has delivered what waited when it was asked, or when nothing has
 /// moved for a while. What it takes meanwhile waits for its own time.
-fn wait_for_daemon(
-    asked: impl Fn() -> bool,
-    reader: &Reader,
-    bar: &ProgressBar,
-) -> anyhow::Result<()> {
+fn wait_for_daemon(reader: &Reader, bar: &ProgressBar) -> anyhow::Result<()> {
     let (mut last, mut still) = (None, 0);
     loop {
         let hurried = reader.hurried()?;
         show(bar, &reader.deliveries()?);
         still = if last == Some(hurried) { still + 1 } else { 0 };
-        if !asked() && hurried == 0 {
+        if hurried == 0 {
             return Ok(());
         }
         if still >= PATIENCE {
@@ -172,9 +179,14 @@ fn wait_for_daemon(
     }
 }
 
-fn retry(settings: &Settings, everything: bool, json: bool) -> anyhow::Result<Outcome> {
-    let (ask, wish) =
-        if everything { (Ask::Again, Wish::Again) } else { (Ask::Retry, Wish::Retry) };
+fn retry(
+    settings: &Settings,
+    everything: bool,
+    reason: Option<&str>,
+    json: bool,
+) -> anyhow::Result<Outcome> {
+    let (ask, command) =
+        if everything { (Ask::Again, "deliver_again") } else { (Ask::Retry, "retry_deliveries") };
     let reader = Reader::open(&settings.store.folder)?;
     let count = |deliveries: Vec<Delivery>| -> u64 {
         deliveries.iter().map(|delivery| delivery.quarantined + delivery.refused).sum()
@@ -187,7 +199,9 @@ fn retry(settings: &Settings, everything: bool, json: bool) -> anyhow::Result<Ou
             }
             store.close();
         }
-        Err(StoreError::Locked { .. }) => wish.ask(&settings.store.folder)?,
+        Err(StoreError::Locked { .. }) => {
+            daemon::order(&settings.store.folder, command, reason)?;
+        }
         Err(error) => return Err(error.into()),
     }
     let mut out = out::stdout();

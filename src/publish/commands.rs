@@ -27,8 +27,9 @@ use super::options::Op;
 use super::payloads::{CommandAnswer, CommandRequest, FailedWord};
 use super::reply::Replies;
 use reticle_base::clock::Stamp;
-use reticle_domain::status::Command;
-use reticle_store::Noted;
+use reticle_domain::actor::{Access, Actor};
+use reticle_domain::order::{Command, Order};
+use reticle_store::{Noted, Noting};
 
 /// Commands whose last answer is remembered without asking the store.
 const REMEMBERED: usize = 256;
@@ -47,20 +48,6 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// Longest answer that is remembered, bytes: a snapshot has some 300 kB.
 const LONGEST_KEPT: usize = 4096;
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Start, pause or stop.
-    Run(Command),
-    /// Take one frame now.
-    Snapshot,
-    /// Set the exposure of the camera.
-    Exposure {
-        /// Microseconds.
-        us: u32,
-    },
-}
 
 /// A message that came under the topic of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,13 +79,15 @@ pub(super) struct Said {
     pub(super) first_end: bool,
     /// What the store is to remember as its answer.
     pub(super) kept: Option<String>,
+    /// Why it was asked, at its end.
+    pub(super) why: Option<String>,
 }
 
 /// What comes next.
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
-    /// Note this operation and id, and say what came of it ([`Commands::noted`]).
-    Note(String, String),
+    /// Note this, and say what came of it ([`Commands::noted`]).
+    Note(Noting),
     /// It waited for too long.
     TooLate(Said),
 }
@@ -140,7 +129,7 @@ struct Ended {
 
 /// All commands that are known.
 pub(super) struct Commands {
-    allowed: Vec<Op>,
+    access: Access,
     replies: Replies,
     ended: VecDeque<Ended>,
     waiting: VecDeque<Waiting>,
@@ -149,14 +138,8 @@ pub(super) struct Commands {
 }
 
 impl Commands {
-    pub(super) fn new(allowed: &[Op], replies: Replies) -> Self {
-        Self {
-            allowed: allowed.to_vec(),
-            replies,
-            ended: VecDeque::new(),
-            waiting: VecDeque::new(),
-            executing: None,
-        }
+    pub(super) fn new(access: Access, replies: Replies) -> Self {
+        Self { access, replies, ended: VecDeque::new(), waiting: VecDeque::new(), executing: None }
     }
 
     /// Takes a message; what is to be said at once, if anything.
@@ -177,12 +160,12 @@ impl Commands {
         let ended = self.ended.iter().find(|ended| ended.begun && ended.op == op && ended.id == id);
         if let Some(ended) = ended {
             let answer = ended.answer.clone().repeated();
-            return Some(Said { op, id, reply, answer, first_end: false, kept: None });
+            return Some(Said { op, id, reply, answer, first_end: false, kept: None, why: None });
         }
         let known = self.waiting.iter().chain(&self.executing);
         if known.into_iter().any(|known| known.op == op && known.id == id) {
             let answer = CommandAnswer::Executing {};
-            return Some(Said { op, id, reply, answer, first_end: false, kept: None });
+            return Some(Said { op, id, reply, answer, first_end: false, kept: None, why: None });
         }
         let expiry = expiry_s.map(|s| Duration::from_secs(s.into()));
         match self.admit(&op, &id, &payload, retained, time, expiry) {
@@ -223,7 +206,7 @@ impl Commands {
             let detail = format!("there is no such operation; there are {}", words.join(", "));
             return Err((FailedWord::UnknownOperation, detail));
         };
-        if !self.allowed.contains(&op) {
+        if !self.access.may(&Actor::Mqtt, op.action()) {
             let detail = format!("{} is not in mqtt.commands of this box", op.word());
             return Err((FailedWord::NotAllowed, detail));
         }
@@ -242,17 +225,19 @@ impl Commands {
             }
             fresh_for = fresh_for.min(left);
         }
-        let order = match (op, request.us) {
-            (Op::SetExposure, Some(us)) if us > 0 => Order::Exposure { us },
+        let command = match (op, request.us) {
+            (Op::SetExposure, Some(us)) if us > 0 => Command::SetExposure { us },
             (Op::SetExposure, _) => {
                 return Err(bad("`us`, the exposure in microseconds, is missing".to_owned()));
             }
             (_, Some(_)) => return Err(bad(format!("{} takes no `us`", op.word()))),
-            (Op::Start, None) => Order::Run(Command::Start),
-            (Op::Pause, None) => Order::Run(Command::Pause),
-            (Op::Stop, None) => Order::Run(Command::Stop),
-            (Op::Snapshot, None) => Order::Snapshot,
+            (Op::Start, None) => Command::Start,
+            (Op::Pause, None) => Command::Pause,
+            (Op::Stop, None) => Command::Stop,
+            (Op::Snapshot, None) => Command::Snapshot,
         };
+        let order = Order::new(Actor::Mqtt, command, request.reason)
+            .map_err(|error| bad(error.to_string()))?;
         if self.waiting.len() >= WAITING {
             let detail = format!("{WAITING} commands wait already; ask again later");
             return Err((FailedWord::Busy, detail));
@@ -272,7 +257,12 @@ impl Commands {
             let why = (FailedWord::Stale, detail.to_owned());
             return Some(Next::TooLate(self.refuse(op, id, reply, why)));
         }
-        let note = Next::Note(next.op.clone(), next.id.clone());
+        let note = Next::Note(Noting {
+            operation: next.op.clone(),
+            id: next.id.clone(),
+            actor: next.order.actor.to_string(),
+            reason: next.order.reason.clone(),
+        });
         self.executing = Some(next);
         Some(note)
     }
@@ -293,8 +283,9 @@ impl Commands {
                 answer: CommandAnswer::Executing {},
                 first_end: false,
                 kept: None,
+                why: None,
             };
-            return Some(Begun::Do(*order, said));
+            return Some(Begun::Do(order.clone(), said));
         }
         let Waiting { op, id, reply, .. } = self.executing.take()?;
         Some(Begun::Not(match noted {
@@ -310,7 +301,7 @@ impl Commands {
                     repeated: true,
                 });
                 let answer = self.end(&op, &id, answer).repeated();
-                Said { op, id, reply, answer, first_end: false, kept: None }
+                Said { op, id, reply, answer, first_end: false, kept: None, why: None }
             }
             Err(why) => {
                 let detail = format!(
@@ -324,7 +315,7 @@ impl Commands {
 
     /// The one that was being done came to its end.
     pub(super) fn done(&mut self, result: Result<Value, String>) -> Option<Said> {
-        let Waiting { op, id, reply, .. } = self.executing.take()?;
+        let Waiting { op, id, reply, order, .. } = self.executing.take()?;
         let answer = match result {
             Ok(result) => CommandAnswer::Successful { result, repeated: false },
             Err(detail) => {
@@ -333,7 +324,7 @@ impl Commands {
         };
         let kept = self.end(&op, &id, answer.clone());
         let kept = serde_json::to_string(&kept).ok();
-        Some(Said { op, id, reply, answer, first_end: true, kept })
+        Some(Said { op, id, reply, answer, first_end: true, kept, why: order.reason })
     }
 
     /// It is not begun, and may be asked again under the same id.
@@ -349,7 +340,7 @@ impl Commands {
             }
             self.remember(&op, &id, answer.clone(), false);
         }
-        Said { op, id, reply, answer, first_end, kept: None }
+        Said { op, id, reply, answer, first_end, kept: None, why: None }
     }
 
     /// Its id is used up; the answer as it is remembered.

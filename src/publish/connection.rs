@@ -25,12 +25,16 @@ use tokio::task::JoinSet;
 
 use super::error::PublishError;
 use super::target::Target;
+use reticle_base::backoff::Backoff;
 
 /// Most messages on their way. Brokers take 20 (mosquitto) to some thousands.
 const WINDOW: usize = 50;
 
 /// Room in rumqttc's queue: the window, and a few subscriptions.
 const QUEUE: usize = WINDOW + 14;
+
+/// The first wait between two attempts to connect.
+const FIRST: Duration = Duration::from_millis(500);
 
 /// Longest wait between two attempts to connect: in the first minute, and later.
 const EAGER: Duration = Duration::from_secs(2);
@@ -43,8 +47,7 @@ const EAGER_FOR: Duration = Duration::from_secs(60);
 /// lost; `jitter` from 0 to 1 keeps boxes of one lab from coming all at once.
 pub(super) fn back_off(attempt: u32, away: Duration, jitter: f64) -> Duration {
     let cap = if away < EAGER_FOR { EAGER } else { PATIENT };
-    let full = Duration::from_millis(500).saturating_mul(1 << attempt.min(8)).min(cap);
-    full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0))
+    Backoff::new(FIRST, cap).jittered(attempt.saturating_add(1), jitter)
 }
 
 /// A message on its way out.

@@ -1,7 +1,7 @@
 //! The loop: what the broker says, what the store has, what the board shows, what is asked.
 //!
 //! One task, which never waits for anything but the next thing that happens. What blocks (store,
-//! operator) is done by two threads beside it; how each part behaves is decided by the pure
+//! executor) is done by two threads beside it; how each part behaves is decided by the pure
 //! modules ([`super::state`], [`super::telling`], [`super::commands`]).
 
 use reticle_base::remedy::Remedy;
@@ -112,7 +112,7 @@ impl Feed {
     pub(super) fn new(broker: Broker, ports: Ports, board: PublishBoard) -> Self {
         let now = ports.clock.now();
         Self {
-            commands: Commands::new(&broker.options.commands, broker.replies.clone()),
+            commands: Commands::new(ports.access.clone(), broker.replies.clone()),
             ledger: Ledger::default(),
             refusals: heard::Refusals::default(),
             namesake: Namesake::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use reticle_base::queue::Sender;
 use reticle_domain::event::Event;
-use reticle_store::{Answer, Ask, Job, Noted};
+use reticle_store::{Answer, Ask, Job, Noted, Noting};
 
 /// How long a command waits until the store has its id. A busy SD card takes a second or two.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,10 +20,9 @@ const MOST: usize = 256;
 
 /// Notes the id of a command that is about to be done. An error says why that is not certain;
 /// then the command must not be done.
-pub(super) fn note(jobs: &Sender<Job>, operation: &str, id: &str) -> Result<Noted, String> {
+pub(super) fn note(jobs: &Sender<Job>, noting: Noting) -> Result<Noted, String> {
     let (reply, answer) = sync_channel(1);
-    let ask = Ask::Command { operation: operation.to_owned(), id: id.to_owned() };
-    let mut job = Job::Ask { ask, reply };
+    let mut job = Job::Ask { ask: Ask::Command(noting), reply };
     let mut looks = PATIENCE.as_millis() / LOOK.as_millis();
     // Not `send`: with a store that stands still it would wait without end.
     while let Err(back) = jobs.offer(job) {
@@ -86,6 +85,11 @@ mod tests {
     use super::*;
     use reticle_base::queue::{WhenFull, bounded};
 
+    fn stop(id: &str) -> Noting {
+        let (operation, actor) = ("stop".to_owned(), "mqtt".to_owned());
+        Noting { operation, id: id.to_owned(), actor, reason: None }
+    }
+
     #[test]
     fn an_id_is_noted_only_when_the_store_says_so() {
         let (jobs, receiver) = bounded("store", 1, WhenFull::Wait);
@@ -105,10 +109,10 @@ mod tests {
                 }
             }
         });
-        assert_eq!(note(&jobs, "stop", "1"), Ok(Noted::First));
-        assert!(note(&jobs, "stop", "2").unwrap_err().contains("Written"));
-        assert!(note(&jobs, "stop", "3").unwrap_err().contains("the disk is full"));
-        assert_eq!(note(&jobs, "stop", "4").unwrap_err(), "it is stopping");
+        assert_eq!(note(&jobs, stop("1")), Ok(Noted::First));
+        assert!(note(&jobs, stop("2")).unwrap_err().contains("Written"));
+        assert!(note(&jobs, stop("3")).unwrap_err().contains("the disk is full"));
+        assert_eq!(note(&jobs, stop("4")).unwrap_err(), "it is stopping");
         drop(jobs);
         writer.join().unwrap();
     }

@@ -43,7 +43,6 @@ use std::thread::JoinHandle;
 use tokio::sync::watch;
 
 pub use asyncapi::asyncapi;
-pub use commands::Order;
 pub use error::PublishError;
 pub use options::{Measurements, Mode, Op, Options};
 pub use target::{PASSWORD_CREDENTIAL, PASSWORD_VARIABLE};
@@ -54,7 +53,9 @@ use self::topics::Topics;
 use reticle_base::clock::Clock;
 use reticle_base::queue;
 use reticle_base::supervise::Watched;
+use reticle_domain::actor::Access;
 use reticle_domain::facts::BoxName;
+use reticle_domain::order::Executor;
 use reticle_domain::status::{StatusBoard, SyncState};
 use reticle_store::{Job, Reader};
 
@@ -122,16 +123,6 @@ impl Broker {
     }
 }
 
-/// Who does what is asked for over the network.
-pub trait Operator: Send + Sync {
-    /// Does it, and returns when it is done; may block for some seconds. What is returned goes
-    /// to who asked.
-    ///
-    /// # Errors
-    /// Why it was not done, for a person.
-    fn obey(&self, order: Order) -> Result<serde_json::Value, String>;
-}
-
 /// What the feed reads and where it hands things on.
 #[derive(Clone)]
 pub struct Ports {
@@ -141,8 +132,10 @@ pub struct Ports {
     pub reader: Reader,
     /// The store's queue: what was told, and commands for the logbook.
     pub jobs: queue::Sender<Job>,
-    /// Who obeys.
-    pub operator: Arc<dyn Operator>,
+    /// Who carries out orders.
+    pub executor: Arc<dyn Executor>,
+    /// What the broker's clients may order.
+    pub access: Access,
     /// Time.
     pub clock: Clock,
 }

@@ -15,6 +15,7 @@
 
 use std::time::Duration;
 
+use reticle_base::backoff::Backoff;
 use reticle_base::clock::Stamp;
 
 /// Waits before coming back: after the first sign, and at most.
@@ -100,9 +101,8 @@ impl Namesake {
 
     /// How long to wait before coming back, where there was a sign; `jitter` from 0 to 1.
     pub(super) fn wait(&self, jitter: f64) -> Option<Duration> {
-        let doublings = self.signs.checked_sub(1)?.min(8);
-        let full = FIRST_WAIT.saturating_mul(1 << doublings).min(LONGEST_WAIT);
-        Some(full.mul_f64(0.5 + 0.5 * jitter.clamp(0.0, 1.0)))
+        let backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        (self.signs > 0).then(|| backoff.jittered(self.signs, jitter))
     }
 
     /// What to say of it, while it is an alarm.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use reticle_domain::actor::Action;
+
 /// The lab's message broker (MQTT 5): the table `[mqtt]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -107,6 +109,17 @@ impl Op {
             Self::Stop => "stop",
             Self::Snapshot => "snapshot",
             Self::SetExposure => "set_exposure",
+        }
+    }
+
+    /// What a client of the broker may do where this is in the settings.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Start => Action::Start,
+            Self::Pause => Action::Pause,
+            Self::Stop => Action::Stop,
+            Self::Snapshot => Action::Snapshot,
+            Self::SetExposure => Action::SetExposure,
         }
     }
 

@@ -389,6 +389,9 @@ pub(super) struct CommandRequest {
     #[serde(default)]
     #[schemars(required)]
     pub(super) at: Option<String>,
+    /// Why it is asked, for the record: a sentence or two, 500 bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,6 +31,7 @@ use super::delivering::Delivering;
 use super::destinations::Destinations;
 use super::outbox::{NoAnswer, Outbox, die_of};
 use super::undelivered::Undelivered;
+use reticle_base::backoff::Backoff;
 use reticle_base::queue::Sender;
 use reticle_base::supervise::{Roster, Watched};
 use reticle_base::thread::Thread;
@@ -337,12 +337,8 @@ impl Serving {
         }
     }
 
-    /// Twice as long for each failure in a row, between half and all of it, so that a thousand
-    /// boxes do not come back at once.
     fn pause(&self, first: Duration) -> Duration {
-        let doublings = self.trouble.saturating_sub(1).min(10);
-        let longest = (first * 2_u32.pow(doublings)).min(LONGEST_WAIT);
-        longest.mul_f64(rand::rng().random_range(0.5..=1.0))
+        Backoff::new(first, LONGEST_WAIT).jittered(self.trouble, rand::random())
     }
 }
 

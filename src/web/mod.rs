@@ -1,7 +1,7 @@
 //! The page, the HTTP API and the live channel.
 //!
 //! Owns: everything that leaves the box over HTTP. It reads the [`StatusBoard`], the
-//! [`LiveFeed`] and the store, and sends [`Command`]s; it changes nothing by itself.
+//! [`LiveFeed`] and the store, and hands [`Order`]s on; it changes nothing by itself.
 //!
 //! Promises:
 //! 1. One message carries a frame *and* its segmentation ([`live`]), so an overlay can never
@@ -17,10 +17,13 @@
 //! 5. A page of another site can neither command the box nor read from it ([`guard`]), and
 //!    our page loads nothing from anywhere but the box.
 //!
+//! [`Order`]: reticle_domain::order::Order
+//!
 //! It has threads of its own and a tokio runtime in them; nobody else in the daemon is async.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -31,16 +34,17 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::telemetry::metrics::Metrics;
 use reticle_base::clock::Clock;
-use reticle_base::queue;
 use reticle_base::rate::RateLimit;
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::Watched;
-use reticle_domain::status::{Command, StatusBoard};
+use reticle_domain::order::Executor;
+use reticle_domain::status::StatusBoard;
 
 mod admission;
 mod assets;
 mod bounded;
 mod colours;
+mod commands;
 mod connection;
 mod contours;
 mod cursor;
@@ -48,6 +52,7 @@ mod feed;
 mod guard;
 mod latency;
 mod live;
+pub mod local;
 mod openapi;
 mod preview;
 mod problem;
@@ -150,8 +155,10 @@ pub struct Ports {
     pub status: StatusBoard,
     /// The newest segmented frame; `app` publishes it.
     pub live: LiveFeed,
-    /// Where start, pause and stop go.
-    pub commands: queue::Sender<Command>,
+    /// Who carries out orders.
+    pub executor: Arc<dyn Executor>,
+    /// Where the command line calls, where there is such a socket.
+    pub local: Option<UnixListener>,
     /// What is saved.
     pub reader: reticle_store::Reader,
     /// What `/metrics` tells beside the status.
@@ -214,9 +221,10 @@ fn serve_within(
     times: connection::Times,
     listener: TcpListener,
     options: &Options,
-    ports: Ports,
+    mut ports: Ports,
     (shutdown, watched): (Shutdown, Watched),
 ) -> io::Result<JoinHandle<()>> {
+    let local = ports.local.take();
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let (stop, stopping) = watch::channel(false);
@@ -224,6 +232,7 @@ fn serve_within(
     let shared = Shared::new(address, times, options, ports, stopping);
     let serving = Serving {
         listener,
+        local,
         routes: routes::router(Arc::new(shared)),
         bounds: admission::Bounds::new(options),
         times,
@@ -245,6 +254,7 @@ fn serve_within(
 /// What each life of the server begins with.
 struct Serving {
     listener: TcpListener,
+    local: Option<UnixListener>,
     routes: axum::Router,
     bounds: admission::Bounds,
     times: connection::Times,
@@ -280,6 +290,14 @@ impl Serving {
             clock: self.clock.clone(),
             stop: self.stop.subscribe(),
         };
+        if let Some(local) = &self.local {
+            let listener = {
+                let _inside = running.enter();
+                tokio::net::UnixListener::from_std(local.try_clone()?)?
+            };
+            let (routes, stop) = (self.routes.clone(), self.stop.subscribe());
+            running.spawn(local::Local { listener, routes, stop }.run());
+        }
         let server = running.spawn(server.run());
         tracing::debug!("the page is served");
         while !self.shutdown.wait(LOOK) {
@@ -313,7 +331,7 @@ impl Drop for InBackground {
 struct Shared {
     status: StatusBoard,
     live: LiveFeed,
-    commands: queue::Sender<Command>,
+    executor: Arc<dyn Executor>,
     asyncapi: Bytes,
     reader: reticle_store::Reader,
     metrics: Metrics,
@@ -345,7 +363,7 @@ impl Shared {
         Self {
             status: ports.status,
             live: ports.live,
-            commands: ports.commands,
+            executor: ports.executor,
             asyncapi: ports.asyncapi.into(),
             reader: ports.reader,
             metrics: ports.metrics,

@@ -22,7 +22,7 @@ use utoipa::OpenApi;
         super::routes::image,
         super::routes::sessions,
         super::routes::totals,
-        super::routes::command,
+        super::commands::command,
         super::routes::healthz,
         super::routes::readyz,
         super::routes::metrics,

@@ -68,6 +68,12 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "urn:reticle:problem:foreign", "Not from here", detail)
     }
 
+    /// Whoever calls may not do this.
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        let status = StatusCode::FORBIDDEN;
+        Self::new(status, "urn:reticle:problem:forbidden", "Not allowed", detail)
+    }
+
     /// The request is larger than any request needs to be.
     pub(crate) fn too_large(detail: impl Into<String>) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Path, Query, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -17,14 +17,13 @@ use serde::{Deserialize, Serialize};
 use super::cursor::Cursor;
 use super::latency::ScreenTime;
 use super::problem::Problem;
-use super::{Shared, assets, bounded, guard, live, openapi, streams};
+use super::{Shared, assets, bounded, commands, guard, live, openapi, streams};
 use crate::telemetry::metrics::{CONTENT_TYPE, Refusal};
 use reticle_base::ids::FrameId;
-use reticle_base::queue::Sent;
 use reticle_domain::frame::Pixels;
 use reticle_domain::label_image::LabelImage;
 use reticle_domain::object::Object;
-use reticle_domain::status::{Command, RunState, SaveState, SourceState, Status};
+use reticle_domain::status::{SaveState, SourceState, Status};
 use reticle_store::{Reader, SavedFrame, SessionSummary, StoreError, Totals};
 
 /// Frames in one answer, unless asked for fewer or more.
@@ -33,8 +32,6 @@ const PAGE: u32 = 100;
 const LONGEST_PAGE: u32 = 1000;
 /// How long a question may wait for its turn at the store.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a command may wait for the daemon to take it.
-const COMMAND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All routes with their guards.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
@@ -47,7 +44,7 @@ pub(super) fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/frames/{id}/image.png", get(image))
         .route("/api/v1/sessions", get(sessions))
         .route("/api/v1/totals", get(totals))
-        .route("/api/v1/commands/{command}", post(command))
+        .route("/api/v1/commands/{command}", post(commands::command))
         .route("/api/v1/live", get(live::upgrade))
         .route("/api/v1/openapi.json", get(document))
         .route("/api/v1/asyncapi.json", get(messages))
@@ -270,71 +267,6 @@ pub(super) async fn sessions(
 )]
 pub(super) async fn totals(State(shared): State<Arc<Shared>>) -> Result<Json<Totals>, Problem> {
     Ok(Json(ask(&shared, |reader| reader.totals()).await?))
-}
-
-/// A command that was taken.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(super) struct CommandReply {
-    /// Which.
-    command: Command,
-    /// The run state when it was taken; the status tells when it has changed.
-    run: RunState,
-}
-
-/// Start, pause or stop
-///
-/// Idempotent: a command names a state, so the same one again changes nothing. `start` begins
-/// a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
-/// the session. The answer comes when the command was taken; the status shows its effect. After sixty
-/// at once, one a second is taken.
-#[utoipa::path(
-    post, path = "/api/v1/commands/{command}", tag = "live",
-    params(("command" = Command, Path, description = "start, pause or stop")),
-    responses(
-        (status = 202, body = CommandReply),
-        (status = 403, body = Problem, description = "from a page of another origin"),
-        (status = 404, body = Problem, description = "no such command"),
-        (status = 429, body = Problem, description = "too many commands; `Retry-After` says when"),
-        (status = 503, body = Problem, description = "the daemon is stopping or busy")
-    )
-)]
-pub(super) async fn command(
-    State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
-) -> Result<(StatusCode, Json<CommandReply>), Problem> {
-    let command = match name.as_str() {
-        "start" => Command::Start,
-        "pause" => Command::Pause,
-        "stop" => Command::Stop,
-        other => {
-            return Err(Problem::not_found(format!(
-                "there is no command `{other}`; there are start, pause and stop"
-            )));
-        }
-    };
-    if let Err(wait) = shared.command_rate.take(&shared.clock.now()) {
-        shared.metrics.refused_client(Refusal::Often);
-        return Err(Problem::too_often(format!(
-            "more commands come than one a second; `{name}` was not taken"
-        ))
-        .retry_after(wait));
-    }
-    let run = shared.status.read().run;
-    let commands = shared.commands.clone();
-    let sent = tokio::task::spawn_blocking(move || commands.send(command));
-    match tokio::time::timeout(COMMAND_PATIENCE, sent).await {
-        Ok(Ok(Sent::Queued | Sent::Displaced(_))) => {
-            tracing::info!(?command, ?run, "a command was taken");
-            Ok((StatusCode::ACCEPTED, Json(CommandReply { command, run })))
-        }
-        Ok(Ok(Sent::Closed(_)) | Err(_)) => {
-            Err(Problem::unavailable("the daemon is stopping and takes no commands any more"))
-        }
-        Err(_) => Err(Problem::unavailable(format!(
-            "the daemon has not taken `{name}` for {} s; look at the status and its log",
-            COMMAND_PATIENCE.as_secs()
-        ))),
-    }
 }
 
 /// Whether the process answers

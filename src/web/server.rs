@@ -30,9 +30,10 @@ use super::connection::{Link, Over, Socket, Times, Watched};
 use crate::telemetry::metrics::{Metrics, Refusal};
 use reticle_base::clock::Clock;
 use reticle_base::rate::RateLimit;
+use reticle_domain::actor::Actor;
 
 /// Most bytes of a request's header, its first line included. Browsers send some 2 kB.
-const LONGEST_HEADER: usize = 16 * 1024;
+pub(super) const LONGEST_HEADER: usize = 16 * 1024;
 
 /// The kernel's buffers of a connection, in bytes, which are this process' memory to a service
 /// manager that limits it. The kernel's own choice grows to 6 MB each. A request has 32 kB at most;
@@ -42,7 +43,7 @@ const SEND_BUFFER: usize = 128 * 1024;
 
 /// How long no connection is taken after one could not be: descriptors come back when somebody
 /// closes one, and asking again at once would only turn a core warm.
-const BACK_OFF: Duration = Duration::from_millis(200);
+pub(super) const BACK_OFF: Duration = Duration::from_millis(200);
 
 /// Marks a request that came over a connection in a spare place.
 #[derive(Clone, Copy)]
@@ -76,8 +77,9 @@ impl Server {
         loop {
             tokio::select! {
                 () = super::stopped(&mut stop) => break,
-                (stream, link, place) = self.next(&complaints) => {
+                (stream, actor, link, place) = self.next(&complaints) => {
                     let one = Connection {
+                        actor,
                         link,
                         routes: TowerToHyperService::new(self.routes.clone()),
                         times: self.times,
@@ -99,13 +101,13 @@ impl Server {
     }
 
     /// The next connection. One that is not taken in the end waits in the kernel.
-    async fn next(&self, complaints: &RateLimit) -> (TcpStream, Arc<Link>, Place) {
+    async fn next(&self, complaints: &RateLimit) -> (TcpStream, Actor, Arc<Link>, Place) {
         loop {
             let Some(socket) = self.admission.socket().await else { std::future::pending().await };
             match self.listener.accept().await {
                 Ok((stream, from)) => {
                     let (link, place) = self.admission.admit(origin(from), socket);
-                    return (stream, link, place);
+                    return (stream, Actor::at(from.ip()), link, place);
                 }
                 Err(error) if is_of_the_client(&error) => {}
                 Err(error) => {
@@ -119,7 +121,7 @@ impl Server {
     }
 }
 
-fn note(ended: Result<(), tokio::task::JoinError>) {
+pub(super) fn note(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "serving a connection broke off; this is a fault in Reticle");
     }
@@ -143,6 +145,7 @@ fn origin(from: SocketAddr) -> IpAddr {
 }
 
 struct Connection {
+    actor: Actor,
     link: Arc<Link>,
     routes: TowerToHyperService<Router>,
     times: Times,
@@ -152,12 +155,13 @@ struct Connection {
 
 impl Connection {
     async fn serve(self, stream: TcpStream, place: Place) {
-        let Self { link, routes, times, metrics, mut stop } = self;
+        let Self { actor, link, routes, times, metrics, mut stop } = self;
         // A frame is worth sending before the next one comes.
         stream.set_nodelay(true).ok();
         let socket = Socket::new(stream, Arc::clone(&link), place);
         let answer = |mut request: Request<Incoming>| {
             link.asked();
+            request.extensions_mut().insert(actor.clone());
             if link.is_crowded() {
                 request.extensions_mut().insert(Crowded);
             }

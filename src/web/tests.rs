@@ -1,8 +1,9 @@
 //! The web side as a client of it sees it: over real sockets, with a real store.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,14 +16,36 @@ use super::{LiveFeed, Options, Ports, WebError, bind, serve_within, testing};
 use crate::telemetry::metrics::Metrics;
 use reticle_base::clock::Clock;
 use reticle_base::ids::FrameId;
-use reticle_base::queue::{self, Receiver, WhenFull};
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::Watched;
 use reticle_base::thread::Thread;
-use reticle_domain::status::{Command, SaveState, SourceState, StatusBoard};
+use reticle_domain::actor::Actor;
+use reticle_domain::order::{Command, Done, Executor, NotTaken, Order};
+use reticle_domain::status::{SaveState, SourceState, StatusBoard};
 use reticle_store::Store;
 
 mod limits;
+
+/// Whoever carries out orders, as a list of what was ordered. What is awaited is done at once.
+#[derive(Default)]
+struct Taken {
+    orders: Mutex<Vec<Order>>,
+    is_stopping: AtomicBool,
+}
+
+impl Executor for Taken {
+    fn submit(&self, order: Order, done: Done) -> Result<(), NotTaken> {
+        if self.is_stopping.load(Ordering::SeqCst) {
+            return Err(NotTaken::Stopping);
+        }
+        if order.reason.as_deref() == Some("forbid me") {
+            return Err(NotTaken::Forbidden);
+        }
+        self.orders.lock().unwrap().push(order);
+        done(Ok(serde_json::json!({ "retried": 3 })));
+        Ok(())
+    }
+}
 
 struct Server {
     address: SocketAddr,
@@ -30,7 +53,7 @@ struct Server {
     status: StatusBoard,
     live: LiveFeed,
     metrics: Metrics,
-    commands: Option<Receiver<Command>>,
+    orders: Arc<Taken>,
     shutdown: Shutdown,
     thread: Option<JoinHandle<()>>,
     data: tempfile::TempDir,
@@ -49,14 +72,15 @@ impl Server {
         let (store, _) = Store::open(&folder, clock.clone()).unwrap();
         let (status, live) = (StatusBoard::new(), LiveFeed::new());
         let metrics = Metrics::new();
-        let (sender, commands) = queue::bounded("commands", 4, WhenFull::Wait);
+        let orders = Arc::new(Taken::default());
         let options = Options { listen: ([127, 0, 0, 1], 0).into(), ..options };
         let listener = bind(&options).unwrap();
         let address = listener.local_addr().unwrap();
         let ports = Ports {
             status: status.clone(),
             live: live.clone(),
-            commands: sender,
+            executor: orders.clone(),
+            local: Some(super::local::bind(data.path()).unwrap()),
             reader: store.reader(),
             metrics: metrics.clone(),
             asyncapi: "{}".to_owned(),
@@ -67,9 +91,8 @@ impl Server {
         let life = (shutdown.clone(), Watched::alone(Thread::Web));
         let thread = serve_within(times, listener, &options, ports, life).unwrap();
         let thread = Some(thread);
-        let commands = Some(commands);
         store.close();
-        Self { address, clock, status, live, metrics, commands, shutdown, thread, data }
+        Self { address, clock, status, live, metrics, orders, shutdown, thread, data }
     }
 
     /// Saves one frame with its result and returns its id.
@@ -93,6 +116,11 @@ impl Server {
 
     /// Status, headers and body of one request.
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        self.send(method, path, headers, "")
+    }
+
+    /// The same with a body.
+    fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let mut socket = TcpStream::connect(self.address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let host = self.address.to_string();
@@ -101,13 +129,8 @@ impl Server {
             lines.push(format!("Host: {host}"));
         }
         lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
-        socket.write_all(format!("{}\r\n\r\n", lines.join("\r\n")).as_bytes()).unwrap();
-        let mut bytes = Vec::new();
-        socket.read_to_end(&mut bytes).unwrap();
-        let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(bytes[..split].to_vec()).unwrap();
-        let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
-        Answer { status, head: head.to_lowercase(), body: bytes[split + 4..].to_vec() }
+        socket.write_all(format!("{}\r\n\r\n{body}", lines.join("\r\n")).as_bytes()).unwrap();
+        read_answer(&mut socket)
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -122,6 +145,15 @@ impl Drop for Server {
             thread.join().unwrap();
         }
     }
+}
+
+fn read_answer(socket: &mut impl Read) -> Answer {
+    let mut bytes = Vec::new();
+    socket.read_to_end(&mut bytes).unwrap();
+    let split = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(bytes[..split].to_vec()).unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Answer { status, head: head.to_lowercase(), body: bytes[split + 4..].to_vec() }
 }
 
 struct Answer {
@@ -282,20 +314,51 @@ fn a_command_reaches_the_daemon_and_a_wrong_one_is_told_what_there_is() {
     let server = Server::start();
     let answer = server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]);
     assert_eq!((answer.status, &answer.json()["command"]), (202, &"pause".into()));
-    let commands = server.commands.as_ref().unwrap();
-    assert_eq!(commands.recv(), Some(Command::Pause));
+    let order = server.orders.orders.lock().unwrap().pop().unwrap();
+    assert_eq!((order.actor, order.command), (Actor::Local, Command::Pause));
     let unknown = server.ask("POST", "/api/v1/commands/fly", &[("Content-Length", "0")]);
     assert_eq!(unknown.status, 404);
-    assert!(unknown.problem().contains("start, pause and stop"));
+    assert!(unknown.problem().contains("there are start, pause, stop, deliver"));
     let wrong = server.get("/api/v1/commands/pause");
     assert_eq!(wrong.status, 405);
     wrong.problem();
 }
 
 #[test]
+fn a_command_says_why_it_is_given_and_whoever_may_not_is_told_so() {
+    let server = Server::start();
+    let post = |body: &str| {
+        let length = body.len().to_string();
+        let headers = [("Content-Length", &*length), ("Content-Type", "application/json")];
+        server.send("POST", "/api/v1/commands/stop", &headers, body)
+    };
+    assert_eq!(post(r#"{"reason":" the lamp failed "}"#).status, 202);
+    let order = server.orders.orders.lock().unwrap().pop().unwrap();
+    assert_eq!(order.reason.as_deref(), Some("the lamp failed"));
+    assert_eq!(post(r#"{"reason":"forbid me"}"#).status, 403);
+    assert_eq!(post(r#"{"because":"of it"}"#).status, 400);
+    let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(501));
+    assert!(post(&long).problem().contains("500 bytes"));
+}
+
+#[test]
+fn the_command_line_calls_over_the_socket_under_any_name_and_is_the_user_that_the_kernel_names() {
+    let server = Server::start();
+    let mut socket = super::local::connect(server.data.path()).unwrap();
+    let request = "POST /api/v1/commands/retry_deliveries HTTP/1.1\r\nHost: whatever.example\r\n\
+                   Connection: close\r\nContent-Length: 0\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let answer = read_answer(&mut socket);
+    assert_eq!((answer.status, &answer.json()["retried"]), (200, &3.into()));
+    let order = server.orders.orders.lock().unwrap().pop().unwrap();
+    let uid = rustix::process::getuid().as_raw();
+    assert_eq!((order.actor, order.command), (Actor::User { uid }, Command::RetryDeliveries));
+}
+
+#[test]
 fn a_daemon_that_is_stopping_says_so_to_a_command() {
-    let mut server = Server::start();
-    server.commands = None;
+    let server = Server::start();
+    server.orders.is_stopping.store(true, Ordering::SeqCst);
     let answer = server.ask("POST", "/api/v1/commands/stop", &[("Content-Length", "0")]);
     assert_eq!(answer.status, 503);
     assert!(answer.problem().contains("stopping"));

@@ -21,9 +21,10 @@ use reticle_domain::health::{Health, StageHealth};
 use reticle_domain::label_image::LabelImage;
 use reticle_domain::look::Look;
 use reticle_domain::object::Object;
+use reticle_domain::order::{Command, Done, Executor, NotTaken, Order};
 use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle_domain::session::Session;
-use reticle_domain::status::{Command, RunState, SaveState, SourceState, StatusBoard, SyncState};
+use reticle_domain::status::{RunState, SaveState, SourceState, StatusBoard, SyncState};
 use reticle_store::{Job, Store};
 
 const FPS: f64 = 10.0;
@@ -36,6 +37,17 @@ pub(crate) struct FakeBox {
     shutdown: Shutdown,
     threads: Vec<JoinHandle<()>>,
     _data: tempfile::TempDir,
+}
+
+/// Takes orders, and tells the test what was ordered.
+struct HandsOn(queue::Sender<Command>);
+
+impl Executor for HandsOn {
+    fn submit(&self, order: Order, done: Done) -> Result<(), NotTaken> {
+        self.0.send(order.command);
+        done(Ok(serde_json::json!({})));
+        Ok(())
+    }
 }
 
 /// What the test can change while frames run.
@@ -72,7 +84,8 @@ impl FakeBox {
         let ports = Ports {
             status: status.clone(),
             live: live.clone(),
-            commands: sender,
+            executor: Arc::new(HandsOn(sender)),
+            local: None,
             reader,
             metrics: Metrics::new(),
             asyncapi: "{}".to_owned(),

@@ -22,6 +22,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("publish", "base domain store"),
     ("web", "base domain imagefile store telemetry"),
     ("learn", "base domain imagefile segment store"),
+    ("batch", "base domain imagefile exchange segment store"),
     ("config", "base domain imagefile capture segment store sync publish web learn telemetry"),
     (
         "check",
@@ -30,8 +31,8 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("app", "base domain imagefile capture segment store sync publish web learn telemetry config"),
     (
         "cli",
-        "base domain imagefile exchange capture segment store sync publish web learn telemetry config app \
-         check",
+        "base domain imagefile exchange capture segment store sync publish web learn batch telemetry \
+         config app check",
     ),
     ("main", "cli"),
     ("lib", ""),

@@ -1,10 +1,11 @@
-//! What every other module stands on: time, ids, shutdown, queues, rates, progress, supervision,
+//! What every other module stands on: time, ids, shutdown, queues, rates, progress, supervision, back-off,
 //! fault injection, percentiles, durable files, descriptors, files and texts of others, addresses without
 //! their secrets.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
 
 pub mod address;
+pub mod backoff;
 pub mod clock;
 pub mod crash;
 pub mod descriptors;

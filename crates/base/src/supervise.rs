@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
+use super::backoff::Backoff;
 use super::clock::{Clock, Stamp};
 use super::fault_injection::{Injection, Injections};
 use super::thread::{Policy, Thread};
@@ -240,8 +241,7 @@ impl Watched {
         state.deaths += 1;
         state.in_a_row = if now.since(&state.begun) >= WELL { 1 } else { state.in_a_row + 1 };
         state.last = Some((now, why.to_owned()));
-        let doublings = state.in_a_row.saturating_sub(1).min(10);
-        let pause = (FIRST_PAUSE * 2_u32.pow(doublings)).min(LONGEST_PAUSE);
+        let pause = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).after(state.in_a_row);
         let deaths = state.deaths;
         match policy {
             Policy::EndTheProcess => {

@@ -85,12 +85,17 @@ pub enum What {
         /// Which.
         alarm: super::alarm::AlarmKind,
     },
-    /// A command from the network came to its end.
+    /// An order came to its end.
     Commanded {
         /// Which operation.
         operation: String,
-        /// Id that the asker gave.
+        /// Id that its sender gave, or the box.
         command: String,
+        /// Who gave it: `local`, `network:ADDRESS`, `mqtt`, or `user:UID`.
+        actor: String,
+        /// Why, where its actor said so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
         /// Why it was not done; none when it was.
         refused: Option<String>,
     },

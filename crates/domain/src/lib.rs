@@ -1,6 +1,7 @@
 //! The lab's words as plain data: frame, label image, object, segmentation, session,
-//! record, facts, event, alarm, health, status. No I/O, no threads, no async.
+//! record, facts, event, alarm, health, status, actor, order. No I/O, no threads, no async.
 
+pub mod actor;
 pub mod alarm;
 pub mod event;
 pub mod facts;
@@ -9,6 +10,7 @@ pub mod health;
 pub mod label_image;
 pub mod look;
 pub mod object;
+pub mod order;
 pub mod outline;
 pub mod pixel_size;
 pub mod segmentation;

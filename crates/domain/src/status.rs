@@ -7,20 +7,6 @@ use super::frame::Place;
 use super::health::Health;
 use reticle_base::ids::{FrameId, SessionId};
 
-/// What a person asked for.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Command {
-    /// Begin a new session, or go on after a pause.
-    Start,
-    /// Hold capture; the session stays open.
-    Pause,
-    /// End the session; capture stands still until the next start.
-    Stop,
-}
-
 /// Whether frames are being taken.
 #[derive(
     Clone,

@@ -8,6 +8,7 @@
 //!    the list does not know; it may list one that never came to be.
 //! 2. A file is ours when the list has its name and its contents. One that was changed since (a
 //!    label image that somebody corrected) is a person's again, and so is a link or a folder.
+//!    A table that grows (`"grows":true`) is ours as it is until it is whole: a kill leaves it so.
 //! 3. A new file replaces nothing, not even what came a moment before.
 //! 4. One process at a time: the folder is locked, where its file system can.
 //!
@@ -17,13 +18,12 @@
 pub(crate) mod list;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::FlockOperation;
 use sha2::{Digest, Sha256};
 
 pub use list::LIST;
@@ -113,8 +113,7 @@ impl Made {
         durable::create_dir(folder).map_err(failed("make"))?;
         let lock = File::open(folder).map_err(failed("read"))?;
         // Some network file systems cannot lock: then rules 1 and 3 have to do.
-        let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        if locked == Err(rustix::io::Errno::WOULDBLOCK) {
+        if matches!(lock.try_lock(), Err(TryLockError::WouldBlock)) {
             return Err(MadeError::InUse(folder.to_owned()));
         }
         let path = folder.join(LIST);
@@ -160,6 +159,9 @@ impl Made {
         let Some(known) = self.known.get(name) else { return Ok(State::Foreign) };
         if !meta.is_file() {
             return Ok(State::Changed);
+        }
+        if known.grows && known.hashes.is_empty() {
+            return Ok(State::Own);
         }
         let hash = hash(&path).map_err(failed)?;
         Ok(if known.hashes.contains(&hash) { State::Own } else { State::Changed })
@@ -282,6 +284,17 @@ impl Made {
         let path = self.room_for(name)?;
         self.list(name, None, None)?;
         Ok(Output::listed(&path, Arc::clone(&self.list), name.to_owned())?)
+    }
+
+    /// Begins a new file that has its name from the start, and of which a kill leaves what was
+    /// flushed.
+    ///
+    /// # Errors
+    /// When something bears the name, or it cannot be written.
+    pub fn grow(&self, name: &str) -> Result<Output, MadeError> {
+        let path = self.room_for(name)?;
+        self.list.add_growing(name).map_err(|error| self.list_failed(error))?;
+        Ok(Output::growing(&path, Arc::clone(&self.list), name.to_owned())?)
     }
 
     /// Writes a file in the place of one that this program made, if there is one.
@@ -489,5 +502,33 @@ mod tests {
         fs::write(at("model.toml"), b"mine").unwrap();
         assert!(matches!(made.replace("model.toml", b"4"), Err(MadeError::Changed(_))));
         assert_eq!(fs::read(at("model.toml")).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn of_a_table_that_grows_a_kill_leaves_what_was_flushed_and_it_stays_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let made = Made::open(folder.path()).unwrap();
+        let mut table = made.grow("objects.csv").unwrap();
+        table.write_all(b"label\n1\n").unwrap();
+        table.flush().unwrap();
+        table.write_all(b"2").unwrap();
+        // What kill -9 would leave now.
+        let text = fs::read_to_string(folder.path().join("objects.csv")).unwrap();
+        assert_eq!(text, "label\n1\n");
+        drop((table, made));
+        let mut made = Made::open(folder.path()).unwrap();
+        assert_eq!(made.state("objects.csv").unwrap(), State::Own);
+        made.clear().unwrap();
+        // Once whole, it is ours with its contents alone.
+        let mut table = made.grow("objects.csv").unwrap();
+        table.write_all(b"label\n").unwrap();
+        table.finish().unwrap();
+        drop(made);
+        let made = Made::open(folder.path()).unwrap();
+        assert_eq!(made.state("objects.csv").unwrap(), State::Own);
+        let mut file =
+            File::options().append(true).open(folder.path().join("objects.csv")).unwrap();
+        file.write_all(b"3\n").unwrap();
+        assert_eq!(made.state("objects.csv").unwrap(), State::Changed);
     }
 }

@@ -1,4 +1,5 @@
-//! Files that are written bit by bit: hashed on the way, and under their names only when whole.
+//! Files that are written bit by bit: hashed on the way, and under their names only when whole, but
+//! for those that are of use before.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -35,7 +36,7 @@ pub struct Written {
     pub sha256: [u8; 32],
 }
 
-/// A file in the making. Dropped before [`Output::finish`], it is gone.
+/// A file in the making. Dropped before [`Output::finish`], it is gone, unless it grows.
 pub struct Output {
     path: PathBuf,
     file: BufWriter<Kept>,
@@ -47,6 +48,8 @@ enum Kept {
     Durable(Draft),
     /// Of a folder that lists what was made in it, under this name.
     Listed(Draft, Arc<List>, String),
+    /// The same, under its name from the start.
+    Growing(File, Arc<List>, String),
     Scratch(Scratch),
 }
 
@@ -65,6 +68,14 @@ impl Output {
     pub(super) fn listed(path: &Path, list: Arc<List>, name: String) -> Result<Self, WriteError> {
         let draft = Draft::create(path).map_err(|error| WriteError::new(path, error))?;
         Ok(Self::new(path, Kept::Listed(draft, list, name)))
+    }
+
+    /// As [`Output::listed`], but it has its name from the start, and keeps what was flushed whatever
+    /// happens. The list knows already that it grows.
+    pub(super) fn growing(path: &Path, list: Arc<List>, name: String) -> Result<Self, WriteError> {
+        let file = File::options().write(true).create_new(true).open(path);
+        let file = file.map_err(|error| WriteError::new(path, error))?;
+        Ok(Self::new(path, Kept::Growing(file, list, name)))
     }
 
     /// A file that is sent and then deleted, and that is made again after a power cut: without
@@ -106,6 +117,12 @@ impl Output {
                 Kept::Listed(draft, list, name) => {
                     list.add(&name, None, Some(&sha256)).and_then(|()| draft.commit_new())
                 }
+                Kept::Growing(file, list, name) => {
+                    file.sync_all()?;
+                    durable::sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+                    // Last: from here on it is ours with these contents alone.
+                    list.add(&name, None, Some(&sha256))
+                }
                 Kept::Scratch(file) => file.rename(),
             })
             .map_err(|error| WriteError::new(&path, error))?;
@@ -134,6 +151,7 @@ impl Write for Kept {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Durable(draft) | Self::Listed(draft, ..) => draft.write(bytes),
+            Self::Growing(file, ..) => file.write(bytes),
             Self::Scratch(scratch) => scratch.file.write(bytes),
         }
     }
@@ -141,6 +159,7 @@ impl Write for Kept {
     fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Durable(draft) | Self::Listed(draft, ..) => draft.flush(),
+            Self::Growing(file, ..) => file.flush(),
             Self::Scratch(scratch) => scratch.file.flush(),
         }
     }

@@ -198,6 +198,14 @@ impl<T: Table> CsvTable<T> {
         Ok(())
     }
 
+    /// Hands the rows so far to the file, from where a kill does not take them.
+    ///
+    /// # Errors
+    /// When the disk is full or gone.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.writer.flush().map_err(|error| self.writer.get_ref().failed(error))
+    }
+
     /// Rows so far.
     pub fn rows(&self) -> u64 {
         self.rows
@@ -208,7 +216,7 @@ impl<T: Table> CsvTable<T> {
     /// # Errors
     /// When the disk is full or gone; there is no table then.
     pub fn finish(mut self) -> Result<Written, WriteError> {
-        self.writer.flush().map_err(|error| self.writer.get_ref().failed(error))?;
+        self.flush()?;
         let path = self.writer.get_ref().path().to_owned();
         let output =
             self.writer.into_inner().map_err(|error| WriteError::new(&path, error.error()))?;

@@ -1,4 +1,4 @@
-//! Which commands from the network were obeyed: an id is noted before its command is done, in a
+//! Which commands were given, and by whom: an id is noted before its command is done, in a
 //! transaction of its own, so that no crash, restart or repetition makes it be done twice.
 //!
 //! What it promises
@@ -22,6 +22,19 @@ const KEPT_ROWS: i64 = 1_000;
 /// Rows that go with one new one at most, so that no command is held up by all that may go.
 const GOING: i64 = 100;
 
+/// A command that is about to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noting {
+    /// What is to be done.
+    pub operation: String,
+    /// The id of it that the sender gave.
+    pub id: String,
+    /// Who gave it.
+    pub actor: String,
+    /// Why, where the actor said so.
+    pub reason: Option<String>,
+}
+
 /// Whether a command may be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Noted {
@@ -37,12 +50,8 @@ pub enum Noted {
 }
 
 /// Notes that a command is about to be done, inside the transaction of its caller.
-pub(super) fn note(
-    db: &Connection,
-    operation: &str,
-    id: &str,
-    now: &Stamp,
-) -> rusqlite::Result<Noted> {
+pub(super) fn note(db: &Connection, noting: &Noting, now: &Stamp) -> rusqlite::Result<Noted> {
+    let Noting { operation, id, actor, reason } = noting;
     let known = db
         .prepare_cached("SELECT wall_ns, answer FROM command WHERE operation = ?1 AND id = ?2")?
         .query_row([operation, id], |row| {
@@ -60,8 +69,10 @@ pub(super) fn note(
              ORDER BY wall_ns LIMIT min(?3, (SELECT count(*) FROM command) - ?2 + 1))",
     )?
     .execute(params![old, KEPT_ROWS, GOING])?;
-    db.prepare_cached("INSERT INTO command (operation, id, wall_ns) VALUES (?1, ?2, ?3)")?
-        .execute(params![operation, id, now.wall_ns])?;
+    db.prepare_cached(
+        "INSERT INTO command (operation, id, wall_ns, actor, reason) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute(params![operation, id, now.wall_ns, actor, reason])?;
     Ok(Noted::First)
 }
 
@@ -84,9 +95,17 @@ mod tests {
     use super::*;
     use reticle_base::clock::Clock;
 
+    fn noting(operation: &str, id: &str) -> Ask {
+        Ask::Command(Noting {
+            operation: operation.to_owned(),
+            id: id.to_owned(),
+            actor: "mqtt".to_owned(),
+            reason: Some("the lamp failed".to_owned()),
+        })
+    }
+
     fn note(bench: &mut Bench, id: &str) -> Noted {
-        let ask = Ask::Command { operation: "stop".to_owned(), id: id.to_owned() };
-        match bench.writer.ask(ask).unwrap() {
+        match bench.writer.ask(noting("stop", id)).unwrap() {
             Answer::Command(noted) => noted,
             other => panic!("{other:?}"),
         }
@@ -121,10 +140,23 @@ mod tests {
         let Noted::Before { answer, .. } = note(&mut bench, "2") else { panic!("done twice") };
         assert_eq!(answer.as_deref(), Some("{}"));
         // Of another operation it is another command.
-        let ask = Ask::Command { operation: "start".to_owned(), id: "1".to_owned() };
-        assert_eq!(bench.writer.ask(ask).unwrap(), Answer::Command(Noted::First));
+        assert_eq!(bench.writer.ask(noting("start", "1")).unwrap(), Answer::Command(Noted::First));
         bench.close();
         assert!(fsck(folder.path(), Depth::Full, |_, _| {}).unwrap().is_clean());
+    }
+
+    #[test]
+    fn who_gave_a_command_and_why_stands_beside_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench = Bench::open(&fixture::options(folder.path()));
+        assert_eq!(note(&mut bench, "1"), Noted::First);
+        let db = bench.writer.connection().unwrap();
+        let row: (String, String) = db
+            .query_row("SELECT actor, reason FROM command", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(row, ("mqtt".to_owned(), "the lamp failed".to_owned()));
     }
 
     #[test]
@@ -159,8 +191,7 @@ mod tests {
              BEGIN SELECT raise(ABORT, 'the disk is full'); END",
         )
         .unwrap();
-        let ask = Ask::Command { operation: "stop".to_owned(), id: "1".to_owned() };
-        let refused: Result<Answer, StoreError> = bench.writer.ask(ask);
+        let refused: Result<Answer, StoreError> = bench.writer.ask(noting("stop", "1"));
         assert!(refused.is_err(), "{refused:?}");
         bench.writer.connection().unwrap().execute_batch("DROP TRIGGER full").unwrap();
         assert_eq!(note(&mut bench, "1"), Noted::First);

@@ -10,6 +10,7 @@
 //! archive/                           the archive, where it is a folder and none was named
 //! reserve                            room set aside so that a full disk can be mended
 //! store-is-elsewhere                 left where a data folder was: no new store is made here
+//! reticle.sock                       where a running daemon takes orders of the command line
 //! lock                               whose folder it is
 //! ```
 //! and promises:
@@ -58,7 +59,6 @@ mod schema;
 mod tests;
 mod told;
 mod wells;
-mod wishes;
 mod writer;
 
 use std::collections::VecDeque;
@@ -69,7 +69,7 @@ pub use adopt::{
     Adoption, PartTaken, Refusal,
 };
 pub use backup::{Backup, Contents, backup, check as check_backup};
-pub use commands::Noted;
+pub use commands::{Noted, Noting};
 pub use error::StoreError;
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
@@ -84,7 +84,6 @@ pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
 pub use recovery::Recovery;
 pub use restore::{Missing, Plan, Present, Restored, Restoring};
 pub use told::{StoredEvent, Stream, Told};
-pub use wishes::Wish;
 
 pub use record::Record;
 use reticle_base::clock::Clock;

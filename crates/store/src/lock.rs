@@ -4,12 +4,10 @@
 //! while it works and is emptied when it closes the store: whoever takes the lock and finds a
 //! number knows that the last owner died.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-
-use rustix::fs::FlockOperation;
 
 use super::error::StoreError;
 
@@ -35,13 +33,15 @@ impl FolderLock {
             .map_err(StoreError::file("open the lock", &path))?;
         match lock_with_patience(&file) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::Locked {
                     folder: folder.to_owned(),
                     pid: read_owner(&mut file),
                 });
             }
-            Err(error) => return Err(StoreError::file("take the lock", &path)(error.into())),
+            Err(TryLockError::Error(error)) => {
+                return Err(StoreError::file("take the lock", &path)(error));
+            }
         }
         let unclean = read_owner(&mut file).is_some();
         let mut lock = Self { file };
@@ -70,25 +70,23 @@ impl FolderLock {
 }
 
 /// Someone who only looks ([`is_taken`]) has the lock for microseconds: outlast that.
-fn lock_with_patience(file: &File) -> Result<(), rustix::io::Errno> {
+fn lock_with_patience(file: &File) -> Result<(), TryLockError> {
     for _ in 0..20 {
-        match rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => {
                 std::thread::sleep(std::time::Duration::from_millis(10));
             }
             other => return other,
         }
     }
-    Err(rustix::io::Errno::WOULDBLOCK)
+    Err(TryLockError::WouldBlock)
 }
 
 /// Whether some process owns the folder now. For those who only look.
 pub(super) fn is_taken(folder: &Path) -> bool {
     // Opened to read: looking needs no right to write. Shared: lookers do not see each other.
-    File::open(path(folder)).is_ok_and(|file| {
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared)
-            == Err(rustix::io::Errno::WOULDBLOCK)
-    })
+    File::open(path(folder))
+        .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether the folder was not closed in order: its owner is at work, or died.

@@ -207,13 +207,8 @@ pub enum Ask {
         /// Key of the last event or result that it has.
         upto: i64,
     },
-    /// A command from the network is about to be done: note its id, unless it was used before.
-    Command {
-        /// What is to be done.
-        operation: String,
-        /// The id of it that the asker gave.
-        id: String,
-    },
+    /// A command is about to be done: note its id, unless it was used before.
+    Command(commands::Noting),
     /// A command that was noted came to its end.
     Commanded {
         /// What was to be done.
@@ -343,9 +338,7 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
         Ask::Told { stream, upto } => told::told(db, *stream, *upto).map(|()| Answer::Written),
-        Ask::Command { operation, id } => {
-            commands::note(db, operation, id, now).map(Answer::Command)
-        }
+        Ask::Command(noting) => commands::note(db, noting, now).map(Answer::Command),
         Ask::Commanded { operation, id, answer } => {
             commands::ended(db, operation, id, answer).map(|()| Answer::Written)
         }

@@ -112,7 +112,7 @@ fn told(lives: Vec<Life>) -> Vec<String> {
             rested: Arc::clone(&rested),
         }) as Box<dyn Source>)
     };
-    let at_once = BackOff { first: Duration::ZERO, most: Duration::ZERO };
+    let at_once = Backoff::new(Duration::ZERO, Duration::ZERO);
     let notify = |notice: Notice| {
         notices.push(match notice {
             Notice::Frame(frame) => format!("frame {}", frame.sequence),
@@ -286,7 +286,7 @@ fn a_stop_while_the_source_is_lost_or_paused_ends_the_loop_without_delay() {
     for open in [true, false] {
         let clock = Clock::manual(0);
         let (shutdown, gate) = (Shutdown::new(), Gate::new(open));
-        let slow = BackOff { first: Duration::from_secs(60), most: Duration::from_secs(60) };
+        let slow = Backoff::new(Duration::from_secs(60), Duration::from_secs(60));
         let stop = shutdown.clone();
         let notify = |notice| {
             if matches!(notice, Notice::Lost { .. }) || !open {

@@ -13,7 +13,8 @@ const INIT: &str = r#"{"status":"init","at":"2026-10-10T00:00:00Z"}"#;
 fn commands(allowed: &[Op]) -> Commands {
     let name = BoxName { site: "lab".to_owned(), name: "box-1".to_owned() };
     let topics = Topics::of(&name).unwrap();
-    Commands::new(allowed, Replies::of(&Options::default(), &topics).unwrap())
+    let access = Access::new(allowed.iter().map(|op| op.action()));
+    Commands::new(access, Replies::of(&Options::default(), &topics).unwrap())
 }
 
 fn clock() -> Clock {
@@ -88,7 +89,7 @@ fn a_command_is_executing_then_successful_and_asked_again_not_done_again() {
     let exposure = || asked("set_exposure", "7", &payload);
     assert_eq!(commands.asked(exposure(), at(&clock)), None);
     let (order, said) = begin(&mut commands).unwrap();
-    assert_eq!(order, Order::Exposure { us: 2000 });
+    assert_eq!(order.command, Command::SetExposure { us: 2000 });
     assert_eq!(said.answer, CommandAnswer::Executing {});
     let meanwhile = commands.asked(exposure(), at(&clock)).unwrap();
     assert_eq!(meanwhile.answer, CommandAnswer::Executing {});
@@ -176,8 +177,9 @@ fn an_id_that_the_store_knows_is_not_done_and_gets_its_first_answer() {
     let first = r#"{"status":"successful","result":{"run":"stopped"}}"#;
     for (id, answer) in [("1", Some(first.to_owned())), ("2", None)] {
         assert_eq!(commands.asked(asked("stop", id, INIT), at(&clock)), None);
-        let note = commands.next(&clock.now());
-        assert_eq!(note, Some(Next::Note("stop".to_owned(), id.to_owned())));
+        let Some(Next::Note(noting)) = commands.next(&clock.now()) else { panic!("not noted") };
+        assert_eq!((noting.operation.as_str(), noting.id.as_str()), ("stop", id));
+        assert_eq!(noting.actor, "mqtt");
         let at = "2026-10-09T23:59:59Z".to_owned();
         let begun = commands.noted(Ok(Noted::Before { at, answer: answer.clone() }));
         let Some(Begun::Not(said)) = begun else { panic!("done twice: {begun:?}") };

@@ -1,19 +1,22 @@
 //! What is heard from the broker: commands, and what others say of this box.
 
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::Publish;
 
 use super::{Done, Feed, Name};
-use crate::publish::commands::{Asked, Begun, Next, Order, Reply, Said, Time};
+use crate::publish::commands::{Asked, Begun, Next, Reply, Said, Time};
 use crate::publish::connection::Outbound;
+use crate::publish::ledger;
 use crate::publish::payloads::{CommandAnswer, Presence, PresenceState};
 use crate::publish::state::json;
-use crate::publish::{Operator, ledger};
 use reticle_base::clock::Stamp;
 use reticle_base::ids::EventId;
+use reticle_domain::actor::Actor;
 use reticle_domain::event::{Event, What};
+use reticle_domain::order::{Executor, Order};
 use reticle_store::{Ask, Noted};
 
 /// Messages that may wait for the broker before commands are passed over: it takes no answers.
@@ -24,6 +27,9 @@ const LONGEST_NAMES: usize = 256;
 
 /// What is heard of other lives so soon after the first connection may be of our own last one.
 const SETTLING: Duration = Duration::from_secs(10);
+
+/// How long an order may take until it is carried out.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Refused commands in a minute that are events: a program gone wild must not fill the logbook.
 const REFUSALS: u32 = 60;
@@ -111,9 +117,9 @@ impl Feed {
         while let Some(next) = self.commands.next(now) {
             match next {
                 Next::TooLate(said) => self.answer(said, now),
-                Next::Note(op, id) => {
+                Next::Note(noting) => {
                     let jobs = self.ports.jobs.clone();
-                    self.work.spawn_blocking(move || Done::Noted(ledger::note(&jobs, &op, &id)));
+                    self.work.spawn_blocking(move || Done::Noted(ledger::note(&jobs, noting)));
                 }
             }
         }
@@ -124,8 +130,8 @@ impl Feed {
             Some(Begun::Do(order, said)) => {
                 tracing::info!(operation = said.op, id = said.id, "asked over the network");
                 self.answer(said, now);
-                let operator = Arc::clone(&self.ports.operator);
-                self.work.spawn_blocking(move || Done::Ran(obey(&*operator, order)));
+                let executor = Arc::clone(&self.ports.executor);
+                self.work.spawn_blocking(move || Done::Ran(carry_out(&*executor, order)));
             }
             Some(Begun::Not(said)) => {
                 let (operation, id) = (&said.op, &said.id);
@@ -159,7 +165,13 @@ impl Feed {
             id: EventId::new(),
             at: *now,
             session: self.ports.status.read().session,
-            what: What::Commanded { operation: said.op, command: said.id, refused },
+            what: What::Commanded {
+                operation: said.op,
+                command: said.id,
+                actor: Actor::Mqtt.to_string(),
+                reason: said.why,
+                refused,
+            },
         };
         self.ledger.add(event, kept);
         self.hand_to_store();
@@ -175,8 +187,20 @@ impl Feed {
     }
 }
 
-fn obey(operator: &dyn Operator, order: Order) -> Result<serde_json::Value, String> {
-    operator.obey(order)
+/// Has an order carried out, and returns what came of it.
+fn carry_out(executor: &dyn Executor, order: Order) -> Result<serde_json::Value, String> {
+    let (reply, result) = sync_channel(1);
+    let done = Box::new(move |result| {
+        // Nobody waits any more where it took too long.
+        reply.send(result).ok();
+    });
+    executor.submit(order, done).map_err(|not_taken| not_taken.to_string())?;
+    result.recv_timeout(PATIENCE).unwrap_or_else(|error| match error {
+        RecvTimeoutError::Disconnected => Err("the box is stopping".to_owned()),
+        RecvTimeoutError::Timeout => {
+            Err(format!("the box did not do it within {} s; look at its page", PATIENCE.as_secs()))
+        }
+    })
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ pub(in crate::publish) struct Node {
 
 impl Node {
     pub(in crate::publish) fn new(broker: Broker, ports: Ports, board: PublishBoard) -> Self {
-        // Neither store nor operator: nothing is read again, and nobody is obeyed.
+        // Neither store nor executor: nothing is read again, and nobody is obeyed.
         let Ports { status, clock, .. } = ports;
         let now = clock.now();
         Self {

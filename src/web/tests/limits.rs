@@ -255,12 +255,10 @@ fn a_live_view_says_words_and_no_books() {
 #[test]
 fn more_commands_than_people_give_are_told_when_to_come_again() {
     let server = Server::start();
-    let commands = server.commands.as_ref().unwrap();
     let pause =
         || -> Answer { server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]) };
     for _ in 0..60 {
         assert_eq!(pause().status, 202);
-        commands.recv().unwrap();
     }
     let refused = pause();
     assert_eq!(refused.status, 429);

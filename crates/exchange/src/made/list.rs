@@ -23,6 +23,9 @@ struct Line<'a> {
     /// None where the file was only begun.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
+    /// Whether it has its name before it is whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    grows: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<Cow<'a, str>>,
 }
@@ -32,6 +35,8 @@ struct Line<'a> {
 pub(super) struct Known {
     /// Of all contents that it was given.
     pub(super) hashes: HashSet<String>,
+    /// Whether it has its name before it is whole.
+    pub(super) grows: bool,
     pub(super) of: Option<String>,
 }
 
@@ -59,9 +64,17 @@ impl List {
         of: Option<&str>,
         sha256: Option<&[u8; 32]>,
     ) -> io::Result<()> {
-        let line =
-            Line { file: file.into(), sha256: sha256.map(hex::encode), of: of.map(Into::into) };
-        let mut text = serde_json::to_string(&line)?;
+        let (sha256, of) = (sha256.map(hex::encode), of.map(Into::into));
+        self.append(&Line { file: file.into(), sha256, grows: false, of })
+    }
+
+    /// Lists a file that has its name before it is whole.
+    pub(super) fn add_growing(&self, file: &str) -> io::Result<()> {
+        self.append(&Line { file: file.into(), sha256: None, grows: true, of: None })
+    }
+
+    fn append(&self, line: &Line<'_>) -> io::Result<()> {
+        let mut text = serde_json::to_string(line)?;
         text.push('\n');
         let mut list = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let file = match &mut *list {
@@ -119,6 +132,7 @@ pub(super) fn parse(bytes: &[u8]) -> BTreeMap<String, Known> {
         }
         let known = files.entry(line.file.into_owned()).or_default();
         known.hashes.extend(line.sha256);
+        known.grows |= line.grows;
         known.of = line.of.map(Cow::into_owned).or(known.of.take());
     }
     files

@@ -103,9 +103,9 @@ impl Results {
     /// When they cannot be written.
     pub(super) fn tables(&self) -> anyhow::Result<Tables> {
         Ok(Tables {
-            csv: ObjectsCsv::new(self.made.begin(CSV)?)?,
+            csv: ObjectsCsv::new(self.made.grow(CSV)?)?,
             parquet: ObjectsParquet::new(self.made.begin(PARQUET)?)?,
-            images: ImagesCsv::new(self.made.begin(IMAGES)?)?,
+            images: ImagesCsv::new(self.made.grow(IMAGES)?)?,
         })
     }
 
@@ -128,7 +128,8 @@ impl Results {
     }
 }
 
-/// The tables of a run, which have their names once they are finished.
+/// The tables of a run. Those of text grow under their names, row by row; the one of Parquet, which
+/// nobody can read before it is whole, gets its name at the end.
 pub(super) struct Tables {
     csv: ObjectsCsv,
     parquet: ObjectsParquet,
@@ -136,17 +137,20 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    /// Adds a page and its objects.
+    /// Adds a page and its objects, objects first: a page that is in the table of images has all of
+    /// its objects in the other, also after a kill.
     ///
     /// # Errors
     /// When the disk is full or gone.
     pub(super) fn append(&mut self, row: ImageRow<'_>, objects: &[Object]) -> anyhow::Result<()> {
         self.csv.append(row.image, objects)?;
+        self.csv.flush()?;
         self.parquet.append(row.image, objects)?;
-        Ok(self.images.push(&row)?)
+        self.images.push(&row)?;
+        Ok(self.images.flush()?)
     }
 
-    /// Gives them their names.
+    /// Ends them.
     ///
     /// # Errors
     /// When the disk is full or gone.

@@ -1,0 +1,102 @@
+//! Carries out orders, whoever gives them: asks whether the actor may, and hands each to whoever does
+//! it. The control loop does most; what needs neither it nor the store is done on the spot.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::intake::Intake;
+use crate::capture::Exposure;
+use crate::web::LiveFeed;
+use reticle_base::queue::{Sender, Sent};
+use reticle_domain::actor::Access;
+use reticle_domain::order::{Command, Done, Executor, NotTaken, Order};
+use reticle_store::{Ask, Change};
+
+/// Longer edge of a snapshot in pixels: some 200 kB, which every broker takes.
+const SNAPSHOT_PX: u32 = 1024;
+
+/// An order on its way to the control loop.
+pub(super) struct Submitted {
+    pub(super) order: Order,
+    pub(super) work: Work,
+    pub(super) done: Done,
+}
+
+/// What the control loop does for an order.
+pub(super) enum Work {
+    /// Changes whether frames are taken.
+    Run(Run),
+    /// Asks the store for these.
+    Store(Vec<Ask>),
+}
+
+/// Whether frames are to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    Start,
+    Pause,
+    Stop,
+}
+
+/// Carries out orders. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Orders {
+    pub(super) access: Access,
+    pub(super) to_control: Sender<Submitted>,
+    pub(super) live: LiveFeed,
+    pub(super) exposure: Exposure,
+    pub(super) intake: Intake,
+}
+
+impl Executor for Orders {
+    fn submit(&self, order: Order, done: Done) -> Result<(), NotTaken> {
+        let command = order.command;
+        if !self.access.may(&order.actor, command.action()) {
+            tracing::warn!(actor = %order.actor, command = command.word(), "not allowed, not done");
+            return Err(NotTaken::Forbidden);
+        }
+        let (work, done) = match command {
+            Command::Start => (Work::Run(Run::Start), done),
+            Command::Pause => (Work::Run(Run::Pause), done),
+            Command::Stop => (Work::Run(Run::Stop), done),
+            Command::Deliver => (Work::Store(vec![Ask::Hurry]), done),
+            Command::RetryDeliveries => (Work::Store(vec![Ask::Retry, Ask::Hurry]), done),
+            Command::DeliverAgain => (Work::Store(vec![Ask::Again, Ask::Hurry]), done),
+            Command::RetryImages => match self.intake.retrying(done) {
+                Ok(done) => (Work::Store(vec![Ask::Intake(Change::Retry)]), done),
+                Err((done, error)) => {
+                    done(Err(error.to_string()));
+                    return Ok(());
+                }
+            },
+            // The broker alone orders these, and `publish` has noted them.
+            Command::Snapshot => {
+                done(self.snapshot());
+                return Ok(());
+            }
+            Command::SetExposure { us } => {
+                done(self.exposure.set(us).map(|us| json!({ "exposure_us": us })));
+                return Ok(());
+            }
+        };
+        match self.to_control.send(Submitted { order, work, done }) {
+            Sent::Closed(_) => Err(NotTaken::Stopping),
+            Sent::Queued | Sent::Displaced(_) => Ok(()),
+        }
+    }
+}
+
+impl Orders {
+    fn snapshot(&self) -> Result<Value, String> {
+        let snapshot = self.live.snapshot(SNAPSHOT_PX).ok_or("there is no frame to show yet")?;
+        let segmentation = &snapshot.frame.segmentation;
+        Ok(json!({
+            "frame": segmentation.frame.id,
+            "captured": segmentation.frame.captured.rfc3339(),
+            "objects": segmentation.labels.count(),
+            "content_type": "image/jpeg",
+            "data": STANDARD.encode(&snapshot.jpeg),
+        }))
+    }
+}
