@@ -14,7 +14,8 @@
 //! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`]
 //! and [`publish`], and into files of other programs in [`exchange`]. [`app`] wires them, in one
 //! screen; [`check`] looks a box over. Who may name whom (`tests/layering.rs` keeps it so):
-//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← {web, publish}`;
+//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `base ← nn ← {segment, learn}`;
+//! `store ← {web, publish}`;
 //! `{store, exchange} ← sync`;
 //! `{segment, store} ← learn`; everything `← config ← {app, check} ← cli`.
 
