@@ -87,6 +87,7 @@ impl Planes {
     }
 
     /// Block and row number of every row of every block.
+    #[inline]
     pub fn rows(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let shape = self.shape();
         (0..shape.blocks()).flat_map(move |block| (0..shape.height).map(move |y| (block, y)))

@@ -64,7 +64,6 @@ impl Runner {
     }
 
     #[cfg(feature = "tract")]
-    #[expect(clippy::unnecessary_wraps, reason = "without tract it is an error")]
     fn other(onnx: Vec<u8>, reason: String) -> Result<Self, RunError> {
         tracing::warn!(%reason, "the network will run several times slower than it could");
         Ok(Self::with_tract(onnx))

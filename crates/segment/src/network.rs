@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use rayon::prelude::*;
 use reticle_nn::block::{Block, CHANNELS};
 use reticle_nn::planes::{Planes, Shape};
-use reticle_nn::runner::{RunError, Runner};
+use reticle_nn::run_error::RunError;
+use reticle_nn::runner::Runner;
 
 use super::instances::Maps;
 use super::scale::Plane;
