@@ -43,6 +43,7 @@ use reticle_base::clock::{Clock, process_cpu};
 use reticle_base::durable;
 use reticle_domain::frame::Frame;
 use reticle_imagefile::Limits;
+use reticle_nn::planes::Planes;
 use reticle_nn::runner::Runner;
 use reticle_segment::instances::{self, Maps, Workspace};
 use reticle_segment::network::Network;
@@ -176,7 +177,10 @@ fn one_tile(package: &ModelPackage, plane: &Plane) -> [Stage<'static>; 2] {
         let image = tile.clone();
         Stage::new(name, edge * edge, move || {
             let fill = |pixels: &mut [f32]| pixels.copy_from_slice(&image);
-            runner.run(edge, fill, |maps| drop(black_box(maps))).unwrap();
+            let keep = |maps: &Planes| {
+                black_box(maps);
+            };
+            runner.run(edge, fill, keep).unwrap();
         })
     };
     let onnx = || package.network().to_vec();
