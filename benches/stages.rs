@@ -14,7 +14,7 @@
 //! | hash | `Pixels::sha256`: what a frame costs before anybody looks at it |
 //! | normalise | `Normalisation::span`, `Plane::fill` |
 //! | network | `Network::run`: the frame in tiles |
-//! | one tile, ours; one tile, tract | the same tile by `reticle_segment::engine` and by stock tract |
+//! | one tile, ours; one tile, tract | the same tile by `reticle_nn::engine` and by stock tract |
 //! | instances | `instances::from_maps` |
 //! | measure | `measure::objects`, `focus::score` |
 //! | label encoding | `reticle_store::pack_labels`: what a result keeps in the database |
@@ -30,7 +30,6 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails should end")]
 
 use std::hint::black_box;
-use std::io::Cursor;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +43,8 @@ use reticle_base::clock::{Clock, process_cpu};
 use reticle_base::durable;
 use reticle_domain::frame::Frame;
 use reticle_imagefile::Limits;
-use reticle_segment::engine::{Engine, read_onnx};
+use reticle_nn::planes::Planes;
+use reticle_nn::runner::Runner;
 use reticle_segment::instances::{self, Maps, Workspace};
 use reticle_segment::network::Network;
 use reticle_segment::normalise::Span;
@@ -52,10 +52,6 @@ use reticle_segment::package::ModelPackage;
 use reticle_segment::scale::Plane;
 use reticle_segment::tile::Grid;
 use reticle_segment::{Segmenter, focus, golden, measure};
-use tract_onnx::prelude::{
-    DatumType, Framework, InferenceModelExt, IntoRunnable, IntoTensor, TValue, Tensor, tvec,
-};
-use tract_onnx::tract_hir::infer::InferenceFact;
 
 /// Rounds that are not counted: the first pays for memory and for plans.
 const UNCOUNTED: usize = 1;
@@ -177,24 +173,19 @@ fn one_tile(package: &ModelPackage, plane: &Plane) -> [Stage<'static>; 2] {
             plane.values[y * plane.width + x]
         })
         .collect();
-    let engine = Engine::new(&read_onnx(package.network()).unwrap()).unwrap();
-    let mut workspace = engine.workspace(edge, edge).unwrap();
-    let image = tile.clone();
-    let ours = Stage::new("one tile, ours", edge * edge, move || {
-        workspace.image_mut().copy_from_slice(&image);
-        black_box(engine.run(&mut workspace));
-    });
-    let plan = tract_onnx::onnx()
-        .model_for_read(&mut Cursor::new(package.network()))
-        .and_then(|model| {
-            let fact = InferenceFact::dt_shape(DatumType::F32, [1, 1, edge, edge]);
-            model.with_input_fact(0, fact)?.into_optimized()?.into_runnable()
+    let stage = |name: &'static str, runner: Runner| {
+        let image = tile.clone();
+        Stage::new(name, edge * edge, move || {
+            let fill = |pixels: &mut [f32]| pixels.copy_from_slice(&image);
+            let keep = |maps: &Planes| {
+                black_box(maps);
+            };
+            runner.run(edge, fill, keep).unwrap();
         })
-        .unwrap();
-    let tract = Stage::new("one tile, tract", edge * edge, move || {
-        let input = Tensor::from_shape(&[1, 1, edge, edge], &tile).unwrap();
-        black_box(plan.run(tvec![TValue::from(input.into_tensor())]).unwrap());
-    });
+    };
+    let onnx = || package.network().to_vec();
+    let ours = stage("one tile, ours", Runner::new(onnx()).unwrap());
+    let tract = stage("one tile, tract", Runner::with_tract(onnx()));
     [ours, tract]
 }
 

@@ -10,12 +10,12 @@ use super::intake::Intake;
 use super::monitor::Monitor;
 use crate::capture::run::{Gate, Notice};
 use crate::capture::{self, Exposure, Opener};
-use crate::learn::evaluate::Comparison;
 use crate::web::{LiveFeed, LiveFrame};
 use reticle_base::clock::Clock;
 use reticle_base::queue::{Receiver, Sender, Sent};
 use reticle_base::shutdown::Shutdown;
 use reticle_domain::frame::Frame;
+use reticle_segment::scoring::Comparison;
 use reticle_segment::session::SessionScales;
 use reticle_store::Job;
 

@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::{Outcome, out};
-use crate::learn::evaluate::{Comparison, THRESHOLDS};
 use reticle_domain::label_image::LabelImage;
+use reticle_segment::scoring::{Comparison, THRESHOLDS};
 
 /// Compares predicted label images with true ones
 #[derive(clap::Args)]

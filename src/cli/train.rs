@@ -8,21 +8,22 @@ use anyhow::{Context, bail};
 use sha2::{Digest, Sha256};
 
 use super::{Outcome, out, training};
-use crate::learn::evaluate::Comparison;
-use crate::learn::net::{GRANULE, Widths};
 use crate::learn::train::Recipe;
-use crate::learn::{card, dataset, export, tune};
+use crate::learn::{card, dataset, tune};
 use reticle_base::clock::Clock;
 use reticle_base::durable;
 use reticle_domain::frame::Frame;
 use reticle_domain::label_image::LabelImage;
 use reticle_exchange::made::Made;
+use reticle_nn::trainer::topology::{GRANULE, Widths};
+use reticle_nn::trainer::weights;
 use reticle_segment::golden;
 use reticle_segment::normalise::Normalisation;
 use reticle_segment::numerics;
 use reticle_segment::package::{
     self, FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
 };
+use reticle_segment::scoring::Comparison;
 use reticle_segment::{Options, Segmenter};
 
 /// How grey values are scaled for new models. Percentiles as in the proven recipes for these
@@ -174,7 +175,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             let start = start.as_ref().map(ModelPackage::network);
             let work = training::Work { recipe: &recipe, pairs: &pairs, start, key: &trained };
             let learner = training::in_threads(args.threads, || work.run(&mut made, &clock))?;
-            let network = export::onnx_bytes(&learner.average);
+            let network = weights::to_onnx(&learner.average);
             made.replace(NETWORK, &network)?;
             if learner.step < recipe.steps {
                 recipe_table.insert("stopped_at".to_owned(), (learner.step as i64).into());
@@ -245,7 +246,7 @@ fn recipe(args: &Args, start: Option<&ModelPackage>) -> anyhow::Result<Recipe> {
         );
     }
     let widths = match start {
-        Some(package) => export::load_weights(package.network())?.widths,
+        Some(package) => weights::from_onnx(package.network())?.widths,
         None => args.widths.unwrap_or(defaults.widths),
     };
     Ok(Recipe {

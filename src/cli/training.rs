@@ -9,13 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, bail};
 
 use super::out::{self, progress_bar};
-use crate::learn::checkpoint;
 use crate::learn::dataset::Pair;
-use crate::learn::optimiser::Learner;
 use crate::learn::train::{Recipe, begin, train};
 use reticle_base::clock::Clock;
 use reticle_base::shutdown::Shutdown;
 use reticle_exchange::made::Made;
+use reticle_nn::trainer::checkpoint;
+use reticle_nn::trainer::optimiser::Learner;
 
 /// Name of the checkpoint's file.
 pub(super) const CHECKPOINT: &str = "checkpoint.bin";

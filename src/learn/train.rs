@@ -1,4 +1,4 @@
-//! Teaches the network.
+//! Teaches the network: draws crops, takes them through it, and makes it better.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -6,13 +6,14 @@ use rayon::prelude::*;
 
 use super::augment::{self, Crop, View};
 use super::dataset::Pair;
-use super::export::{self, ExportError};
-use super::loss::{Wanted, loss};
-use super::net::{Net, Widths};
-use super::optimiser::Learner;
-use super::pass::Pass;
-use super::planes::Block;
 use reticle_base::shutdown::Shutdown;
+use reticle_nn::block::Block;
+use reticle_nn::trainer::loss::{Wanted, loss};
+use reticle_nn::trainer::net::Net;
+use reticle_nn::trainer::optimiser::Learner;
+use reticle_nn::trainer::pass::Pass;
+use reticle_nn::trainer::topology::Widths;
+use reticle_nn::trainer::weights::{self, WeightsError};
 
 /// How to train. With the defaults a network of the size of `models/nuclei` takes half an hour of
 /// two cores.
@@ -62,9 +63,9 @@ impl Default for Recipe {
 ///
 /// # Errors
 /// When `start` does not hold the weights of such a network.
-pub fn begin(recipe: &Recipe, start: Option<&[u8]>) -> Result<Learner, ExportError> {
+pub fn begin(recipe: &Recipe, start: Option<&[u8]>) -> Result<Learner, WeightsError> {
     Ok(Learner::new(match start {
-        Some(onnx) => export::load_weights(onnx)?,
+        Some(onnx) => weights::from_onnx(onnx)?,
         None => Net::random(recipe.widths, recipe.seed),
     }))
 }
@@ -145,7 +146,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::learn::checkpoint;
+    use reticle_nn::trainer::checkpoint;
 
     /// Two round objects that nearly touch, on a dark ground.
     fn blobs() -> Vec<Pair> {

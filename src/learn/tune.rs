@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::evaluate::{Comparison, SizeMismatch, THRESHOLDS};
 use reticle_domain::frame::Frame;
 use reticle_domain::label_image::LabelImage;
 use reticle_segment::instances::Postprocessing;
+use reticle_segment::scoring::{Comparison, Counts, SizeMismatch, THRESHOLDS};
 use reticle_segment::{ScaledMaps, SegmentError, Segmenter};
 
 /// Where the search begins; also what a package without held-out data gets.
@@ -66,7 +66,7 @@ pub fn choose(
 
 /// Mean over the thresholds of pooled AP.
 fn quality(comparison: &Comparison) -> f64 {
-    comparison.at.iter().map(super::evaluate::Counts::ap).sum::<f64>() / THRESHOLDS.len() as f64
+    comparison.at.iter().map(Counts::ap).sum::<f64>() / THRESHOLDS.len() as f64
 }
 
 fn score(

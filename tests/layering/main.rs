@@ -21,7 +21,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("sync", "base domain imagefile exchange object_storage store"),
     ("publish", "base domain store"),
     ("web", "base domain imagefile store telemetry"),
-    ("learn", "base domain imagefile segment store"),
+    ("learn", "base domain imagefile nn segment store"),
     ("batch", "base domain imagefile exchange segment store"),
     ("config", "base domain imagefile capture segment store sync publish web learn telemetry"),
     (
@@ -39,8 +39,8 @@ const MAY_NAME: &[(&str, &str)] = &[
 ];
 
 /// The crates below the program, as [`MAY_NAME`] names them.
-const CRATES: [&str; 7] =
-    ["base", "domain", "imagefile", "exchange", "object_storage", "segment", "store"];
+const CRATES: [&str; 8] =
+    ["base", "domain", "imagefile", "exchange", "nn", "object_storage", "segment", "store"];
 
 /// What their names begin with in the source.
 const CRATE: &str = "reticle_";

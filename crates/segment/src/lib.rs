@@ -3,7 +3,7 @@
 //! Left to right: [`normalise`] scales grey values, [`scale`] brings objects to the model's size,
 //! [`tile`] cuts the frame, [`network`] runs the model on each tile that shows something,
 //! [`instances`] reads objects from its maps, [`measure`] and [`focus`] put numbers on them.
-//! [`package`] is where models come from.
+//! [`package`] is where models come from; [`scoring`] says how good labels are.
 //!
 //! Promises: the same frame, package and parameters give the same labels and numbers, bit for bit,
 //! on every processor and whatever the number of threads ([`numerics`]); memory depends on the frame's size, not on how many frames
@@ -21,7 +21,6 @@ use reticle_domain::pixel_size::is_plausible;
 use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle_imagefile::{Limits, MAX_PIXELS};
 
-pub mod engine;
 mod estimate;
 pub mod evidence;
 pub mod focus;
@@ -35,12 +34,12 @@ pub mod normalise;
 pub mod numerics;
 pub mod package;
 pub mod scale;
+pub mod scoring;
 pub mod session;
 mod signal;
 pub mod size;
 pub mod tile;
 pub mod unlike;
-mod with_tract;
 
 use evidence::{Evidence, View};
 use instances::{Maps, Postprocessing, Workspace};

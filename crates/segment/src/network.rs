@@ -1,16 +1,17 @@
-//! Running the network on tiles: by [`super::engine`], or by tract if the engine does not know
-//! the network.
+//! Running the network on tiles, and reading its maps.
 
 use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
+use reticle_nn::block::{Block, CHANNELS};
+use reticle_nn::planes::{Planes, Shape};
+use reticle_nn::run_error::RunError;
+use reticle_nn::runner::Runner;
 
-use super::engine::{Block, Engine, Planes, Shape, Workspace, read_onnx};
 use super::instances::Maps;
 use super::scale::Plane;
 use super::signal::Signal;
 use super::tile::{Grid, Span};
-use super::with_tract::WithTract;
 
 /// Maps the network gives. Each comes as sub-pixels: channel `n² · map + n · dy + dx` of an
 /// output of 1/n of the tile's height and width, where n is 2 or 4. Foreground, distance and
@@ -19,16 +20,21 @@ const MAPS: std::ops::RangeInclusive<usize> = 3..=4;
 
 /// The network cannot be prepared or run.
 #[derive(Debug, thiserror::Error)]
-#[error("the network: {doing}: {reason}; the model package does not fit this program")]
-pub struct NetworkError {
-    doing: &'static str,
-    reason: String,
-}
-
-impl NetworkError {
-    pub(super) fn new(doing: &'static str, error: &impl std::fmt::Debug) -> Self {
-        Self { doing, reason: format!("{error:?}") }
-    }
+pub enum NetworkError {
+    /// It does not run.
+    #[error("the network: {0}; the model package does not fit this program")]
+    Run(#[from] RunError),
+    /// It gives something else than maps.
+    #[error(
+        "the network: cannot use its output: {shape:?} for a tile of {edge}; the model package \
+         does not fit this program"
+    )]
+    NoMaps {
+        /// What it gives.
+        shape: Shape,
+        /// For a tile of this height and width.
+        edge: usize,
+    },
 }
 
 /// A network ready to run.
@@ -49,51 +55,13 @@ pub struct Tiles {
     pub skipped: usize,
 }
 
-enum Runner {
-    Ours { engine: Engine, idle: Mutex<Idle> },
-    Tract(WithTract),
-}
-
-/// Workspaces that are not in use now, for tiles of some edges, the latest last. Of each edge there
-/// are as many as its tiles were ever run at the same time.
-#[derive(Default)]
-struct Idle(Vec<(usize, Vec<Workspace>)>);
-
-impl Idle {
-    /// Edges kept: that of the frames, that of the window in which sizes are estimated, and one
-    /// of other frames in between.
-    const EDGES: usize = 3;
-
-    /// Those for tiles of `edge`.
-    fn of(&mut self, edge: usize) -> &mut Vec<Workspace> {
-        let known = self.0.iter().position(|(other, _)| *other == edge);
-        let entry = known.map_or_else(|| (edge, Vec::new()), |at| self.0.remove(at));
-        if self.0.len() == Self::EDGES {
-            self.0.remove(0);
-        }
-        self.0.push(entry);
-        let last = self.0.len() - 1;
-        &mut self.0[last].1
-    }
-}
-
 impl Network {
     /// Reads a network from ONNX and runs it once, so that a wrong file is known now.
     ///
     /// # Errors
     /// When it is not ONNX, or does not take `[1,1,H,W]` to maps (see [`MAPS`]).
     pub fn new(onnx: Vec<u8>) -> Result<Self, NetworkError> {
-        let engine = read_onnx(&onnx)
-            .map_err(|error| error.to_string())
-            .and_then(|graph| Engine::new(&graph).map_err(|error| error.to_string()));
-        let runner = match engine {
-            Ok(engine) => Runner::Ours { engine, idle: Mutex::default() },
-            Err(reason) => {
-                tracing::warn!(%reason, "the network will run several times slower than it could");
-                Runner::Tract(WithTract::new(onnx))
-            }
-        };
-        let mut network = Self { runner, maps: 0, runs_every_tile: false };
+        let mut network = Self { runner: Runner::new(onnx)?, maps: 0, runs_every_tile: false };
         let edge = Grid::for_frame(1, 1).edge;
         network.maps = network.tile(edge, |image| image.fill(0.0), |output| output.maps)?;
         Ok(network)
@@ -106,7 +74,7 @@ impl Network {
 
     /// Whether it gives the same bits on every processor, which tract does not promise.
     pub fn is_exact(&self) -> bool {
-        matches!(self.runner, Runner::Ours { .. })
+        self.runner.is_exact()
     }
 
     /// From now on no tile is skipped: to measure what skipping saves, and that it changes nothing.
@@ -177,35 +145,7 @@ impl Network {
         fill: impl FnOnce(&mut [f32]),
         read: impl FnOnce(Output<'_>) -> T,
     ) -> Result<T, NetworkError> {
-        match &self.runner {
-            Runner::Ours { engine, idle } => {
-                let lock = || idle.lock().unwrap_or_else(PoisonError::into_inner);
-                let waiting = lock().of(edge).pop();
-                let mut workspace = match waiting {
-                    Some(workspace) => workspace,
-                    None => engine
-                        .workspace(edge, edge)
-                        .map_err(|error| NetworkError::new("cannot run it", &error))?,
-                };
-                let image = workspace.image_mut();
-                if image.len() != edge * edge {
-                    let channels = image.len() / edge / edge;
-                    let error = format!("it takes {channels} channels, not one");
-                    return Err(NetworkError::new("cannot run it", &error));
-                }
-                fill(image);
-                let planes = engine.run(&mut workspace);
-                let read = read(Output::new(planes, edge)?);
-                lock().of(edge).push(workspace);
-                Ok(read)
-            }
-            Runner::Tract(tract) => {
-                let mut image = vec![0.0; edge * edge];
-                fill(&mut image);
-                let planes = tract.run(&image, edge)?;
-                Ok(read(Output::new(&planes, edge)?))
-            }
-        }
+        self.runner.run(edge, fill, |planes| Ok(read(Output::new(planes, edge)?)))?
     }
 }
 
@@ -235,7 +175,7 @@ impl<'a> Output<'a> {
                 return Ok(Self { planes, maps, fine });
             }
         }
-        Err(NetworkError::new("cannot use its output", &format!("{shape:?} for a tile of {edge}")))
+        Err(NetworkError::NoMaps { shape, edge })
     }
 }
 
@@ -255,9 +195,9 @@ impl Output<'_> {
         for (map, plane) in planes.into_iter().enumerate().take(self.maps) {
             for y in row.from..row.to {
                 let channel = F * (F * map + (y - row.start) % F);
-                let pixels = &self.planes.row(channel / 16, (y - row.start) / F)[from / F..];
+                let pixels = &self.planes.row(channel / CHANNELS, (y - row.start) / F)[from / F..];
                 let out = &mut plane[y * width..][column.from..column.to];
-                spread::<F>(pixels, channel % 16, from % F, out);
+                spread::<F>(pixels, channel % CHANNELS, from % F, out);
             }
         }
     }
@@ -302,6 +242,9 @@ fn cut(image: &Plane, edge: usize, row: Span, column: Span, tile: &mut [f32]) {
 
 #[cfg(test)]
 mod tests {
+    use reticle_nn::graph::{Graph, Node};
+    use reticle_nn::onnx;
+
     use super::*;
 
     fn shipped() -> Vec<u8> {
@@ -325,27 +268,22 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_gives_what_tract_gives_and_writes_only_its_part() {
-        let ours = Network::new(shipped()).unwrap();
-        assert!(matches!(ours.runner, Runner::Ours { .. }));
-        let tract = Network {
-            runner: Runner::Tract(WithTract::new(shipped())),
-            maps: ours.maps,
-            runs_every_tile: false,
-        };
+    fn a_tile_writes_only_its_part() {
+        let network = Network::new(shipped()).unwrap();
         // Odd borders: a tile's part begins and ends in the middle of an output pixel.
         let row = Span { start: 3, from: 10, to: 61 };
         let column = Span { start: 8, from: 21, to: 84 };
-        let ours = maps_of(&ours, 96, row, column);
-        let tract = maps_of(&tract, 96, row, column);
-        let planes = |maps: &Maps| {
-            [maps.foreground.clone(), maps.distance.clone(), maps.contact.clone()].concat()
-        };
-        let (ours, tract) = (planes(&ours), planes(&tract));
-        for (at, (ours, tract)) in ours.iter().zip(&tract).enumerate() {
-            assert!((ours - tract).abs() < 1e-5, "{ours} and {tract} at {at}");
+        let part = maps_of(&network, 96, row, column);
+        let (rows, columns) = (Span { from: 3, to: 70, ..row }, Span { from: 8, to: 90, ..column });
+        let whole = maps_of(&network, 96, rows, columns);
+        let planes =
+            |maps: &Maps| [&maps.foreground, &maps.distance, &maps.contact].map(Vec::clone);
+        for (part, whole) in planes(&part).iter().zip(planes(&whole)) {
+            for (at, (part, whole)) in part.iter().zip(whole).enumerate() {
+                let inside = (10..61).contains(&(at / 90)) && (21..84).contains(&(at % 90));
+                assert_eq!(*part, if inside { whole } else { -1.0 }, "at {at}");
+            }
         }
-        assert_eq!(ours.iter().filter(|&&value| value >= 0.0).count(), 3 * 51 * 63);
     }
 
     /// A dim background with a bright disc of 9 pixels' radius about (`x`, `y`).
@@ -387,14 +325,17 @@ mod tests {
 
     #[test]
     fn a_network_with_other_maps_is_refused() {
-        use prost::Message;
-        let mut model = tract_onnx::pb::ModelProto::decode(&shipped()[..]).unwrap();
-        let graph = model.graph.as_mut().unwrap();
         // The first two levels alone: 64 channels at an eighth of the resolution are one map.
-        let end = graph.node.iter().position(|node| node.output[0] == "level1.enter").unwrap();
-        graph.node.truncate(end + 1);
-        graph.output[0].name = "level1.enter".to_owned();
-        let error = Network::new(model.encode_to_vec()).err().unwrap();
+        let mut graph = Graph::new(1);
+        for node in onnx::read(&shipped()).unwrap().nodes().iter().skip(1) {
+            graph.push(node.clone());
+            if matches!(node, Node::Conv(_, conv) if conv.name == "level1.enter") {
+                break;
+            }
+        }
+        let size = ["height", "width"];
+        let cut = onnx::write(&graph, &onnx::Output { image: "image", maps: "maps", size });
+        let error = Network::new(cut).err().unwrap();
         assert!(error.to_string().contains("cannot use its output"), "{error}");
     }
 }

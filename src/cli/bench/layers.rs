@@ -10,7 +10,8 @@ use serde_json::json;
 use super::super::out;
 use super::{median, report};
 use reticle_base::clock::thread_cpu;
-use reticle_segment::engine::{Engine, Layer, Workspace, read_onnx};
+use reticle_nn::engine::{Engine, Layer, Workspace};
+use reticle_nn::onnx;
 use reticle_segment::package::ModelPackage;
 
 /// Runs of each tile unless the user says how many.
@@ -47,7 +48,7 @@ pub(super) fn run(
 ) -> anyhow::Result<()> {
     let package = ModelPackage::find(model)?;
     let not_ours = "only networks that Reticle's own engine runs have layers to measure";
-    let graph = read_onnx(package.network()).context(not_ours)?;
+    let graph = onnx::read(package.network()).context(not_ours)?;
     let engine = Engine::new(&graph).context(not_ours)?;
     let runs = runs.unwrap_or(RUNS).get();
     // A size that is refused is known before anything is measured.
@@ -153,7 +154,7 @@ mod tests {
 
     fn shipped() -> Engine {
         let package = ModelPackage::find("nuclei").unwrap();
-        Engine::new(&read_onnx(package.network()).unwrap()).unwrap()
+        Engine::new(&onnx::read(package.network()).unwrap()).unwrap()
     }
 
     #[test]
