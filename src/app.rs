@@ -111,8 +111,8 @@ pub fn run(settings: &Settings, clock: &Clock, shutdown: &Shutdown) -> anyhow::R
     )?;
     store.deliver_to(destinations.deliveries())?;
     let broker = Broker::open(&settings.mqtt, &settings.r#box.name())?;
-    let told_all = broker.as_ref().filter(|broker| broker.tells_all());
-    store.tell_to(told_all.map(Broker::place).as_deref())?;
+    let published_all = broker.as_ref().filter(|broker| broker.tells_all());
+    store.publish_to(published_all.map(Broker::place).as_deref())?;
     let store = store.report_to(stages.writer.clone());
 
     let board = StatusBoard::new();

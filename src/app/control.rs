@@ -239,9 +239,9 @@ impl<'a> Control<'a> {
             }
             tracing::info!(?wish, "asked by the command line");
             let asks: &[Ask] = match wish {
-                Wish::Retry => &[Ask::Retry, Ask::Hurry],
-                Wish::Again => &[Ask::Again, Ask::Hurry],
-                Wish::Deliver => &[Ask::Hurry],
+                Wish::Retry => &[Ask::Retry, Ask::DeliverNow],
+                Wish::Again => &[Ask::Again, Ask::DeliverNow],
+                Wish::Deliver => &[Ask::DeliverNow],
                 // The thread that reads the folder grants it.
                 Wish::Images => continue,
             };

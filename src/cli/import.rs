@@ -22,7 +22,7 @@ use reticle_domain::object::Object;
 use reticle_domain::segmentation::ModelRef;
 use reticle_exchange::import::{self as exchange, Clue, Found, Kind, Source};
 use reticle_segment::measure;
-use reticle_store::{Imported, Reader, Store};
+use reticle_store::{Imported, Outcome as Stored, Reader, Store};
 
 /// Positions whose facts are in memory at a time.
 const BATCH: u64 = 1_000;
@@ -136,6 +136,8 @@ fn model(args: &Args, sources: &[Source]) -> anyhow::Result<ModelRef> {
 struct Done {
     imported: u64,
     objects: u64,
+    /// Frames that have these labels already, under the same model.
+    already: u64,
     /// Of those imported, measured without pixels.
     without_pixels: u64,
     failed: Vec<String>,
@@ -211,7 +213,17 @@ impl Import {
             focus: f32::NAN,
         };
         match self.store.import(imported) {
-            Ok(_record) => {
+            Ok(Stored::AlreadySaved { same: false, record }) => self.fail(format!(
+                "{name}: frame {} has other labels under this name already, with {} objects, and \
+                 they stay; import under another --name",
+                frame.id,
+                record.objects()
+            )),
+            Ok(Stored::AlreadySaved { .. }) => {
+                self.seen.insert(frame.id);
+                self.done.already += 1;
+            }
+            Ok(_) => {
                 self.seen.insert(frame.id);
                 self.done.imported += 1;
                 self.done.objects += count;
@@ -330,7 +342,7 @@ impl Frames {
 
 fn report(args: &Args, import: &Import) -> anyhow::Result<()> {
     let mut out = out::stdout();
-    let Done { imported, objects, without_pixels, failed } = &import.done;
+    let Done { imported, objects, already, without_pixels, failed } = &import.done;
     let key = ModelFacts { pk: 0, model: import.model.clone() }.key();
     if args.json {
         let document = json!({
@@ -338,6 +350,7 @@ fn report(args: &Args, import: &Import) -> anyhow::Result<()> {
             "model": key,
             "imported": imported,
             "objects": objects,
+            "already_saved": already,
             "without_pixels": without_pixels,
             "failed": failed,
         });
@@ -345,6 +358,9 @@ fn report(args: &Args, import: &Import) -> anyhow::Result<()> {
         writeln!(out)?;
     } else {
         writeln!(out, "{imported} label images with {objects} objects saved as {key}")?;
+        if *already > 0 {
+            writeln!(out, "{already} were saved as {key} before, and stay as they are")?;
+        }
         if *without_pixels > 0 {
             writeln!(out, "{without_pixels} measured without grey values: their pixels are gone")?;
         }

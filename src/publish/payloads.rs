@@ -370,7 +370,7 @@ impl WellMessage {
             objects_in_focus: well.objects_in_focus,
             mean_area_px: finite(well.mean_area_px),
             mean_intensity: finite(well.mean_intensity),
-            confluence: finite(well.confluence),
+            confluence: finite(well.area_fraction),
             mean_focus: finite(well.mean_focus),
         }
     }

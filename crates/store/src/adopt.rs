@@ -7,12 +7,12 @@
 //! 1. A frame comes back with its id and its position; one that is here at another position, or
 //!    another one at its position, is a [`Refusal`]: two stores went on under one name, and a
 //!    person has to say which of them counts.
-//! 2. Positions of which nothing came back are kept free (`lost`), so that arrays in the archive
+//! 2. Positions of which nothing came back are kept free (`lost_position`), so that arrays in the archive
 //!    never get shorter.
 //! 3. A frame whose pixels the archive has is `archived`, without a file and with the reason
 //!    `not_restored`.
 //! 4. A part is noted as delivered only when the archive has all rows of it that the store has
-//!    now; otherwise it is wanted.
+//!    now; otherwise it is requested.
 
 mod part;
 
@@ -179,7 +179,7 @@ pub struct Adoption {
     /// The one that the central database knows.
     pub central_mark: i64,
     /// Whether the broker had everything that was here before.
-    pub told_all: bool,
+    pub published_all: bool,
 }
 
 type When<'a> = (&'a Deliveries, &'a Stamp);
@@ -258,7 +258,7 @@ impl Store {
         let written = self.0.adopt("note what an archive has", |db, when| {
             let Some(pk) = rows::session(db, session)? else { return Ok(()) };
             if describe == Some(true) {
-                rows::want_session(db, pk, when)?;
+                rows::request_session(db, pk, when)?;
             }
             let Some(item) = part::item(db, Kind::Session, pk, None)? else { return Ok(()) };
             for receipt in receipts {
@@ -266,7 +266,7 @@ impl Store {
             }
             if describe.is_none() {
                 db.execute(
-                    "UPDATE outbox SET done = wanted, state = 'done', attempts = 0, reason = NULL
+                    "UPDATE outbox SET delivered = requested, state = 'delivered', attempts = 0, reason = NULL
                      WHERE pk = ?1 AND state = 'waiting'
                        AND EXISTS (SELECT 1 FROM receipt WHERE outbox = outbox.pk)",
                     [item],
@@ -338,7 +338,7 @@ impl Store {
         let written = self.0.adopt("give frames their files again", |db, when| {
             for file in &back {
                 orphans::give_file(db, file)?;
-                part::want_pixels(db, file.frame, when)?;
+                part::request_pixels(db, file.frame, when)?;
             }
             Ok(back.len() as u64)
         })?;
@@ -367,10 +367,10 @@ impl Store {
                 )?;
                 *mark = mark_of(db, destination)?;
             }
-            if adoption.told_all {
+            if adoption.published_all {
                 // What came back was told before it was forgotten, or is in the archive.
                 db.execute(
-                    "UPDATE told SET done = (SELECT coalesce(max(pk), 0) FROM segmentation)
+                    "UPDATE publish_cursor SET acknowledged = (SELECT coalesce(max(pk), 0) FROM segmentation)
                      WHERE stream = 'results'",
                     [],
                 )?;

@@ -10,6 +10,12 @@ use rusqlite::{Connection, named_params, params};
 use reticle_domain::object::Object;
 use reticle_domain::segmentation::IN_FOCUS;
 
+/// Columns of both tables after their keys. They are named wherever a row is written, so that this
+/// works in a schema of a newer program, which may have more of them.
+const SUMS: &str =
+    "frames, objects, area, pixels, intensity, focus, frames_in_focus, objects_in_focus,
+    area_in_focus, pixels_in_focus, intensity_in_focus";
+
 /// Adds one result to the sums of its field and of its minute.
 pub(super) fn add(
     db: &Connection,
@@ -40,7 +46,7 @@ pub(super) fn add(
         ),
     ] {
         db.prepare_cached(&format!(
-            "INSERT INTO {table}
+            "INSERT INTO {table} ({keys}, {SUMS})
              SELECT {values}, 1, :objects, :area, frame.width * frame.height, :intensity, :focus,
                     :sharp, :objects * :sharp, :area * :sharp,
                     frame.width * frame.height * :sharp, :intensity * :sharp
@@ -76,7 +82,10 @@ pub(super) fn sum_minutes_again(db: &Connection, boot: i64) -> rusqlite::Result<
     let sessions = "SELECT DISTINCT session FROM frame WHERE captured_boot = ?1";
     db.execute(&format!("DELETE FROM minute_sum WHERE session IN ({sessions})"), params![boot])?;
     db.execute(
-        &format!("INSERT INTO minute_sum {MINUTES} WHERE session IN ({sessions}) {BY_MINUTE}"),
+        &format!(
+            "INSERT INTO minute_sum (session, model, minute, {SUMS})
+                  {MINUTES} WHERE session IN ({sessions}) {BY_MINUTE}"
+        ),
         params![boot],
     )?;
     Ok(())

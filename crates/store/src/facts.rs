@@ -28,7 +28,7 @@ pub struct Delivery {
     /// Which.
     pub destination: Destination,
     /// Where it is, as `s3://lab/box-1`.
-    pub place: String,
+    pub location: String,
     /// Deliveries that are to be made, each of up to 64 frames.
     pub waiting: u64,
     /// Frames and results in them that no receipt covers.
@@ -186,13 +186,13 @@ impl Reader {
         self.with("read the frames to archive", |db| {
             let mut frames = frames_of(db, series, positions)?;
             let mut archived = db.prepare_cached("SELECT archived > 0 FROM frame WHERE pk = ?1")?;
-            let mut wanted = Vec::with_capacity(frames.len());
+            let mut chosen = Vec::with_capacity(frames.len());
             for frame in frames.drain(..) {
                 if archived.query_row([frame.pk], |row| row.get(0))? {
-                    wanted.push(frame);
+                    chosen.push(frame);
                 }
             }
-            Ok(wanted)
+            Ok(chosen)
         })
     }
 
@@ -335,14 +335,14 @@ impl Reader {
                      SELECT destination,
                             sum(state = 'waiting') AS waiting,
                             sum(iif(state = 'waiting',
-                                    max(wanted_rows - done_rows, kind = 'session'), 0)) AS rows,
+                                    max(requested_rows - delivered_rows, kind = 'session'), 0)) AS rows,
                             sum(state = 'quarantined') AS quarantined,
                             min(iif(state = 'waiting',
                                     coalesce(since_mono_ns + boot.offset_ns, since_wall_ns),
                                     NULL)) AS oldest
                      FROM outbox JOIN boot ON boot.pk = since_boot
-                     WHERE state <> 'done' GROUP BY destination)
-                 SELECT destination.name, destination.place, coalesce(open.waiting, 0),
+                     WHERE state <> 'delivered' GROUP BY destination)
+                 SELECT destination.name, destination.location, coalesce(open.waiting, 0),
                         coalesce(open.rows, 0), coalesce(open.quarantined, 0),
                         (SELECT count(*) FROM refused WHERE destination = destination.name),
                         (SELECT count(*) FROM outbox WHERE destination = destination.name)
@@ -358,7 +358,7 @@ impl Reader {
             .query_map([], |row| {
                 Ok(Delivery {
                     destination: row.get(0)?,
-                    place: row.get(1)?,
+                    location: row.get(1)?,
                     waiting: unsigned(row, 2)?,
                     waiting_rows: unsigned(row, 3)?,
                     quarantined: unsigned(row, 4)?,
@@ -373,16 +373,16 @@ impl Reader {
         })
     }
 
-    /// Deliveries that somebody asked for at once ([`Ask::Hurry`](super::Ask::Hurry)) and that
+    /// Deliveries that somebody asked for at once ([`Ask::DeliverNow`](super::Ask::DeliverNow)) and that
     /// are not made yet, where there may be any.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn hurried(&self) -> Result<u64, StoreError> {
+    pub fn urgent(&self) -> Result<u64, StoreError> {
         self.with("read the outbox", |db| {
             db.prepare_cached(
                 "SELECT count(*) FROM outbox JOIN destination ON destination.name = destination
-                 WHERE hurry AND state = 'waiting' AND conflict IS NULL",
+                 WHERE urgent AND state = 'waiting' AND conflict IS NULL",
             )?
             .query_row([], |row| unsigned(row, 0))
         })
@@ -490,7 +490,7 @@ impl Reader {
         self.with("read the outbox", |db| {
             db.prepare_cached(
                 "SELECT EXISTS (SELECT 1 FROM outbox
-                     WHERE destination = ?1 AND kind <> 'session' AND state <> 'done'
+                     WHERE destination = ?1 AND kind <> 'session' AND state <> 'delivered'
                        AND session = (SELECT pk FROM session WHERE id = ?2))",
             )?
             .query_row(params![destination, session.as_bytes()], |row| row.get(0))
@@ -498,12 +498,12 @@ impl Reader {
     }
 }
 
-/// What the place that a destination has now was given.
+/// What the location that a destination has now was given.
 const RECEIPT: &str = "SELECT outbox.kind, receipt.key, receipt.bytes, receipt.sha256,
         receipt.etag, receipt.rows
      FROM receipt JOIN outbox ON outbox.pk = receipt.outbox
      JOIN destination ON destination.name = outbox.destination
-     WHERE outbox.destination = ?1 AND receipt.place = destination.place";
+     WHERE outbox.destination = ?1 AND receipt.location = destination.location";
 
 fn stored_receipt(row: &Row<'_>) -> rusqlite::Result<StoredReceipt> {
     Ok(StoredReceipt {

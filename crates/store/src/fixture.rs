@@ -188,10 +188,10 @@ impl Bench {
         assert_eq!(answer, super::Answer::Written);
     }
 
-    /// Reports an item as delivered up to what it wanted, with one receipt.
+    /// Reports an item as delivered up to what it requested, with one receipt.
     pub(crate) fn deliver(&mut self, item: &super::Item) {
         let receipt = super::Receipt {
-            place: "file:/archive".into(),
+            location: "file:/archive".into(),
             key: format!("object-{}", item.pk),
             bytes: 10,
             sha256: [7; 32],
@@ -201,8 +201,8 @@ impl Bench {
         };
         let receipts =
             if item.destination == super::Destination::Archive { vec![receipt] } else { vec![] };
-        let upto = item.wanted;
-        self.report(super::Report::Done { item: item.pk, upto, rows: 1, receipts });
+        let upto = item.requested;
+        self.report(super::Report::Delivered { item: item.pk, upto, rows: 1, receipts });
     }
 
     pub(crate) fn work(&mut self, jobs: Vec<super::Job>) {

@@ -2,14 +2,14 @@
 
 use rusqlite::Connection;
 
-use super::dating;
+use super::clock_correction;
+use super::cursor;
 use super::error::StoreError;
 use super::frames;
 use super::intake;
 use super::job::{Imported, NoFile};
 use super::outbox::{self, Deliveries};
-use super::rows::{self, NewResult, Pixels};
-use super::told;
+use super::rows::{self, Answered, NewResult, Pixels};
 use super::writer::{Added, Ledger, Prepared};
 use crate::record::Record;
 use reticle_base::clock::Stamp;
@@ -46,8 +46,10 @@ pub(super) fn insert(
             rows::close_session(db, session_pk(*session)?, at, when)?;
         }
         Prepared::Ledger(Ledger::Gap(gap)) => rows::gap(db, session_pk(gap.session)?, gap)?,
-        Prepared::Ledger(Ledger::Clock { now, trusted }) => dating::clock(db, now, *trusted)?,
-        Prepared::Ledger(Ledger::Event(event)) => told::record(db, event)?,
+        Prepared::Ledger(Ledger::Clock { now, trusted }) => {
+            clock_correction::clock(db, now, *trusted)?
+        }
+        Prepared::Ledger(Ledger::Event(event)) => cursor::record(db, event)?,
         Prepared::Ledger(Ledger::Intake(change)) => {
             intake::change(db, change, now)?;
         }
@@ -76,10 +78,11 @@ pub(super) fn insert(
                 timings: segmentation.timings,
                 look: Some(segmentation.look),
             };
-            rows::segmentation(db, session, frame, &result, when)?;
+            return Ok(Added::Result(rows::segmentation(db, session, frame, &result, when)?));
         }
         Prepared::Import { imported, labels } => {
-            return import(db, imported, labels, when).map(Added::Imported);
+            let (record, answered) = import(db, imported, labels, when)?;
+            return Ok(Added::Imported(record, answered));
         }
         Prepared::Ask { ask, .. } => return Ok(Added::Answer(outbox::answer(db, ask, now)?)),
         Prepared::Unfit { .. } => {}
@@ -92,7 +95,7 @@ fn import(
     imported: &Imported,
     packed: &[u8],
     when: (&Deliveries, &Stamp),
-) -> Result<Record, Trouble> {
+) -> Result<(Record, Answered), Trouble> {
     let unfit = |why: String| {
         let (what, frame) = ("import the labels", imported.frame);
         Trouble::Job(StoreError::Unfit { what, frame, why })
@@ -120,6 +123,7 @@ fn import(
         timings: Timings::default(),
         look: None,
     };
-    rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
-    Ok(Record::committed(imported.frame, frame.session, frame.sequence, labels.count()))
+    let answered = rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
+    let objects = answered.objects(labels.count());
+    Ok((Record::committed(imported.frame, frame.session, frame.sequence, objects), answered))
 }

@@ -225,7 +225,7 @@ pub(super) fn change(db: &Connection, change: &Change, now: &Stamp) -> rusqlite:
             Ok(*row)
         }
         Change::Gone { rows } => {
-            let mut gone = db.prepare_cached("UPDATE intake SET here = 0 WHERE pk = ?1")?;
+            let mut gone = db.prepare_cached("UPDATE intake SET present = 0 WHERE pk = ?1")?;
             for row in rows {
                 gone.execute([row])?;
             }
@@ -253,7 +253,7 @@ pub(super) fn end_in_order(db: &Connection, run: &[u8; 16]) -> rusqlite::Result<
 /// Another image is where this file is now: it is there no longer. Gives its row.
 fn displace(db: &Connection, file: &IntakeFile, row: Option<i64>) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached(
-        "UPDATE intake SET here = 0 WHERE folder = ?1 AND path = ?2 AND here = 1 AND pk IS NOT ?3
+        "UPDATE intake SET present = 0 WHERE folder = ?1 AND path = ?2 AND present = 1 AND pk IS NOT ?3
          RETURNING pk",
     )?
     .query_row(params![file.folder, file.path, row], |row| row.get(0))
@@ -263,8 +263,8 @@ fn displace(db: &Connection, file: &IntakeFile, row: Option<i64>) -> rusqlite::R
 fn move_to(db: &Connection, row: i64, file: &IntakeFile, now: &Stamp) -> rusqlite::Result<()> {
     db.prepare_cached(
         "UPDATE intake SET folder = :folder, path = :path, bytes = :bytes, mtime_ns = :mtime,
-                           sha256 = :sha256, here = 1, wall_ns = :now,
-                           device = :device, inode = :inode, born_ns = :born
+                           sha256 = :sha256, present = 1, wall_ns = :now,
+                           device = :device, inode = :inode, created_ns = :born
          WHERE pk = :row",
     )?
     .execute(named_params! {
@@ -290,7 +290,7 @@ fn insert(
 ) -> rusqlite::Result<i64> {
     db.prepare_cached(
         "INSERT INTO intake (folder, path, bytes, mtime_ns, sha256, first_frame, attempts, run,
-                             state, wall_ns, device, inode, born_ns)
+                             state, wall_ns, device, inode, created_ns)
          VALUES (:folder, :path, :bytes, :mtime, :sha256, :first_frame, 1, :run, 'begun', :now,
                  :device, :inode, :born)",
     )?
@@ -327,8 +327,8 @@ fn set(
 }
 
 const ROW: &str =
-    "SELECT pk, path, bytes, mtime_ns, first_frame, attempts, run, state, reason, here,
-            device, inode, born_ns
+    "SELECT pk, path, bytes, mtime_ns, first_frame, attempts, run, state, reason, present,
+            device, inode, created_ns
      FROM intake";
 
 fn identity(row: &Row<'_>) -> rusqlite::Result<Option<FileIdentity>> {
@@ -364,7 +364,7 @@ impl Reader {
     /// When the database cannot be read.
     pub fn intake_at(&self, folder: &str, path: &str) -> Result<Option<IntakeRow>, StoreError> {
         self.with("read the ledger of the folder", |db| {
-            db.prepare_cached(&format!("{ROW} WHERE folder = ?1 AND path = ?2 AND here = 1"))?
+            db.prepare_cached(&format!("{ROW} WHERE folder = ?1 AND path = ?2 AND present = 1"))?
                 .query_row([folder, path], row)
                 .optional()
         })
@@ -426,7 +426,7 @@ impl Reader {
         self.with("read the ledger of the folder", |db| {
             let mut missing = Vec::new();
             let mut here =
-                db.prepare_cached("SELECT pk, path FROM intake WHERE folder = ?1 AND here = 1")?;
+                db.prepare_cached("SELECT pk, path FROM intake WHERE folder = ?1 AND present = 1")?;
             let mut rows = here.query([folder])?;
             while let Some(row) = rows.next()? {
                 if !is_there(&row.get::<_, String>(1)?) {
@@ -470,7 +470,7 @@ impl Reader {
         self.with("read the ledger of the folder", |db| {
             db.prepare_cached(
                 "SELECT folder, path, bytes, sha256, attempts, state, reason, wall_ns FROM intake
-                 WHERE state IN ('refused', 'too_large', 'quarantined') AND here = 1 ORDER BY pk",
+                 WHERE state IN ('refused', 'too_large', 'quarantined') AND present = 1 ORDER BY pk",
             )?
             .query_map([], |row| {
                 Ok(IntakeEntry {

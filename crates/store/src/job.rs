@@ -179,8 +179,18 @@ pub enum Outcome {
         /// Why, and what to do.
         error: StoreError,
     },
-    /// The result is committed: it may be called saved.
+    /// The result is committed: it may be called saved. So is one that is given again, with the
+    /// same labels, after a crash.
     Saved(Record),
+    /// This model's answer to this frame was there already, and stays as it is; the record is of
+    /// that one. Labels that were imported a second time, or that differ from the saved ones.
+    AlreadySaved {
+        /// What is saved.
+        record: Record,
+        /// Whether it is what was given. If not, what was given is not saved: give it under the name
+        /// of another model.
+        same: bool,
+    },
     /// A result is not saved, or something small is not recorded yet.
     Failed {
         /// Of which frame the result. `None` for the begin or end of a session, a gap, an event: these are few

@@ -29,8 +29,10 @@ mod adopt;
 mod aggregates;
 mod backup;
 mod blobs;
+mod clock_correction;
 mod commands;
-mod dating;
+mod cursor;
+mod destinations;
 mod error;
 mod facts;
 #[cfg(test)]
@@ -45,7 +47,6 @@ mod lock;
 mod options;
 mod orphans;
 mod outbox;
-mod places;
 mod reach;
 mod readers;
 mod record;
@@ -56,7 +57,6 @@ mod rows;
 mod schema;
 #[cfg(test)]
 mod tests;
-mod told;
 mod wells;
 mod wishes;
 mod writer;
@@ -70,6 +70,7 @@ pub use adopt::{
 };
 pub use backup::{Backup, Contents, backup, check as check_backup};
 pub use commands::Noted;
+pub use cursor::{PublishCursor, StoredEvent, Stream};
 pub use error::StoreError;
 pub use facts::{Delivery, Quarantined, Refused, RefusedKeys, StoredReceipt};
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
@@ -83,7 +84,6 @@ pub use outbox::{
 pub use readers::{Reader, SavedFrame, SessionSummary, StoredPixels, Totals};
 pub use recovery::Recovery;
 pub use restore::{Missing, Plan, Present, Restored, Restoring};
-pub use told::{StoredEvent, Stream, Told};
 pub use wishes::Wish;
 
 pub use record::Record;
@@ -152,7 +152,7 @@ impl Store {
         let reach = reach::Reach::of(folder, &database, lock.file())?;
         let (recovery, kept_bytes) =
             recovery::recover(folder, &database, &connection, &clock, unclean)?;
-        let deliveries = places::known(&connection)
+        let deliveries = destinations::known(&connection)
             .map_err(schema::damaged_or("read the destinations", &database))?;
         let writer = writer::Writer {
             folder: folder.clone(),
@@ -193,20 +193,21 @@ impl Store {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub fn tell_to(&mut self, place: Option<&str>) -> Result<(), StoreError> {
-        self.0.tell_to(place)
+    pub fn publish_to(&mut self, place: Option<&str>) -> Result<(), StoreError> {
+        self.0.publish_to(place)
     }
 
-    /// Saves labels that came from elsewhere, and returns when they are committed.
+    /// Saves labels that came from elsewhere, and returns when they are committed:
+    /// [`Outcome::Saved`], or [`Outcome::AlreadySaved`] where the frame has labels of that model.
     ///
     /// # Errors
     /// When there is no such frame, the labels do not fit it, or the disk fails.
-    pub fn import(&mut self, imported: Imported) -> Result<Record, StoreError> {
+    pub fn import(&mut self, imported: Imported) -> Result<Outcome, StoreError> {
         let frame = imported.frame;
         let mut last = None;
         self.0.work(vec![Job::Import(imported)], &mut |outcome| last = Some(outcome));
         match last {
-            Some(Outcome::Saved(record)) => Ok(record),
+            Some(saved @ (Outcome::Saved(_) | Outcome::AlreadySaved { .. })) => Ok(saved),
             Some(Outcome::Failed { error, .. }) => Err(error),
             other => Err(StoreError::Unfit {
                 what: "import the labels",

@@ -1,12 +1,12 @@
 //! What is to be delivered, and what has been.
 //!
 //! A row of `outbox` delivers one part of a series to one destination. It is made, or made to
-//! want more, in the transaction that commits what it delivers, so that no crash can come
-//! between a result and the wish to deliver it. It is done only on a receipt.
+//! request more, in the transaction that commits what it delivers, so that no crash can come
+//! between a result and the request to deliver it. It is delivered only on a receipt.
 //!
-//! `wanted` is the greatest key that belongs to it, `done` the greatest that a receipt covers.
+//! `requested` is the greatest key that belongs to it, `delivered` the greatest that a receipt covers.
 //! Keys only grow, so a delivery says up to which key it read; what was committed meanwhile is
-//! beyond that key and stays wanted.
+//! beyond that key and stays requested.
 //!
 //! Deliveries are claimed with a lease: a process that dies in the middle gives them back by
 //! itself. Leases and back-off count monotonic time of one boot; in another boot they are over.
@@ -16,11 +16,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::commands::{self, Noted};
+use super::cursor::{self, Stream};
+use super::destinations;
 use super::intake;
 use super::job::words;
-use super::places;
 use super::rows;
-use super::told::{self, Stream};
 use reticle_base::clock::Stamp;
 use reticle_base::ids::SessionId;
 
@@ -84,9 +84,9 @@ pub struct Item {
     /// Of which part; `None` for a session.
     pub part: Option<PartRef>,
     /// Greatest key that belonged to it when it was claimed.
-    pub wanted: i64,
+    pub requested: i64,
     /// Greatest key that a receipt covers.
-    pub done: i64,
+    pub delivered: i64,
     /// Failed deliveries in a row.
     pub attempts: u32,
     /// An upload in parts that was begun, as [`Report::Progress`] gave it.
@@ -96,7 +96,7 @@ pub struct Item {
     pub mark: i64,
 }
 
-/// Which deliveries are wanted now.
+/// Which deliveries to claim.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// Where to.
@@ -115,7 +115,7 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Where: bucket, folder or database.
-    pub place: String,
+    pub location: String,
     /// Under which key.
     pub key: String,
     /// How many bytes.
@@ -134,7 +134,7 @@ pub struct Receipt {
 #[derive(Clone, Debug)]
 pub enum Report {
     /// It is there.
-    Done {
+    Delivered {
         /// Which.
         item: i64,
         /// Greatest key that was delivered.
@@ -195,13 +195,13 @@ pub enum Ask {
     /// What became of one.
     Report(Report),
     /// Deliver what waits now as it is, full parts or not, without waiting for anything.
-    Hurry,
+    DeliverNow,
     /// Quarantined and refused ones get another chance, and nobody waits any longer.
     Retry,
     /// As [`Ask::Retry`], and everything that was delivered is delivered again.
     Again,
     /// The broker has acknowledged all of a stream up to this key.
-    Told {
+    Published {
         /// Which.
         stream: Stream,
         /// Key of the last event or result that it has.
@@ -264,16 +264,16 @@ pub struct Deliveries {
 
 impl Deliveries {
     /// The places, by destination.
-    pub(super) fn places(&self) -> impl Iterator<Item = (Destination, &str)> {
-        let archive = self.archive.as_deref().map(|place| (Destination::Archive, place));
-        let central = self.central.as_deref().map(|place| (Destination::Central, place));
+    pub(super) fn locations(&self) -> impl Iterator<Item = (Destination, &str)> {
+        let archive = self.archive.as_deref().map(|location| (Destination::Archive, location));
+        let central = self.central.as_deref().map(|location| (Destination::Central, location));
         archive.into_iter().chain(central)
     }
 }
 
 /// That something is there to be delivered.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Want {
+pub(super) struct Request {
     pub(super) kind: Kind,
     pub(super) session: i64,
     pub(super) part: Option<PartRef>,
@@ -282,51 +282,51 @@ pub(super) struct Want {
 }
 
 /// Notes for each destination that takes it what is there to be delivered.
-pub(super) fn want(
+pub(super) fn request(
     db: &Connection,
     deliveries: &Deliveries,
-    want: Want,
+    request: Request,
     now: &Stamp,
 ) -> rusqlite::Result<()> {
-    for (destination, _) in deliveries.places() {
-        if want.kind != Kind::Pixels || destination == Destination::Archive {
-            want_at(db, destination, want, now)?;
+    for (destination, _) in deliveries.locations() {
+        if request.kind != Kind::Pixels || destination == Destination::Archive {
+            request_at(db, destination, request, now)?;
         }
     }
     Ok(())
 }
 
-fn want_at(
+fn request_at(
     db: &Connection,
     destination: Destination,
-    want: Want,
+    request: Request,
     now: &Stamp,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO outbox (destination, kind, session, series, part, model, wanted, wanted_rows,
-                             since_mono_ns, since_boot, since_wall_ns, changed_mono_ns)
+        "INSERT INTO outbox (destination, kind, session, series, part, model, requested,
+                             requested_rows, since_mono_ns, since_boot, since_wall_ns, changed_mono_ns)
          SELECT :destination, :kind, :session, :series, :part, :model, :key, 1,
                 :mono, :boot, :wall, :mono
          WHERE EXISTS (SELECT 1 FROM session WHERE pk = :session AND delivered_by IS NULL)
          ON CONFLICT (destination, kind, session, coalesce(series, 0), coalesce(part, -1),
                       coalesce(model, 0)) DO UPDATE SET
-             wanted = CASE kind WHEN 'session' THEN wanted + 1
-                                ELSE max(wanted, excluded.wanted) END,
-             wanted_rows = wanted_rows + (kind <> 'session'),
-             since_mono_ns = iif(state = 'done', excluded.since_mono_ns, since_mono_ns),
-             since_boot = iif(state = 'done', excluded.since_boot, since_boot),
-             since_wall_ns = iif(state = 'done', excluded.since_wall_ns, since_wall_ns),
+             requested = CASE kind WHEN 'session' THEN requested + 1
+                                ELSE max(requested, excluded.requested) END,
+             requested_rows = requested_rows + (kind <> 'session'),
+             since_mono_ns = iif(state = 'delivered', excluded.since_mono_ns, since_mono_ns),
+             since_boot = iif(state = 'delivered', excluded.since_boot, since_boot),
+             since_wall_ns = iif(state = 'delivered', excluded.since_wall_ns, since_wall_ns),
              changed_mono_ns = excluded.changed_mono_ns,
-             state = iif(state = 'done', 'waiting', state)",
+             state = iif(state = 'delivered', 'waiting', state)",
     )?
     .execute(named_params! {
         ":destination": destination,
-        ":kind": want.kind,
-        ":session": want.session,
-        ":series": want.part.map(|part| part.series),
-        ":part": want.part.map(|part| part.part.cast_signed()),
-        ":model": want.part.and_then(|part| part.model),
-        ":key": if want.kind == Kind::Session { 1 } else { want.key },
+        ":kind": request.kind,
+        ":session": request.session,
+        ":series": request.part.map(|part| part.series),
+        ":part": request.part.map(|part| part.part.cast_signed()),
+        ":model": request.part.and_then(|part| part.model),
+        ":key": if request.kind == Kind::Session { 1 } else { request.key },
         ":mono": now.mono_ns.cast_signed(),
         ":boot": rows::boot(db, now)?,
         ":wall": now.wall_ns,
@@ -339,10 +339,12 @@ pub(super) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Resul
     match ask {
         Ask::Claim(claim) => take(db, claim, now).map(Answer::Claimed),
         Ask::Report(report) => note(db, report, now).map(|()| Answer::Written),
-        Ask::Hurry => hurry(db).map(|()| Answer::Written),
+        Ask::DeliverNow => deliver_now(db).map(|()| Answer::Written),
         Ask::Retry => retry(db).map(Answer::Retried),
         Ask::Again => again(db, now).map(Answer::Retried),
-        Ask::Told { stream, upto } => told::told(db, *stream, *upto).map(|()| Answer::Written),
+        Ask::Published { stream, upto } => {
+            cursor::acknowledge(db, *stream, *upto).map(|()| Answer::Written)
+        }
         Ask::Command { operation, id } => {
             commands::note(db, operation, id, now).map(Answer::Command)
         }
@@ -379,14 +381,14 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
                            WHERE other.destination = outbox.destination
                              AND other.session = outbox.session AND other.state = 'waiting'
                              AND other.kind <> 'session' AND other.attempts = 0)
-                       OR (outbox.hurry AND NOT EXISTS (
+                       OR (outbox.urgent AND NOT EXISTS (
                            SELECT 1 FROM outbox AS other
                            WHERE other.destination = outbox.destination
                              AND other.session = outbox.session AND other.state = 'waiting'
-                             AND other.kind <> 'session' AND other.hurry))
+                             AND other.kind <> 'session' AND other.urgent))
                        OR (NOT :drain AND (outbox.since_boot <> :boot
                                            OR outbox.since_mono_ns <= :describe))
-                   WHEN :drain OR outbox.hurry THEN 1
+                   WHEN :drain OR outbox.urgent THEN 1
                    WHEN outbox.destination = 'central' THEN
                        outbox.since_boot <> :boot OR outbox.since_mono_ns <= :gathered
                    WHEN session.ended_wall_ns IS NOT NULL
@@ -431,7 +433,8 @@ fn take(db: &Connection, claim: &Claim, now: &Stamp) -> rusqlite::Result<Vec<Ite
 }
 
 const ITEM: &str = "SELECT outbox.pk, outbox.destination, outbox.kind, session.id, outbox.series,
-        outbox.part, outbox.model, outbox.wanted, outbox.done, outbox.attempts, outbox.progress
+        outbox.part, outbox.model, outbox.requested, outbox.delivered, outbox.attempts,
+        outbox.progress
      FROM outbox JOIN session ON session.pk = outbox.session";
 
 fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
@@ -447,8 +450,8 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
             part: part.cast_unsigned(),
             model,
         }),
-        wanted: row.get(7)?,
-        done: row.get(8)?,
+        requested: row.get(7)?,
+        delivered: row.get(8)?,
         attempts: row.get(9)?,
         progress: row.get(10)?,
         mark: 0,
@@ -457,8 +460,8 @@ fn item(row: &Row<'_>) -> rusqlite::Result<Item> {
 
 fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
     match report {
-        Report::Done { item, upto, rows, receipts } => {
-            done(db, *item, *upto, *rows, receipts, now)?;
+        Report::Delivered { item, upto, rows, receipts } => {
+            delivered(db, *item, *upto, *rows, receipts, now)?;
         }
         Report::Failed { item, wait, reason } => {
             let due = now.mono_ns.cast_signed().saturating_add(nanos(*wait));
@@ -486,7 +489,7 @@ fn note(db: &Connection, report: &Report, now: &Stamp) -> rusqlite::Result<()> {
             db.prepare_cached(
                 "UPDATE outbox SET state = 'quarantined', attempts = attempts + 1, reason = ?2,
                                    lease_boot = NULL, lease_mono_ns = NULL
-                 WHERE pk = ?1 AND state <> 'done'",
+                 WHERE pk = ?1 AND state <> 'delivered'",
             )?
             .execute(params![item, reason])?;
         }
@@ -517,17 +520,17 @@ pub(super) fn put_receipt(
     now: &Stamp,
 ) -> rusqlite::Result<()> {
     db.prepare_cached(
-        "INSERT INTO receipt (outbox, place, key, bytes, sha256, etag, checksum, rows,
+        "INSERT INTO receipt (outbox, location, key, bytes, sha256, etag, checksum, rows,
                               wall_ns, mono_ns, boot)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-         ON CONFLICT (place, key) DO UPDATE SET
+         ON CONFLICT (location, key) DO UPDATE SET
              outbox = excluded.outbox, bytes = excluded.bytes, sha256 = excluded.sha256,
              etag = excluded.etag, checksum = excluded.checksum, rows = excluded.rows,
              wall_ns = excluded.wall_ns, mono_ns = excluded.mono_ns, boot = excluded.boot",
     )?
     .execute(params![
         item,
-        receipt.place,
+        receipt.location,
         receipt.key,
         receipt.bytes.cast_signed(),
         receipt.sha256,
@@ -541,7 +544,7 @@ pub(super) fn put_receipt(
     Ok(())
 }
 
-fn done(
+fn delivered(
     db: &Connection,
     item: i64,
     upto: i64,
@@ -554,15 +557,16 @@ fn done(
         put_receipt(db, item, receipt, now)?;
     }
     reticle_base::crash::point("receipts written");
-    let (destination, kind, session, hurry): (Destination, Kind, i64, bool) = db
-        .prepare_cached("SELECT destination, kind, session, hurry FROM outbox WHERE pk = ?1")?
+    let (destination, kind, session, urgent): (Destination, Kind, i64, bool) = db
+        .prepare_cached("SELECT destination, kind, session, urgent FROM outbox WHERE pk = ?1")?
         .query_row([item], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     db.prepare_cached(
-        "UPDATE outbox SET done = max(done, ?2), done_rows = ?3, attempts = 0, reason = NULL,
+        "UPDATE outbox SET delivered = max(delivered, ?2), delivered_rows = ?3, attempts = 0,
+                           reason = NULL,
                            due_boot = NULL, due_mono_ns = NULL, lease_boot = NULL,
-                           lease_mono_ns = NULL, progress = NULL, hurry = 0,
+                           lease_mono_ns = NULL, progress = NULL, urgent = 0,
                            since_mono_ns = ?4, since_boot = ?5, since_wall_ns = ?6,
-                           state = iif(wanted <= max(done, ?2), 'done', 'waiting')
+                           state = iif(requested <= max(delivered, ?2), 'delivered', 'waiting')
          WHERE pk = ?1",
     )?
     .execute(params![
@@ -585,10 +589,15 @@ fn done(
     }
     if destination == Destination::Archive && kind != Kind::Session {
         // The session's description names every object.
-        want_at(db, destination, Want { kind: Kind::Session, session, part: None, key: 1 }, now)?;
-        if hurry {
+        request_at(
+            db,
+            destination,
+            Request { kind: Kind::Session, session, part: None, key: 1 },
+            now,
+        )?;
+        if urgent {
             db.prepare_cached(
-                "UPDATE outbox SET hurry = 1
+                "UPDATE outbox SET urgent = 1
                  WHERE destination = ?1 AND kind = 'session' AND session = ?2",
             )?
             .execute(params![destination, session])?;
@@ -597,9 +606,9 @@ fn done(
     Ok(())
 }
 
-fn hurry(db: &Connection) -> rusqlite::Result<()> {
+fn deliver_now(db: &Connection) -> rusqlite::Result<()> {
     db.execute(
-        "UPDATE outbox SET hurry = 1, due_boot = NULL, due_mono_ns = NULL
+        "UPDATE outbox SET urgent = 1, due_boot = NULL, due_mono_ns = NULL
          WHERE state = 'waiting'",
         [],
     )?;
@@ -608,7 +617,7 @@ fn hurry(db: &Connection) -> rusqlite::Result<()> {
 
 fn retry(db: &Connection) -> rusqlite::Result<u64> {
     let refused = db.execute(
-        "UPDATE outbox SET done = 0, state = 'waiting'
+        "UPDATE outbox SET delivered = 0, state = 'waiting'
          WHERE EXISTS (
              SELECT 1 FROM refused JOIN segmentation ON segmentation.pk = refused.subject
              JOIN frame ON frame.pk = segmentation.frame JOIN series ON series.pk = frame.series
@@ -638,8 +647,8 @@ fn retry(db: &Connection) -> rusqlite::Result<u64> {
 /// Everything once more, where it was: for a bucket that somebody emptied.
 fn again(db: &Connection, now: &Stamp) -> rusqlite::Result<u64> {
     let retried = retry(db)?;
-    for (destination, _) in places::known(db)?.places() {
-        places::want_all(db, destination, now)?;
+    for (destination, _) in destinations::known(db)?.locations() {
+        destinations::request_all(db, destination, now)?;
     }
     Ok(retried)
 }

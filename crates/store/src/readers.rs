@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::cursor::Counted;
 use super::error::StoreError;
 use super::job::NoFile;
 use super::reach::Reach;
 use super::rows;
 use super::schema::{self, damaged_or};
-use super::told::Counted;
 use super::{blobs, facts, frames};
 use reticle_base::clock::rfc3339;
 use reticle_base::ids::{FrameId, SessionId};
@@ -444,12 +444,12 @@ const SAVED_FRAME: &str = "SELECT segmentation.pk, frame.id, session.id, frame.s
         segmentation.focus, model.name, model.sha256, segmentation.labels_sha256,
         segmentation.normalise_us, segmentation.network_us, segmentation.instances_us,
         segmentation.measure_us, frame.pixel_size_source, frame.pixel_size_note,
-        look.scale_from, look.scale, look.size_ratio, look.unlike
+        segmentation.scale_from, segmentation.scale, segmentation.size_ratio,
+        segmentation.unlike
      FROM segmentation
      JOIN frame ON frame.pk = segmentation.frame
      JOIN session ON session.pk = frame.session
-     JOIN model ON model.pk = segmentation.model
-     LEFT JOIN look ON look.segmentation = segmentation.pk";
+     JOIN model ON model.pk = segmentation.model";
 
 fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
     let look = rows::look(row, 29)?;

@@ -28,7 +28,7 @@ use super::error::StoreError;
 use super::identity::{self, Identity};
 use super::lock::FolderLock;
 use super::schema::{self, damaged_or};
-use super::{orphans, rows, told};
+use super::{cursor, orphans, rows};
 use reticle_base::clock::{Clock, Stamp, rfc3339};
 use reticle_base::crash;
 use reticle_base::durable;
@@ -272,7 +272,7 @@ fn make_ready(folder: &Path, ready: &Path, clock: &Clock) -> Result<Restored, St
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let identity = identity::begin_epoch(&transaction, None)?;
         orphans::without_file(&transaction, &found.missing)?;
-        told::not_beyond(&transaction)?;
+        cursor::not_beyond(&transaction)?;
         let detail = serde_json::json!({
             "epoch": identity.epoch, "files": found.there, "from_orphans": found.from_orphans,
             "files_missing": found.missing.len(),

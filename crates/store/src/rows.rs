@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
 
 use super::aggregates;
 use super::job::{Gap, NoFile};
-use super::outbox::{self, Deliveries, Kind, PartRef, Want};
+use super::outbox::{self, Deliveries, Kind, PartRef, Request};
 use reticle_base::clock::Stamp;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::frame::Frame;
@@ -57,7 +57,7 @@ pub(super) fn open_session(
             boot,
         ])?;
     if added > 0 {
-        want_session(db, db.last_insert_rowid(), (deliveries, now))?;
+        request_session(db, db.last_insert_rowid(), (deliveries, now))?;
     }
     Ok(())
 }
@@ -77,17 +77,22 @@ pub(super) fn close_session(
         )?
         .execute(params![pk, at.wall_ns, at.mono_ns.cast_signed(), boot])?;
     if closed > 0 {
-        want_session(db, pk, (deliveries, now))?;
+        request_session(db, pk, (deliveries, now))?;
     }
     Ok(())
 }
 
-pub(super) fn want_session(
+pub(super) fn request_session(
     db: &Connection,
     session: i64,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<()> {
-    outbox::want(db, deliveries, Want { kind: Kind::Session, session, part: None, key: 1 }, now)
+    outbox::request(
+        db,
+        deliveries,
+        Request { kind: Kind::Session, session, part: None, key: 1 },
+        now,
+    )
 }
 
 /// A gap in a session.
@@ -195,7 +200,7 @@ pub(super) fn frame(
     let part = PartRef { series: placed.series, part: placed.part, model: None };
     let kinds = [Some(Kind::Frames), archived.then_some(Kind::Pixels)];
     for kind in kinds.into_iter().flatten() {
-        outbox::want(db, deliveries, Want { kind, session, part: Some(part), key: pk }, now)?;
+        outbox::request(db, deliveries, Request { kind, session, part: Some(part), key: pk }, now)?;
     }
     Ok(pk)
 }
@@ -236,32 +241,13 @@ pub(super) struct NewResult<'a> {
     pub(super) objects: &'a [Object],
     pub(super) focus: f32,
     pub(super) timings: Timings,
-    /// `None` where nobody looked at a picture: labels of another program, and old results.
+    /// `None` where nobody looked at a picture: labels of another program.
     pub(super) look: Option<Look>,
 }
 
-fn insert_look(db: &Connection, segmentation: i64, look: &Look) -> rusqlite::Result<()> {
-    db.prepare_cached(
-        "INSERT INTO look (segmentation, scale_from, scale, size_ratio, unlike)
-         VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute(params![
-        segmentation,
-        look.scale_from.word(),
-        look.scale,
-        look.size_ratio,
-        look.unlike.map(Unlike::word),
-    ])
-    .map(drop)
-}
-
-/// Columns of a result's look for [`look`], of a query that has `segmentation`. They are looked up
-/// one by one, so that no query must join what old results do not have.
-pub(super) const LOOK: &str =
-    "(SELECT scale_from FROM look WHERE look.segmentation = segmentation.pk),
-        (SELECT scale FROM look WHERE look.segmentation = segmentation.pk),
-        (SELECT size_ratio FROM look WHERE look.segmentation = segmentation.pk),
-        (SELECT unlike FROM look WHERE look.segmentation = segmentation.pk)";
+/// Columns of a result's look for [`look`], of a query that has `segmentation`.
+pub(super) const LOOK: &str = "segmentation.scale_from, segmentation.scale,
+        segmentation.size_ratio, segmentation.unlike";
 pub(super) const LOOK_COLUMNS: usize = 4;
 
 /// A result's look from the columns of [`LOOK`].
@@ -271,34 +257,60 @@ pub(super) fn look(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Look>> {
     Ok(Look::recorded(&from, row.get(at + 1)?, row.get(at + 2)?, unlike.as_deref()))
 }
 
+/// Whether a model's answer to a frame was added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answered {
+    /// It was, now.
+    Now,
+    /// The same label image was there already.
+    Before,
+    /// Another label image was there already, with so many objects. It stays.
+    Otherwise { objects: u32 },
+}
+
+impl Answered {
+    /// Objects of the answer that is there, when one with so many was given.
+    pub(super) fn objects(self, given: u32) -> u32 {
+        match self {
+            Self::Now | Self::Before => given,
+            Self::Otherwise { objects } => objects,
+        }
+    }
+}
+
 /// Records a model's answer to a frame that is recorded: the result, its label image, its
-/// objects, its share of the sums, and what is to be delivered of it. False if this model's
-/// answer to this frame was there already.
+/// objects, its share of the sums, and what is to be delivered of it. Nothing changes if this
+/// model's answer to this frame was there already.
 pub(super) fn segmentation(
     db: &Connection,
     session: i64,
     frame: i64,
     result: &NewResult<'_>,
     (deliveries, now): (&Deliveries, &Stamp),
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<Answered> {
     let model = model(db, result.model)?;
     // Not ON CONFLICT: AUTOINCREMENT would use up a key each time, and leave holes.
-    let known = db
+    let known: Option<([u8; 32], u32)> = db
         .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM segmentation WHERE frame = ?1 AND model = ?2)",
+            "SELECT labels_sha256, objects FROM segmentation WHERE frame = ?1 AND model = ?2",
         )?
-        .query_row([frame, model], |row| row.get(0))?;
-    if known {
-        return Ok(false);
+        .query_row([frame, model], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match known {
+        Some((labels, _)) if labels == result.labels_sha256 => return Ok(Answered::Before),
+        Some((_, objects)) => return Ok(Answered::Otherwise { objects }),
+        None => {}
     }
     let boot = boot(db, now)?;
     let timings = &result.timings;
     db.prepare_cached(
         "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
                                        instances_us, measure_us, committed_wall_ns,
-                                       committed_mono_ns, committed_boot, labels_sha256, labels)
+                                       committed_mono_ns, committed_boot, scale_from, scale,
+                                       size_ratio, unlike, labels_sha256, labels)
              VALUES (:frame, :model, :objects, :focus, :normalise, :network, :instances, :measure,
-                     :wall, :mono, :boot, :sha256, :labels)",
+                     :wall, :mono, :boot, :scale_from, :scale, :size_ratio, :unlike, :sha256,
+                     :labels)",
     )?
     .execute(named_params! {
         ":frame": frame,
@@ -312,13 +324,16 @@ pub(super) fn segmentation(
         ":wall": now.wall_ns,
         ":mono": now.mono_ns.cast_signed(),
         ":boot": boot,
+        ":scale_from": result.look.map(|look| look.scale_from.word()),
+        ":scale": result.look.map(|look| look.scale),
+        ":size_ratio": result.look.and_then(|look| look.size_ratio),
+        ":unlike": result.look.and_then(|look| look.unlike).map(Unlike::word),
         ":sha256": result.labels_sha256,
         ":labels": result.packed,
     })?;
     let pk = db.last_insert_rowid();
-    if let Some(look) = &result.look {
-        insert_look(db, pk, look)?;
-    }
+    #[cfg(feature = "next-migration")]
+    db.execute("INSERT INTO next_note (segmentation, note) VALUES (?1, 'next')", [pk])?;
     reticle_base::crash::point("segmentation inserted");
     for object in result.objects {
         insert_object(db, pk, object)?;
@@ -340,9 +355,9 @@ pub(super) fn segmentation(
             let part = row.get::<_, i64>(1)?.cast_unsigned();
             Ok(PartRef { series: row.get(0)?, part, model: Some(model) })
         })?;
-    let want = Want { kind: Kind::Results, session, part: Some(part), key: pk };
-    outbox::want(db, deliveries, want, now)?;
-    Ok(true)
+    let request = Request { kind: Kind::Results, session, part: Some(part), key: pk };
+    outbox::request(db, deliveries, request, now)?;
+    Ok(Answered::Now)
 }
 
 /// A frame that is recorded.

@@ -1,7 +1,11 @@
 //! Connections and migrations.
 //!
-//! The schema is `migrations/`, in order, frozen once released. Every connection of this
-//! program is made here, so that all have the same settings:
+//! The schema is `sql/`, in order, frozen once released. Every update has a way back: a migration only
+//! adds, and `compatibility.oldest_reader` says which programs a database still suits. So a program
+//! opens a database of a newer one as long as that number is not above the schema it knows itself.
+//! (`next-migration`, a cargo feature for tests, adds a further migration to show it.)
+//!
+//! Every connection of this program is made here, so that all have the same settings:
 //! - WAL: readers never wait for the writer, nor it for them.
 //! - `synchronous=FULL`: a commit returns after the fsync of the log. (NORMAL would lose the
 //!   last commits in a power cut, and "saved" would be a lie.)
@@ -11,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use refinery::{Migration, Runner};
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
 use super::error::StoreError;
 use reticle_base::durable::{self, Access};
@@ -29,19 +33,16 @@ const BUSY: Duration = Duration::from_secs(5);
 /// Log bytes kept on disk after a checkpoint: a large burst gives its room back.
 const WAL_LIMIT_BYTES: i64 = 16 << 20;
 
-/// All migrations, oldest first. Frozen once released: mend by adding one.
-const MIGRATIONS: [(&str, &str); 10] = [
-    ("V1__store", include_str!("migrations/V1__store.sql")),
-    ("V2__outbox", include_str!("migrations/V2__outbox.sql")),
-    ("V3__views", include_str!("migrations/V3__views.sql")),
-    ("V4__told", include_str!("migrations/V4__told.sql")),
-    ("V5__epoch", include_str!("migrations/V5__epoch.sql")),
-    ("V6__intake", include_str!("migrations/V6__intake.sql")),
-    ("V7__commands", include_str!("migrations/V7__commands.sql")),
-    ("V8__pixel_size", include_str!("migrations/V8__pixel_size.sql")),
-    ("V9__scale", include_str!("migrations/V9__scale.sql")),
-    ("V10__intake_page", include_str!("migrations/V10__intake_page.sql")),
+/// All migrations, oldest first. Frozen once released: mend by adding one that only adds.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__schema", concat!(include_str!("sql/V1__schema.sql"), include_str!("sql/V1__views.sql"))),
+    #[cfg(feature = "next-migration")]
+    NEXT,
 ];
+
+/// What a later release may add, for the tests that show the way back from it.
+#[cfg(any(test, feature = "next-migration"))]
+const NEXT: (&str, &str) = ("V2__next", include_str!("sql/V2__next.sql"));
 
 /// Path of the database of a data folder.
 pub(super) fn database_path(folder: &Path) -> PathBuf {
@@ -69,7 +70,7 @@ pub(super) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
     if !is_new {
         check_ours(&connection, path)?;
     }
-    migrate(&mut connection, path, &MIGRATIONS)?;
+    migrate(&mut connection, path, MIGRATIONS)?;
     if is_new && let Some(folder) = path.parent() {
         durable::sync_dir(folder)
             .map_err(StoreError::file("make the database durable in", folder))?;
@@ -176,15 +177,33 @@ fn configure_writer(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Refuses a database that is not ours, or that is newer than this program.
+/// The oldest schema that a program must know to open a database; `None` where it does not say, as
+/// those of programs before the first release.
+fn oldest_reader(connection: &Connection) -> rusqlite::Result<Option<u32>> {
+    let says: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'compatibility')",
+        [],
+        |row| row.get(0),
+    )?;
+    if !says {
+        return Ok(None);
+    }
+    connection
+        .query_row("SELECT oldest_reader FROM compatibility WHERE pk = 1", [], |row| row.get(0))
+        .optional()
+}
+
+/// Refuses a database that is not ours, that is from before the first release, or that needs a newer
+/// program.
 fn check_ours(connection: &Connection, path: &Path) -> Result<(), StoreError> {
-    let read = || -> rusqlite::Result<(i32, i64, u32)> {
+    let read = || -> rusqlite::Result<(i32, i64, u32, Option<u32>)> {
         let id = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
         let tables =
             connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        Ok((id, tables, version(connection)?))
+        Ok((id, tables, version(connection)?, oldest_reader(connection)?))
     };
-    let (id, tables, found) = read().map_err(damaged_or("read the schema version", path))?;
+    let (id, tables, found, oldest_reader) =
+        read().map_err(damaged_or("read the schema version", path))?;
     // An empty one is what a crash in the very first moment leaves.
     if id != APPLICATION_ID && tables > 0 && found == 0 {
         return Err(StoreError::Damaged {
@@ -193,10 +212,13 @@ fn check_ours(connection: &Connection, path: &Path) -> Result<(), StoreError> {
         });
     }
     let known = newest_version();
-    if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    match oldest_reader {
+        None if found > 0 => Err(StoreError::Unreleased { path: path.to_owned() }),
+        Some(needed) if needed > known => {
+            Err(StoreError::Newer { path: path.to_owned(), found, needed, known })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn migrate(
@@ -204,6 +226,18 @@ fn migrate(
     path: &Path,
     migrations: &[(&str, &str)],
 ) -> Result<(), StoreError> {
+    let found = version(connection).map_err(damaged_or("read the schema version", path))?;
+    if found as usize > migrations.len() {
+        // Of a newer program, which this one may follow: `check_ours` has read so. The runner would
+        // miss the migrations that it does not know.
+        tracing::info!(
+            database = %path.display(),
+            found,
+            known = migrations.len(),
+            "the schema is of a newer Reticle; this one works with it"
+        );
+        return Ok(());
+    }
     let broken = |error: refinery::Error| StoreError::Damaged {
         path: path.to_owned(),
         detail: format!("its schema cannot be brought up to date: {error}"),
@@ -229,6 +263,18 @@ fn migrate(
         tracing::info!(database = %path.display(), %migration, "schema brought up to date");
     }
     Ok(())
+}
+
+/// What the next release's first start does to a database.
+#[cfg(test)]
+pub(super) fn bring_to_next(path: &Path) {
+    let mut connection = Connection::open(path).expect("the test made it");
+    configure_writer(&connection).expect("the test made it");
+    let mut next = MIGRATIONS.to_vec();
+    if !cfg!(feature = "next-migration") {
+        next.push(NEXT);
+    }
+    migrate(&mut connection, path, &next).expect("it only adds");
 }
 
 /// The SQLite error inside a migration error: a full disk there is no damage.
@@ -331,7 +377,25 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_schema_is_refused_by_name() {
+    fn a_newer_schema_is_opened_as_long_as_it_allows_this_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let mut connection = open_and_migrate(&path).unwrap();
+        let mut later = MIGRATIONS.to_vec();
+        later.push(("V3__later", "CREATE TABLE later (pk INTEGER PRIMARY KEY)"));
+        if !cfg!(feature = "next-migration") {
+            later.insert(MIGRATIONS.len(), NEXT);
+        }
+        migrate(&mut connection, &path, &later).unwrap();
+        assert_eq!(version(&connection).unwrap(), 3);
+        drop(connection);
+        for connection in [open_and_migrate(&path).unwrap(), open_read_only(&path).unwrap()] {
+            assert_eq!(version(&connection).unwrap(), 3, "it stays as the newer program made it");
+        }
+    }
+
+    #[test]
+    fn a_schema_that_needs_a_newer_program_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(DATABASE);
         let connection = open_and_migrate(&path).unwrap();
@@ -341,12 +405,31 @@ mod tests {
                 [],
             )
             .unwrap();
+        connection.execute("UPDATE compatibility SET oldest_reader = 98", []).unwrap();
         drop(connection);
         for error in [open_and_migrate(&path).unwrap_err(), open_read_only(&path).unwrap_err()] {
-            assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error:?}");
+            assert!(matches!(error, StoreError::Newer { found: 99, needed: 98, .. }), "{error:?}");
             assert!(error.to_string().contains("made by a newer Reticle"), "{error}");
             assert_eq!(error.remedy(), Remedy::Stop);
         }
+    }
+
+    #[test]
+    fn a_data_folder_from_before_the_first_release_is_refused_with_a_clear_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(DATABASE);
+        let mut old = Connection::open(&path).unwrap();
+        // As those programs made it: their first table, and no word of compatibility.
+        let first = ("V1__store", "CREATE TABLE boot (pk INTEGER PRIMARY KEY)");
+        migrate(&mut old, &path, &[first]).unwrap();
+        drop(old);
+        let before = std::fs::read(&path).unwrap();
+        for error in [open_and_migrate(&path).unwrap_err(), open_read_only(&path).unwrap_err()] {
+            assert!(matches!(error, StoreError::Unreleased { .. }), "{error:?}");
+            assert!(error.to_string().contains("choose another data folder"), "{error}");
+            assert_eq!(error.remedy(), Remedy::Stop);
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), before, "it is left as it is");
     }
 
     #[test]

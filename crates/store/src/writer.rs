@@ -37,6 +37,7 @@ use std::time::Duration;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::blobs;
+use super::destinations;
 use super::error::StoreError;
 use super::frames;
 use super::insert::{Trouble, insert};
@@ -45,10 +46,9 @@ use super::job::{Gap, Imported, Job, NoFile, Outcome};
 use super::lock::FolderLock;
 use super::options::Options;
 use super::outbox::{Answer, Ask, Deliveries};
-use super::places;
 use super::reach::Reach;
 use super::retention::Stack;
-use super::rows::{self, Pixels};
+use super::rows::{self, Answered, Pixels};
 use super::schema;
 use crate::record::Record;
 use reticle_base::clock::{Clock, Stamp};
@@ -162,7 +162,8 @@ impl Prepared {
 /// What a job's rows came to.
 pub(super) enum Added {
     Rows,
-    Imported(Record),
+    Result(Answered),
+    Imported(Record, Answered),
     Answer(Answer),
 }
 
@@ -238,7 +239,7 @@ impl Writer {
         let (now, database) = (self.clock.now(), self.database.clone());
         let run = |db: &mut Connection| -> rusqlite::Result<()> {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            places::reconcile(&transaction, &deliveries, &now)?;
+            destinations::reconcile(&transaction, &deliveries, &now)?;
             transaction.commit()
         };
         run(self.connection()?)
@@ -453,8 +454,11 @@ impl Writer {
         outcomes(match job {
             Prepared::Ledger(_) => return,
             Prepared::Import { .. } => match added {
-                Added::Imported(record) => Outcome::Saved(record),
-                Added::Rows | Added::Answer(_) => return,
+                Added::Imported(record, Answered::Now) => Outcome::Saved(record),
+                Added::Imported(record, answered) => {
+                    Outcome::AlreadySaved { record, same: answered == Answered::Before }
+                }
+                Added::Rows | Added::Result(_) | Added::Answer(_) => return,
             },
             Prepared::Ask { reply, .. } => {
                 if let Added::Answer(answer) = added {
@@ -472,12 +476,16 @@ impl Writer {
             Prepared::Keep { frame, pixels: Pixels::Without(reason), .. } => {
                 Outcome::NotKept { frame: frame.id, reason }
             }
-            Prepared::Commit { session, segmentation, .. } => Outcome::Saved(Record::committed(
-                segmentation.frame.id,
-                session,
-                segmentation.frame.sequence,
-                segmentation.labels.count(),
-            )),
+            Prepared::Commit { session, segmentation, .. } => {
+                let Added::Result(answered) = added else { return };
+                let (frame, given) = (&segmentation.frame, segmentation.labels.count());
+                let objects = answered.objects(given);
+                let record = Record::committed(frame.id, session, frame.sequence, objects);
+                match answered {
+                    Answered::Now | Answered::Before => Outcome::Saved(record),
+                    Answered::Otherwise { .. } => Outcome::AlreadySaved { record, same: false },
+                }
+            }
             Prepared::Unfit { frame, error } => Outcome::Failed { frame: Some(frame), error },
         });
     }

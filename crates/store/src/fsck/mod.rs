@@ -1,28 +1,9 @@
 //! Checks every invariant of the store, one by one, and changes nothing.
 //!
 //! Works while a daemon writes (each check reads one consistent state; what changes between
-//! the database and the disk is looked at twice) and while none does. The invariants, by
-//! number, are those of `docs/design/storage.md`:
-//!
-//! | | |
-//! |-----|-----------------------------------------------------------------------------------|
-//! | I1  | The database is sound: pages, indexes, references.                                |
-//! | I2  | Its schema is one that this program knows.                                        |
-//! | I3  | A file that a frame's row names is there, in its place, with the recorded size.   |
-//! | I4  | It holds the pixels whose hash, width and height are recorded.                    |
-//! | I5  | Every file under `frames/` is named by a row.                                     |
-//! | I6  | A label image can be read, has its frame's size, its count and its hash.          |
-//! | I7  | The objects of a result are labels 1 to n, each with its area in the label image. |
-//! | I8  | A frame is marked as segmented if and only if it has a result.                    |
-//! | I9  | The counters of each session are what it holds.                                   |
-//! | I10 | Every eviction is counted, by its reason.                                         |
-//! | I11 | Within one boot, nothing is committed before it was captured, nor before what     |
-//! |     | was committed earlier; no session ends before it starts.                          |
-//! | I12 | Each frame has a place in a series of its session and shape, without holes.       |
-//! | I13 | The sums by field and by minute are those of the results.                         |
-//! | I14 | What is there is wanted by each destination; what is done has a receipt; what is  |
-//! |     | to be archived is still there.                                                    |
-//! | I15 | No cursor of what is told is beyond the keys that were given, so nothing is passed over. |
+//! the database and the disk is looked at twice) and while none does. The invariants, and what each
+//! says, are in `report.rs` ([`Invariant::text`]). I12 to I15 are checked when the others hold: a fault
+//! in the rows would only echo in them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -116,13 +97,20 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
     /// I1 and I2: whether there is any use in looking further.
     fn database(&mut self) -> rusqlite::Result<bool> {
         let version = schema::version(self.db)?;
-        if version != schema::newest_version() {
+        if version < schema::newest_version() {
             let what = format!(
                 "schema {version}; the next start brings it to {}, then check again",
                 schema::newest_version()
             );
             self.note(2, schema::DATABASE, what);
             return Ok(false);
+        }
+        if version > schema::newest_version() {
+            let what = format!(
+                "schema {version} of a newer Reticle, which this one may follow; what it added is not \
+                 checked"
+            );
+            self.note(2, schema::DATABASE, what);
         }
         let faults: Vec<String> = self
             .db
@@ -414,7 +402,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                           lag(pk) OVER boot AS earlier,
                           lag(committed_mono_ns) OVER boot AS earlier_ns
                    FROM segmentation
-                   WHERE NOT EXISTS (SELECT 1 FROM adopted WHERE pk BETWEEN first AND last)
+                   WHERE NOT EXISTS (SELECT 1 FROM adopted_result WHERE pk BETWEEN first AND last)
                    WINDOW boot AS (PARTITION BY committed_boot ORDER BY pk))
              WHERE committed_mono_ns < earlier_ns",
         )?;

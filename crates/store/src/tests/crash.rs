@@ -74,7 +74,7 @@ fn child() {
         bench.close();
         return;
     }
-    bench.writer.tell_to(Some("mqtt://broker")).unwrap();
+    bench.writer.publish_to(Some("mqtt://broker")).unwrap();
     for n in 0..10 {
         let frame = fixture::frame(&bench.clock, n, EDGE, EDGE);
         let answer = fixture::segmentation(&frame, 3);
@@ -118,11 +118,11 @@ fn child() {
 fn tell(bench: &mut Bench) {
     let reader = bench.reader();
     let mut out = std::io::stdout();
-    let events = reader.untold_events(100).unwrap();
+    let events = reader.unpublished_events(100).unwrap();
     for event in &events {
         writeln!(out, "ack told {} event", event.id).unwrap();
     }
-    let results = reader.untold_results(100).unwrap();
+    let results = reader.unpublished_results(100).unwrap();
     for result in &results {
         writeln!(out, "ack told {} result", result.frame.id).unwrap();
     }
@@ -132,7 +132,7 @@ fn tell(bench: &mut Bench) {
     ];
     for (stream, upto) in last {
         if let Some(upto) = upto {
-            bench.writer.ask(Ask::Told { stream, upto }).unwrap();
+            bench.writer.ask(Ask::Published { stream, upto }).unwrap();
         }
     }
 }
@@ -145,12 +145,12 @@ fn verify_told(reader: &Reader, acks: &[String], context: &str) {
         .map(str::to_owned)
         .collect();
     // Killed before the broker was known: nobody was to be told.
-    if reader.told().unwrap().is_empty() {
+    if reader.publish_cursors().unwrap().is_empty() {
         assert!(told.is_empty(), "{context}");
         return;
     }
-    told.extend(reader.untold_events(100).unwrap().iter().map(|event| event.id.to_string()));
-    told.extend(reader.untold_results(100).unwrap().iter().map(|it| it.frame.id.to_string()));
+    told.extend(reader.unpublished_events(100).unwrap().iter().map(|event| event.id.to_string()));
+    told.extend(reader.unpublished_results(100).unwrap().iter().map(|it| it.frame.id.to_string()));
     for event in reader.events(None, 100).unwrap() {
         assert!(told.contains(&event.id.to_string()), "{context}: {event:?}");
     }

@@ -2,14 +2,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "files and channels of a test need not last")]
 
+mod clock_correction;
 mod crash;
-mod dating;
+mod cursor;
 mod fsck;
 mod intake;
 mod outbox;
 mod reach;
 mod recover;
-mod told;
+mod way_back;
 
 use reticle_base::remedy::Remedy;
 use std::fs;

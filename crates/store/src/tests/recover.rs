@@ -207,7 +207,7 @@ fn donor(data: &Path) -> (AdoptedSession, AdoptedPart) {
 
 fn receipt(key: &str, rows: u64) -> Receipt {
     Receipt {
-        place: "file:/archive".into(),
+        location: "file:/archive".into(),
         key: key.into(),
         bytes: 10,
         sha256: [7; 32],

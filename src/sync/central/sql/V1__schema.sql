@@ -1,4 +1,4 @@
--- Reticle's central database: schema 1, the tables.
+-- Reticle's central database: schema 1, the tables. Frozen once released.
 --
 -- Rules for every table
 --   * Names for ever are the natural keys: UUIDv7 of sessions and frames, the key of a model,
@@ -10,16 +10,17 @@
 --     nanoseconds, and *_boot says which boot of which machine counted it. timestamptz has
 --     microseconds.
 --   * Lengths are in pixels unless the name says um. The views have both.
---   * Later versions only add; see compatibility.
+--   * Later versions only add (tables, views, columns that may be null or have a default, columns at
+--     the end of a view); see compatibility.
 
--- One row. A program that knows this schema only up to a version below oldest_writer must not
--- write any more. A migration that an older box could not live with raises it; all others leave
+-- One row. A program that knows this schema only up to a version below oldest_reader must not work
+-- with it any more. A migration that an older box could not live with raises it; all others leave
 -- it, so that boxes of one lab can be updated one by one.
 CREATE TABLE reticle.compatibility (
     only_row      boolean PRIMARY KEY DEFAULT true CHECK (only_row),
-    oldest_writer integer NOT NULL
+    oldest_reader integer NOT NULL
 );
-INSERT INTO reticle.compatibility (oldest_writer) VALUES (1);
+INSERT INTO reticle.compatibility (oldest_reader) VALUES (1);
 
 -- Who delivers.
 CREATE TABLE reticle.box (
@@ -27,6 +28,27 @@ CREATE TABLE reticle.box (
     name       text NOT NULL,
     first_seen timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (site, name)
+);
+
+-- Which store delivers, and how far it has come.
+--
+-- Keys are deterministic, so a box whose database went backwards (a backup put back, a snapshot,
+-- a cloned card) would write over what it no longer knows. A row here changes in the transaction
+-- of each delivery, under a lock: a store that finds a greater mark than its own delivers nothing.
+CREATE TABLE reticle.store (
+    id                  uuid PRIMARY KEY,
+    epoch               uuid NOT NULL,       -- changes with every restore of the box's database
+    site                text NOT NULL,
+    box                 text NOT NULL,
+    writer              text NOT NULL,       -- one run of the box's program
+    high_water          bigint NOT NULL CHECK (high_water >= 0), -- deliveries claimed by then
+    written_at          timestamptz NOT NULL,
+    -- All null, unless two deliver in one name or one knows less than it did.
+    disputed_writer     text,
+    disputed_machine    text,
+    disputed_high_water bigint,
+    disputed_at         timestamptz,
+    FOREIGN KEY (site, box) REFERENCES reticle.box (site, name)
 );
 
 -- One acquisition: a plate or slide imaged in one go.
@@ -74,6 +96,9 @@ CREATE TABLE reticle.frame (
     bit_depth            smallint NOT NULL CHECK (bit_depth BETWEEN 1 AND 16),
     sha256               bytea NOT NULL CHECK (octet_length(sha256) = 32), -- of the pixels
     pixel_size_um        double precision,
+    -- Who stated the pixel size, and what a person should know of it. Null where no size is known.
+    pixel_size_source    text,
+    pixel_size_note      text,
     plate                text,
     well                 text,
     field                integer,
@@ -106,6 +131,11 @@ CREATE TABLE reticle.segmentation (
     committed_recorded_at timestamptz NOT NULL,
     committed_mono_ns     bigint NOT NULL,
     committed_boot        uuid NOT NULL,
+    -- In which scale the picture was segmented. Null for labels that were imported.
+    scale_from            text,              -- who said how large objects are
+    scale                 real,              -- an edge was made so many times as long
+    size_ratio            real,              -- objects look so many times as large as stated
+    unlike                text,              -- in which way the model knows no such pictures
     labels_sha256         bytea NOT NULL CHECK (octet_length(labels_sha256) = 32),
     UNIQUE (frame, model)
 );

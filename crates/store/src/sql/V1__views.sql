@@ -1,10 +1,11 @@
--- Reticle's local store: schema 3. The views for people: what the central database offers under
--- the same names, with the same columns (docs/guide/database.md says what each means).
+-- Reticle's local store: schema 1, the views for people. The central database offers the same
+-- views under the same names, with the same columns (docs/guide/database.md says what each means).
 --
--- Counts, means and confluence come from the sums that are kept ready; percentiles from the
--- objects, interpolated as by percentile_cont: of n values in order, percentile p is at place
--- p/100 * (n - 1), and each value weighs one minus its distance from there. They are plain SQL, so that any program that reads SQLite can ask them, and are
--- exact whenever they are asked. model is the row of the table model here.
+-- Counts, means and area fractions come from the sums that are kept ready; percentiles come from
+-- the objects and are interpolated as by percentile_cont: of n values in order, percentile p is at
+-- ordinal p/100 * (n - 1), and each value weighs one minus its distance from there. The views are
+-- plain SQL, so that any program that reads SQLite can query them, and are exact whenever they are
+-- queried. model is the row of the table model here.
 
 -- One row an object, with what views group by.
 CREATE VIEW measurement AS
@@ -27,7 +28,7 @@ JOIN object ON object.segmentation = segmentation.pk;
 CREATE VIEW session_aggregate AS
 WITH valued AS (
     SELECT session, model, focused, measure, value,
-           row_number() OVER place - 1 AS place,
+           row_number() OVER ordinal - 1 AS ordinal,
            count(*) OVER (PARTITION BY session, model, focused, measure) AS n
     FROM (SELECT session, model, 0 AS focused, 'area' AS measure, area AS value FROM measurement
           UNION ALL SELECT session, model, 1, 'area', area FROM measurement WHERE in_focus
@@ -36,14 +37,14 @@ WITH valued AS (
           UNION ALL SELECT session, model, 0, 'intensity', intensity_mean FROM measurement
           UNION ALL SELECT session, model, 1, 'intensity', intensity_mean FROM measurement WHERE in_focus)
     WHERE value IS NOT NULL
-    WINDOW place AS (PARTITION BY session, model, focused, measure ORDER BY value)),
+    WINDOW ordinal AS (PARTITION BY session, model, focused, measure ORDER BY value)),
 percentiles AS (
     SELECT session, model, focused, measure, avg(value) AS mean,
-           total(value * max(0.0, 1 - abs(place - 0.05 * (n - 1)))) AS p5,
-           total(value * max(0.0, 1 - abs(place - 0.25 * (n - 1)))) AS p25,
-           total(value * max(0.0, 1 - abs(place - 0.5 * (n - 1)))) AS p50,
-           total(value * max(0.0, 1 - abs(place - 0.75 * (n - 1)))) AS p75,
-           total(value * max(0.0, 1 - abs(place - 0.95 * (n - 1)))) AS p95
+           total(value * max(0.0, 1 - abs(ordinal - 0.05 * (n - 1)))) AS p5,
+           total(value * max(0.0, 1 - abs(ordinal - 0.25 * (n - 1)))) AS p25,
+           total(value * max(0.0, 1 - abs(ordinal - 0.5 * (n - 1)))) AS p50,
+           total(value * max(0.0, 1 - abs(ordinal - 0.75 * (n - 1)))) AS p75,
+           total(value * max(0.0, 1 - abs(ordinal - 0.95 * (n - 1)))) AS p95
     FROM valued GROUP BY session, model, focused, measure),
 wide AS (
     SELECT session, model,
@@ -101,14 +102,14 @@ SELECT lower(substr(hex(session.id), 1, 8) || '-' || substr(hex(session.id), 9, 
        wide.area_mean, wide.area_p5, wide.area_p25, wide.area_p50, wide.area_p75, wide.area_p95,
        wide.area_um2_mean, wide.area_um2_p5, wide.area_um2_p25, wide.area_um2_p50, wide.area_um2_p75, wide.area_um2_p95,
        wide.intensity_mean, wide.intensity_p5, wide.intensity_p25, wide.intensity_p50, wide.intensity_p75, wide.intensity_p95,
-       1.0 * summed.area / summed.pixels AS confluence,
+       1.0 * summed.area / summed.pixels AS area_fraction,
        summed.frames_in_focus, summed.objects_in_focus,
        1.0 * summed.objects_in_focus / nullif(summed.frames_in_focus, 0)
            AS objects_per_frame_in_focus,
        wide.area_mean_in_focus, wide.area_p5_in_focus, wide.area_p25_in_focus, wide.area_p50_in_focus, wide.area_p75_in_focus, wide.area_p95_in_focus,
        wide.area_um2_mean_in_focus, wide.area_um2_p5_in_focus, wide.area_um2_p25_in_focus, wide.area_um2_p50_in_focus, wide.area_um2_p75_in_focus, wide.area_um2_p95_in_focus,
        wide.intensity_mean_in_focus, wide.intensity_p5_in_focus, wide.intensity_p25_in_focus, wide.intensity_p50_in_focus, wide.intensity_p75_in_focus, wide.intensity_p95_in_focus,
-       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS confluence_in_focus
+       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS area_fraction_in_focus
 FROM summed
 JOIN session ON session.pk = summed.session
 JOIN model ON model.pk = summed.model
@@ -117,7 +118,7 @@ LEFT JOIN wide ON wide.session IS summed.session AND wide.model IS summed.model;
 CREATE VIEW plate_aggregate AS
 WITH valued AS (
     SELECT session, model, plate, focused, measure, value,
-           row_number() OVER place - 1 AS place,
+           row_number() OVER ordinal - 1 AS ordinal,
            count(*) OVER (PARTITION BY session, model, plate, focused, measure) AS n
     FROM (SELECT session, model, plate, 0 AS focused, 'area' AS measure, area AS value FROM measurement
           UNION ALL SELECT session, model, plate, 1, 'area', area FROM measurement WHERE in_focus
@@ -126,14 +127,14 @@ WITH valued AS (
           UNION ALL SELECT session, model, plate, 0, 'intensity', intensity_mean FROM measurement
           UNION ALL SELECT session, model, plate, 1, 'intensity', intensity_mean FROM measurement WHERE in_focus)
     WHERE value IS NOT NULL
-    WINDOW place AS (PARTITION BY session, model, plate, focused, measure ORDER BY value)),
+    WINDOW ordinal AS (PARTITION BY session, model, plate, focused, measure ORDER BY value)),
 percentiles AS (
     SELECT session, model, plate, focused, measure, avg(value) AS mean,
-           total(value * max(0.0, 1 - abs(place - 0.05 * (n - 1)))) AS p5,
-           total(value * max(0.0, 1 - abs(place - 0.25 * (n - 1)))) AS p25,
-           total(value * max(0.0, 1 - abs(place - 0.5 * (n - 1)))) AS p50,
-           total(value * max(0.0, 1 - abs(place - 0.75 * (n - 1)))) AS p75,
-           total(value * max(0.0, 1 - abs(place - 0.95 * (n - 1)))) AS p95
+           total(value * max(0.0, 1 - abs(ordinal - 0.05 * (n - 1)))) AS p5,
+           total(value * max(0.0, 1 - abs(ordinal - 0.25 * (n - 1)))) AS p25,
+           total(value * max(0.0, 1 - abs(ordinal - 0.5 * (n - 1)))) AS p50,
+           total(value * max(0.0, 1 - abs(ordinal - 0.75 * (n - 1)))) AS p75,
+           total(value * max(0.0, 1 - abs(ordinal - 0.95 * (n - 1)))) AS p95
     FROM valued GROUP BY session, model, plate, focused, measure),
 wide AS (
     SELECT session, model, plate,
@@ -191,14 +192,14 @@ SELECT lower(substr(hex(session.id), 1, 8) || '-' || substr(hex(session.id), 9, 
        wide.area_mean, wide.area_p5, wide.area_p25, wide.area_p50, wide.area_p75, wide.area_p95,
        wide.area_um2_mean, wide.area_um2_p5, wide.area_um2_p25, wide.area_um2_p50, wide.area_um2_p75, wide.area_um2_p95,
        wide.intensity_mean, wide.intensity_p5, wide.intensity_p25, wide.intensity_p50, wide.intensity_p75, wide.intensity_p95,
-       1.0 * summed.area / summed.pixels AS confluence,
+       1.0 * summed.area / summed.pixels AS area_fraction,
        summed.frames_in_focus, summed.objects_in_focus,
        1.0 * summed.objects_in_focus / nullif(summed.frames_in_focus, 0)
            AS objects_per_frame_in_focus,
        wide.area_mean_in_focus, wide.area_p5_in_focus, wide.area_p25_in_focus, wide.area_p50_in_focus, wide.area_p75_in_focus, wide.area_p95_in_focus,
        wide.area_um2_mean_in_focus, wide.area_um2_p5_in_focus, wide.area_um2_p25_in_focus, wide.area_um2_p50_in_focus, wide.area_um2_p75_in_focus, wide.area_um2_p95_in_focus,
        wide.intensity_mean_in_focus, wide.intensity_p5_in_focus, wide.intensity_p25_in_focus, wide.intensity_p50_in_focus, wide.intensity_p75_in_focus, wide.intensity_p95_in_focus,
-       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS confluence_in_focus
+       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS area_fraction_in_focus
 FROM summed
 JOIN session ON session.pk = summed.session
 JOIN model ON model.pk = summed.model
@@ -207,7 +208,7 @@ LEFT JOIN wide ON wide.session IS summed.session AND wide.model IS summed.model 
 CREATE VIEW well_aggregate AS
 WITH valued AS (
     SELECT session, model, plate, well, focused, measure, value,
-           row_number() OVER place - 1 AS place,
+           row_number() OVER ordinal - 1 AS ordinal,
            count(*) OVER (PARTITION BY session, model, plate, well, focused, measure) AS n
     FROM (SELECT session, model, plate, well, 0 AS focused, 'area' AS measure, area AS value FROM measurement
           UNION ALL SELECT session, model, plate, well, 1, 'area', area FROM measurement WHERE in_focus
@@ -216,14 +217,14 @@ WITH valued AS (
           UNION ALL SELECT session, model, plate, well, 0, 'intensity', intensity_mean FROM measurement
           UNION ALL SELECT session, model, plate, well, 1, 'intensity', intensity_mean FROM measurement WHERE in_focus)
     WHERE value IS NOT NULL
-    WINDOW place AS (PARTITION BY session, model, plate, well, focused, measure ORDER BY value)),
+    WINDOW ordinal AS (PARTITION BY session, model, plate, well, focused, measure ORDER BY value)),
 percentiles AS (
     SELECT session, model, plate, well, focused, measure, avg(value) AS mean,
-           total(value * max(0.0, 1 - abs(place - 0.05 * (n - 1)))) AS p5,
-           total(value * max(0.0, 1 - abs(place - 0.25 * (n - 1)))) AS p25,
-           total(value * max(0.0, 1 - abs(place - 0.5 * (n - 1)))) AS p50,
-           total(value * max(0.0, 1 - abs(place - 0.75 * (n - 1)))) AS p75,
-           total(value * max(0.0, 1 - abs(place - 0.95 * (n - 1)))) AS p95
+           total(value * max(0.0, 1 - abs(ordinal - 0.05 * (n - 1)))) AS p5,
+           total(value * max(0.0, 1 - abs(ordinal - 0.25 * (n - 1)))) AS p25,
+           total(value * max(0.0, 1 - abs(ordinal - 0.5 * (n - 1)))) AS p50,
+           total(value * max(0.0, 1 - abs(ordinal - 0.75 * (n - 1)))) AS p75,
+           total(value * max(0.0, 1 - abs(ordinal - 0.95 * (n - 1)))) AS p95
     FROM valued GROUP BY session, model, plate, well, focused, measure),
 wide AS (
     SELECT session, model, plate, well,
@@ -281,14 +282,14 @@ SELECT lower(substr(hex(session.id), 1, 8) || '-' || substr(hex(session.id), 9, 
        wide.area_mean, wide.area_p5, wide.area_p25, wide.area_p50, wide.area_p75, wide.area_p95,
        wide.area_um2_mean, wide.area_um2_p5, wide.area_um2_p25, wide.area_um2_p50, wide.area_um2_p75, wide.area_um2_p95,
        wide.intensity_mean, wide.intensity_p5, wide.intensity_p25, wide.intensity_p50, wide.intensity_p75, wide.intensity_p95,
-       1.0 * summed.area / summed.pixels AS confluence,
+       1.0 * summed.area / summed.pixels AS area_fraction,
        summed.frames_in_focus, summed.objects_in_focus,
        1.0 * summed.objects_in_focus / nullif(summed.frames_in_focus, 0)
            AS objects_per_frame_in_focus,
        wide.area_mean_in_focus, wide.area_p5_in_focus, wide.area_p25_in_focus, wide.area_p50_in_focus, wide.area_p75_in_focus, wide.area_p95_in_focus,
        wide.area_um2_mean_in_focus, wide.area_um2_p5_in_focus, wide.area_um2_p25_in_focus, wide.area_um2_p50_in_focus, wide.area_um2_p75_in_focus, wide.area_um2_p95_in_focus,
        wide.intensity_mean_in_focus, wide.intensity_p5_in_focus, wide.intensity_p25_in_focus, wide.intensity_p50_in_focus, wide.intensity_p75_in_focus, wide.intensity_p95_in_focus,
-       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS confluence_in_focus
+       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS area_fraction_in_focus
 FROM summed
 JOIN session ON session.pk = summed.session
 JOIN model ON model.pk = summed.model
@@ -297,7 +298,7 @@ LEFT JOIN wide ON wide.session IS summed.session AND wide.model IS summed.model 
 CREATE VIEW field_aggregate AS
 WITH valued AS (
     SELECT session, model, plate, well, field, focused, measure, value,
-           row_number() OVER place - 1 AS place,
+           row_number() OVER ordinal - 1 AS ordinal,
            count(*) OVER (PARTITION BY session, model, plate, well, field, focused, measure) AS n
     FROM (SELECT session, model, plate, well, field, 0 AS focused, 'area' AS measure, area AS value FROM measurement
           UNION ALL SELECT session, model, plate, well, field, 1, 'area', area FROM measurement WHERE in_focus
@@ -306,14 +307,14 @@ WITH valued AS (
           UNION ALL SELECT session, model, plate, well, field, 0, 'intensity', intensity_mean FROM measurement
           UNION ALL SELECT session, model, plate, well, field, 1, 'intensity', intensity_mean FROM measurement WHERE in_focus)
     WHERE value IS NOT NULL
-    WINDOW place AS (PARTITION BY session, model, plate, well, field, focused, measure ORDER BY value)),
+    WINDOW ordinal AS (PARTITION BY session, model, plate, well, field, focused, measure ORDER BY value)),
 percentiles AS (
     SELECT session, model, plate, well, field, focused, measure, avg(value) AS mean,
-           total(value * max(0.0, 1 - abs(place - 0.05 * (n - 1)))) AS p5,
-           total(value * max(0.0, 1 - abs(place - 0.25 * (n - 1)))) AS p25,
-           total(value * max(0.0, 1 - abs(place - 0.5 * (n - 1)))) AS p50,
-           total(value * max(0.0, 1 - abs(place - 0.75 * (n - 1)))) AS p75,
-           total(value * max(0.0, 1 - abs(place - 0.95 * (n - 1)))) AS p95
+           total(value * max(0.0, 1 - abs(ordinal - 0.05 * (n - 1)))) AS p5,
+           total(value * max(0.0, 1 - abs(ordinal - 0.25 * (n - 1)))) AS p25,
+           total(value * max(0.0, 1 - abs(ordinal - 0.5 * (n - 1)))) AS p50,
+           total(value * max(0.0, 1 - abs(ordinal - 0.75 * (n - 1)))) AS p75,
+           total(value * max(0.0, 1 - abs(ordinal - 0.95 * (n - 1)))) AS p95
     FROM valued GROUP BY session, model, plate, well, field, focused, measure),
 wide AS (
     SELECT session, model, plate, well, field,
@@ -371,14 +372,14 @@ SELECT lower(substr(hex(session.id), 1, 8) || '-' || substr(hex(session.id), 9, 
        wide.area_mean, wide.area_p5, wide.area_p25, wide.area_p50, wide.area_p75, wide.area_p95,
        wide.area_um2_mean, wide.area_um2_p5, wide.area_um2_p25, wide.area_um2_p50, wide.area_um2_p75, wide.area_um2_p95,
        wide.intensity_mean, wide.intensity_p5, wide.intensity_p25, wide.intensity_p50, wide.intensity_p75, wide.intensity_p95,
-       1.0 * summed.area / summed.pixels AS confluence,
+       1.0 * summed.area / summed.pixels AS area_fraction,
        summed.frames_in_focus, summed.objects_in_focus,
        1.0 * summed.objects_in_focus / nullif(summed.frames_in_focus, 0)
            AS objects_per_frame_in_focus,
        wide.area_mean_in_focus, wide.area_p5_in_focus, wide.area_p25_in_focus, wide.area_p50_in_focus, wide.area_p75_in_focus, wide.area_p95_in_focus,
        wide.area_um2_mean_in_focus, wide.area_um2_p5_in_focus, wide.area_um2_p25_in_focus, wide.area_um2_p50_in_focus, wide.area_um2_p75_in_focus, wide.area_um2_p95_in_focus,
        wide.intensity_mean_in_focus, wide.intensity_p5_in_focus, wide.intensity_p25_in_focus, wide.intensity_p50_in_focus, wide.intensity_p75_in_focus, wide.intensity_p95_in_focus,
-       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS confluence_in_focus
+       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS area_fraction_in_focus
 FROM summed
 JOIN session ON session.pk = summed.session
 JOIN model ON model.pk = summed.model
@@ -387,7 +388,7 @@ LEFT JOIN wide ON wide.session IS summed.session AND wide.model IS summed.model 
 CREATE VIEW minute_aggregate AS
 WITH valued AS (
     SELECT session, model, minute, focused, measure, value,
-           row_number() OVER place - 1 AS place,
+           row_number() OVER ordinal - 1 AS ordinal,
            count(*) OVER (PARTITION BY session, model, minute, focused, measure) AS n
     FROM (SELECT session, model, minute, 0 AS focused, 'area' AS measure, area AS value FROM measurement
           UNION ALL SELECT session, model, minute, 1, 'area', area FROM measurement WHERE in_focus
@@ -396,14 +397,14 @@ WITH valued AS (
           UNION ALL SELECT session, model, minute, 0, 'intensity', intensity_mean FROM measurement
           UNION ALL SELECT session, model, minute, 1, 'intensity', intensity_mean FROM measurement WHERE in_focus)
     WHERE value IS NOT NULL
-    WINDOW place AS (PARTITION BY session, model, minute, focused, measure ORDER BY value)),
+    WINDOW ordinal AS (PARTITION BY session, model, minute, focused, measure ORDER BY value)),
 percentiles AS (
     SELECT session, model, minute, focused, measure, avg(value) AS mean,
-           total(value * max(0.0, 1 - abs(place - 0.05 * (n - 1)))) AS p5,
-           total(value * max(0.0, 1 - abs(place - 0.25 * (n - 1)))) AS p25,
-           total(value * max(0.0, 1 - abs(place - 0.5 * (n - 1)))) AS p50,
-           total(value * max(0.0, 1 - abs(place - 0.75 * (n - 1)))) AS p75,
-           total(value * max(0.0, 1 - abs(place - 0.95 * (n - 1)))) AS p95
+           total(value * max(0.0, 1 - abs(ordinal - 0.05 * (n - 1)))) AS p5,
+           total(value * max(0.0, 1 - abs(ordinal - 0.25 * (n - 1)))) AS p25,
+           total(value * max(0.0, 1 - abs(ordinal - 0.5 * (n - 1)))) AS p50,
+           total(value * max(0.0, 1 - abs(ordinal - 0.75 * (n - 1)))) AS p75,
+           total(value * max(0.0, 1 - abs(ordinal - 0.95 * (n - 1)))) AS p95
     FROM valued GROUP BY session, model, minute, focused, measure),
 wide AS (
     SELECT session, model, minute,
@@ -461,14 +462,14 @@ SELECT lower(substr(hex(session.id), 1, 8) || '-' || substr(hex(session.id), 9, 
        wide.area_mean, wide.area_p5, wide.area_p25, wide.area_p50, wide.area_p75, wide.area_p95,
        wide.area_um2_mean, wide.area_um2_p5, wide.area_um2_p25, wide.area_um2_p50, wide.area_um2_p75, wide.area_um2_p95,
        wide.intensity_mean, wide.intensity_p5, wide.intensity_p25, wide.intensity_p50, wide.intensity_p75, wide.intensity_p95,
-       1.0 * summed.area / summed.pixels AS confluence,
+       1.0 * summed.area / summed.pixels AS area_fraction,
        summed.frames_in_focus, summed.objects_in_focus,
        1.0 * summed.objects_in_focus / nullif(summed.frames_in_focus, 0)
            AS objects_per_frame_in_focus,
        wide.area_mean_in_focus, wide.area_p5_in_focus, wide.area_p25_in_focus, wide.area_p50_in_focus, wide.area_p75_in_focus, wide.area_p95_in_focus,
        wide.area_um2_mean_in_focus, wide.area_um2_p5_in_focus, wide.area_um2_p25_in_focus, wide.area_um2_p50_in_focus, wide.area_um2_p75_in_focus, wide.area_um2_p95_in_focus,
        wide.intensity_mean_in_focus, wide.intensity_p5_in_focus, wide.intensity_p25_in_focus, wide.intensity_p50_in_focus, wide.intensity_p75_in_focus, wide.intensity_p95_in_focus,
-       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS confluence_in_focus
+       1.0 * summed.area_in_focus / nullif(summed.pixels_in_focus, 0) AS area_fraction_in_focus
 FROM summed
 JOIN session ON session.pk = summed.session
 JOIN model ON model.pk = summed.model

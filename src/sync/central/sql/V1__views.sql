@@ -1,4 +1,4 @@
--- Reticle's central database: schema 2, the views for people. docs/guide/database.md has their
+-- Reticle's central database: schema 1, the views for people. docs/guide/database.md has their
 -- columns; the box's own database has views of the same names.
 
 -- Focus from which on a frame counts as in focus: below it the page says "out of focus".
@@ -141,7 +141,7 @@ SELECT site, box, session, session_name, %2$s model, model_name,
        intensity_p[3] AS intensity_p50,
        intensity_p[4] AS intensity_p75,
        intensity_p[5] AS intensity_p95,
-       confluence,
+       area_fraction,
        frames_in_focus,
        objects_in_focus,
        objects_in_focus::double precision / nullif(frames_in_focus, 0)
@@ -164,7 +164,7 @@ SELECT site, box, session, session_name, %2$s model, model_name,
        intensity_p_in_focus[3] AS intensity_p50_in_focus,
        intensity_p_in_focus[4] AS intensity_p75_in_focus,
        intensity_p_in_focus[5] AS intensity_p95_in_focus,
-       confluence_in_focus
+       area_fraction_in_focus
 FROM (
     SELECT site, box, session, session_name, %2$s model, model_name,
            count(pixels) AS frames,
@@ -178,7 +178,7 @@ FROM (
            avg(intensity) AS intensity_mean,
            percentile_cont('{0.05, 0.25, 0.5, 0.75, 0.95}'::double precision[])
                WITHIN GROUP (ORDER BY intensity) AS intensity_p,
-           coalesce(sum(area), 0) / sum(pixels)::double precision AS confluence,
+           coalesce(sum(area), 0) / sum(pixels)::double precision AS area_fraction,
            count(pixels) FILTER (WHERE in_focus) AS frames_in_focus,
            count(label) FILTER (WHERE in_focus) AS objects_in_focus,
            avg(area) FILTER (WHERE in_focus) AS area_mean_in_focus,
@@ -191,7 +191,7 @@ FROM (
            percentile_cont('{0.05, 0.25, 0.5, 0.75, 0.95}'::double precision[])
                WITHIN GROUP (ORDER BY intensity) FILTER (WHERE in_focus) AS intensity_p_in_focus,
            coalesce(sum(area) FILTER (WHERE in_focus), 0)
-               / (sum(pixels) FILTER (WHERE in_focus))::double precision AS confluence_in_focus
+               / (sum(pixels) FILTER (WHERE in_focus))::double precision AS area_fraction_in_focus
     FROM reticle.aggregate_input
     GROUP BY site, box, session, session_name, %2$s model, model_name
 ) AS figures$view$, level.name, level.keys);

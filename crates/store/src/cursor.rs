@@ -1,12 +1,13 @@
-//! What is told to the lab's broker: events and results, each once it is committed, in the order
-//! of their keys.
+//! How far the lab's broker has acknowledged what is published: events and results, each once it is
+//! committed, in the order of their keys.
 //!
 //! There is one cursor for each stream: the greatest key that the broker has acknowledged. What is
 //! committed beyond it waits, and nothing else says so: no crash can come between a result and the
-//! wish to tell it. After a crash everything beyond the cursor is told again, with the same ids.
+//! note that it is to be published. After a crash everything beyond the cursor is published again, with
+//! the same ids.
 //!
-//! A broker that is new, or in another place, is told what happens from then on: what was before
-//! is in the archive and in the central database.
+//! A broker that is new, or in another location, gets what happens from then on: what was before is in
+//! the archive and in the central database.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use reticle_base::ids::{EventId, SessionId};
 use reticle_domain::event::{Event, What};
 use reticle_domain::facts::{Dated, ModelFacts, ResultFacts};
 
-/// Events that were told and are kept all the same: months of an ordinary box, some 30 MB.
+/// Events that were published and are kept all the same: months of an ordinary box, some 30 MB.
 const KEPT_EVENTS: i64 = 100_000;
 
 /// Old events that go with one new one at most: after a month offline no commit is held up by
@@ -33,7 +34,7 @@ const KEPT_EVENTS: i64 = 100_000;
 const GOING_EVENTS: i64 = 100;
 
 words! {
-    /// What is told, in the order of its keys.
+    /// What is published, in the order of its keys.
     Stream {
         /// What happened on the box.
         Events = "events",
@@ -77,15 +78,15 @@ pub struct StoredEvent {
     pub what: What,
 }
 
-/// How far one stream was told.
+/// How far one stream was published.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
-pub struct Told {
+pub struct PublishCursor {
     /// Which.
     pub stream: Stream,
-    /// Where it is told, as `mqtts://broker.lab:8883`.
-    pub place: String,
+    /// Where it is published, as `mqtts://broker.lab:8883`.
+    pub location: String,
     /// Greatest key that was acknowledged.
-    pub done: i64,
+    pub acknowledged: i64,
     /// Greatest key that was given.
     pub last: i64,
     /// Rows that wait.
@@ -94,7 +95,7 @@ pub struct Told {
     pub oldest: Option<String>,
 }
 
-/// Records an event, and lets old ones go that were told.
+/// Records an event, and lets old ones go that were published.
 pub(super) fn record(db: &Connection, event: &Event) -> rusqlite::Result<()> {
     let body = serde_json::to_string(&event.what)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
@@ -118,7 +119,8 @@ pub(super) fn record(db: &Connection, event: &Event) -> rusqlite::Result<()> {
         db.prepare_cached(
             "DELETE FROM event WHERE pk IN (
                  SELECT pk FROM event
-                 WHERE pk <= min(?1, coalesce((SELECT done FROM told WHERE stream = 'events'), ?1))
+                 WHERE pk <= min(?1, coalesce((SELECT acknowledged FROM publish_cursor
+                                              WHERE stream = 'events'), ?1))
                  ORDER BY pk LIMIT ?2)",
         )?
         .execute(params![db.last_insert_rowid() - KEPT_EVENTS, GOING_EVENTS])?;
@@ -127,10 +129,11 @@ pub(super) fn record(db: &Connection, event: &Event) -> rusqlite::Result<()> {
 }
 
 /// The broker has all of a stream up to this key.
-pub(super) fn told(db: &Connection, stream: Stream, upto: i64) -> rusqlite::Result<()> {
+pub(super) fn acknowledge(db: &Connection, stream: Stream, upto: i64) -> rusqlite::Result<()> {
     // Never beyond what there is: what comes next would be passed over.
     db.prepare_cached(&format!(
-        "UPDATE told SET done = max(done, min(?2, ({}))) WHERE stream = ?1",
+        "UPDATE publish_cursor SET acknowledged = max(acknowledged, min(?2, ({})))
+         WHERE stream = ?1",
         stream.greatest()
     ))?
     .execute(params![stream, upto])?;
@@ -144,7 +147,8 @@ pub(super) fn not_beyond(db: &Connection) -> rusqlite::Result<()> {
     for stream in Stream::ALL {
         let moved = db.execute(
             &format!(
-                "UPDATE told SET done = ({0}) WHERE stream = ?1 AND done > ({0})",
+                "UPDATE publish_cursor SET acknowledged = ({0})
+                 WHERE stream = ?1 AND acknowledged > ({0})",
                 stream.greatest()
             ),
             [stream],
@@ -152,74 +156,78 @@ pub(super) fn not_beyond(db: &Connection) -> rusqlite::Result<()> {
         if moved > 0 {
             tracing::warn!(
                 stream = stream.word(),
-                "the broker was told more than this store knows: it is told what comes from here on"
+                "the broker has more than this store knows: it gets what comes from here on"
             );
         }
     }
     Ok(())
 }
 
-/// Takes on the broker's place. One that is new begins at the end of both streams.
-fn begin(db: &Connection, place: Option<&str>) -> rusqlite::Result<()> {
-    let Some(place) = place else {
-        db.execute("DELETE FROM told", [])?;
+/// Takes on the broker's location. One that is new begins at the end of both streams.
+fn begin(db: &Connection, location: Option<&str>) -> rusqlite::Result<()> {
+    let Some(location) = location else {
+        db.execute("DELETE FROM publish_cursor", [])?;
         return Ok(());
     };
     for stream in Stream::ALL {
         let known: Option<String> = db
-            .query_row("SELECT place FROM told WHERE stream = ?1", [stream], |row| row.get(0))
+            .query_row("SELECT location FROM publish_cursor WHERE stream = ?1", [stream], |row| {
+                row.get(0)
+            })
             .optional()?;
-        if known.as_deref() == Some(place) {
+        if known.as_deref() == Some(location) {
             continue;
         }
         let last: i64 = db.query_row(stream.greatest(), [], |row| row.get(0))?;
         db.execute(
-            "INSERT INTO told (stream, place, done) VALUES (?1, ?2, ?3)
-             ON CONFLICT (stream) DO UPDATE SET place = excluded.place, done = excluded.done",
-            params![stream, place, last],
+            "INSERT INTO publish_cursor (stream, location, acknowledged) VALUES (?1, ?2, ?3)
+             ON CONFLICT (stream) DO UPDATE SET location = excluded.location,
+                 acknowledged = excluded.acknowledged",
+            params![stream, location, last],
         )?;
         tracing::info!(
             stream = stream.word(),
             from = known,
-            to = place,
+            to = location,
             after = last,
-            "the broker is a new one: it is told what comes from here on"
+            "the broker is a new one: it gets what comes from here on"
         );
     }
     Ok(())
 }
 
 impl Writer {
-    /// Takes on where events and results are told.
-    pub(super) fn tell_to(&mut self, place: Option<&str>) -> Result<(), StoreError> {
+    /// Takes on where events and results are published.
+    pub(super) fn publish_to(&mut self, location: Option<&str>) -> Result<(), StoreError> {
         let database = self.database.clone();
         let run = |db: &mut Connection| -> rusqlite::Result<()> {
             let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            begin(&transaction, place)?;
+            begin(&transaction, location)?;
             transaction.commit()
         };
-        run(self.connection()?).map_err(schema::damaged_or("note who is told", &database))
+        run(self.connection()?)
+            .map_err(schema::damaged_or("note where results are published", &database))
     }
 }
 
 impl Reader {
     /// Up to `limit` events (10,000 at most) that the broker has not acknowledged, in the order
-    /// of commits; none where no broker is known ([`super::Store::tell_to`]).
+    /// of commits; none where no broker is known ([`super::Store::publish_to`]).
     ///
     /// An event that cannot be read (written by a newer version before a step back, or damaged) is
     /// left out and logged once; the cursor passes it with the next one.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn untold_events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
-        self.with("read what is to be told", |db| match cursor(db, Stream::Events)? {
-            Some(done) => self.events_after(db, done, limit),
+    pub fn unpublished_events(&self, limit: u32) -> Result<Vec<StoredEvent>, StoreError> {
+        self.with("read what is to be published", |db| match cursor(db, Stream::Events)? {
+            Some(acknowledged) => self.events_after(db, acknowledged, limit),
             None => Ok(Vec::new()),
         })
     }
 
     /// Up to `limit` events (10,000 at most) in the order of commits, after the one with this
-    /// key. What cannot be read is left out, as in [`Reader::untold_events`].
+    /// key. What cannot be read is left out, as in [`Reader::unpublished_events`].
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -232,27 +240,27 @@ impl Reader {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn untold_results(&self, limit: u32) -> Result<Vec<ResultFacts>, StoreError> {
-        self.with("read what is to be told", |db| match cursor(db, Stream::Results)? {
-            Some(done) => results_after(db, done, limit),
+    pub fn unpublished_results(&self, limit: u32) -> Result<Vec<ResultFacts>, StoreError> {
+        self.with("read what is to be published", |db| match cursor(db, Stream::Results)? {
+            Some(acknowledged) => results_after(db, acknowledged, limit),
             None => Ok(Vec::new()),
         })
     }
 
-    /// How far each stream was told; empty where no broker is known.
+    /// How far each stream was published; empty where no broker is known.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub fn told(&self) -> Result<Vec<Told>, StoreError> {
-        self.with("read how far was told", |db| {
+    pub fn publish_cursors(&self) -> Result<Vec<PublishCursor>, StoreError> {
+        self.with("read how far was published", |db| {
             // One state for all of it: the count must be that of the same rows as the keys.
             let db = db.unchecked_transaction()?;
             let mut counted = self.counted();
-            let mut told = Vec::new();
+            let mut cursors = Vec::new();
             for (stream, counted) in Stream::ALL.into_iter().zip(counted.iter_mut()) {
-                told.extend(how_far(&db, stream, counted)?);
+                cursors.extend(how_far(&db, stream, counted)?);
             }
-            Ok(told)
+            Ok(cursors)
         })
     }
 
@@ -346,7 +354,7 @@ fn results_after(db: &Connection, after: i64, limit: u32) -> rusqlite::Result<Ve
 }
 
 fn cursor(db: &Connection, stream: Stream) -> rusqlite::Result<Option<i64>> {
-    db.prepare_cached("SELECT done FROM told WHERE stream = ?1")?
+    db.prepare_cached("SELECT acknowledged FROM publish_cursor WHERE stream = ?1")?
         .query_row([stream], |row| row.get(0))
         .optional()
 }
@@ -354,7 +362,7 @@ fn cursor(db: &Connection, stream: Stream) -> rusqlite::Result<Option<i64>> {
 /// Rows that were found between two keys.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Counted {
-    done: i64,
+    after: i64,
     last: i64,
     rows: i64,
 }
@@ -362,13 +370,13 @@ pub(super) struct Counted {
 /// Farther apart than this, an index is faster than the rows themselves: these hold label images.
 const FAR: i64 = 10_000;
 
-/// Rows of a stream after key `done` and up to key `last`. They are counted: keys only grow, and
+/// Rows of a stream after key `after` and up to key `last`. They are counted: keys only grow, and
 /// may have holes. What was counted before is counted on: it may be millions, and is asked for every
 /// two seconds.
 fn rows_between(
     db: &Connection,
     stream: Stream,
-    (done, last): (i64, i64),
+    (after, last): (i64, i64),
     known: &mut Option<Counted>,
 ) -> rusqlite::Result<i64> {
     let count = |from: i64, to: i64| -> rusqlite::Result<i64> {
@@ -379,16 +387,18 @@ fn rows_between(
         db.prepare_cached(&query)?.query_row([from, to], |row| row.get(0))
     };
     let rows = match *known {
-        Some(before) if before.done == done && before.last <= last => {
+        Some(before) if before.after == after && before.last <= last => {
             before.rows + count(before.last, last)?
         }
-        // Results never go. Events that were told do, so those cannot be taken off again.
-        Some(before) if stream == Stream::Results && before.done < done && before.last <= last => {
-            before.rows + count(before.last, last)? - count(before.done, done)?
+        // Results never go. Events that were published do, so those cannot be taken off again.
+        Some(before)
+            if stream == Stream::Results && before.after < after && before.last <= last =>
+        {
+            before.rows + count(before.last, last)? - count(before.after, after)?
         }
-        _ => count(done, last)?,
+        _ => count(after, last)?,
     };
-    *known = Some(Counted { done, last, rows });
+    *known = Some(Counted { after, last, rows });
     Ok(rows)
 }
 
@@ -396,38 +406,38 @@ fn how_far(
     db: &Connection,
     stream: Stream,
     counted: &mut Option<Counted>,
-) -> rusqlite::Result<Option<Told>> {
+) -> rusqlite::Result<Option<PublishCursor>> {
     // The oldest that waits is the one after the cursor.
     let oldest = match stream {
         Stream::Events => {
             "SELECT coalesce(event.mono_ns + boot.offset_ns, event.wall_ns)
              FROM event CROSS JOIN boot ON boot.pk = event.boot
-             WHERE event.pk > told.done ORDER BY event.pk LIMIT 1"
+             WHERE event.pk > acknowledged ORDER BY event.pk LIMIT 1"
         }
         Stream::Results => {
             "SELECT coalesce(committed_mono_ns + boot.offset_ns, committed_wall_ns)
              FROM segmentation CROSS JOIN boot ON boot.pk = segmentation.committed_boot
-             WHERE segmentation.pk > told.done ORDER BY segmentation.pk LIMIT 1"
+             WHERE segmentation.pk > acknowledged ORDER BY segmentation.pk LIMIT 1"
         }
     };
-    let told = db
+    let found = db
         .prepare_cached(&format!(
-            "SELECT place, done, ({}), ({oldest}) FROM told WHERE stream = ?1",
+            "SELECT location, acknowledged, ({}), ({oldest}) FROM publish_cursor WHERE stream = ?1",
             stream.greatest()
         ))?
         .query_row([stream], |row| {
-            Ok(Told {
+            Ok(PublishCursor {
                 stream,
-                place: row.get(0)?,
-                done: row.get(1)?,
+                location: row.get(0)?,
+                acknowledged: row.get(1)?,
                 last: row.get(2)?,
                 waiting: 0,
                 oldest: row.get::<_, Option<i64>>(3)?.map(rfc3339),
             })
         })
         .optional()?;
-    let Some(mut told) = told else { return Ok(None) };
-    let rows = rows_between(db, stream, (told.done, told.last), counted)?;
-    told.waiting = rows.max(0).cast_unsigned();
-    Ok(Some(told))
+    let Some(mut cursor) = found else { return Ok(None) };
+    let rows = rows_between(db, stream, (cursor.acknowledged, cursor.last), counted)?;
+    cursor.waiting = rows.max(0).cast_unsigned();
+    Ok(Some(cursor))
 }

@@ -26,11 +26,11 @@ fn happen(bench: &mut Bench, count: usize) -> Vec<EventId> {
 }
 
 fn told(bench: &mut Bench, stream: Stream, upto: i64) {
-    assert_eq!(bench.writer.ask(Ask::Told { stream, upto }).unwrap(), Answer::Written);
+    assert_eq!(bench.writer.ask(Ask::Published { stream, upto }).unwrap(), Answer::Written);
 }
 
 fn untold(bench: &Bench) -> Vec<EventId> {
-    bench.reader().untold_events(100).unwrap().iter().map(|event| event.id).collect()
+    bench.reader().unpublished_events(100).unwrap().iter().map(|event| event.id).collect()
 }
 
 fn sql(bench: &mut Bench, text: &str) {
@@ -41,16 +41,16 @@ fn sql(bench: &mut Bench, text: &str) {
 fn what_is_committed_waits_in_order_until_it_is_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let ids = happen(&mut bench, 3);
     let (first, second) = (bench.take(0, 4), bench.take(1, 5));
 
     let reader = bench.reader();
-    let events = reader.untold_events(2).unwrap();
+    let events = reader.unpublished_events(2).unwrap();
     assert_eq!(events.iter().map(|event| event.id).collect::<Vec<_>>(), ids[..2]);
     assert_eq!(events[0].session, Some(bench.session.id));
     assert_eq!(events[0].what, What::Paused { paused: true });
-    let results = reader.untold_results(10).unwrap();
+    let results = reader.unpublished_results(10).unwrap();
     let frames: Vec<_> = results.iter().map(|result| result.frame.id).collect();
     assert_eq!(frames, [first.frame.id, second.frame.id]);
     // The same facts as those that leave by the other ways.
@@ -60,10 +60,10 @@ fn what_is_committed_waits_in_order_until_it_is_acknowledged() {
     told(&mut bench, Stream::Events, events[1].pk);
     told(&mut bench, Stream::Results, results[0].pk);
     assert_eq!(untold(&bench), ids[2..]);
-    assert_eq!(reader.untold_results(10).unwrap(), results[1..]);
-    let state = reader.told().unwrap();
-    assert_eq!((state[0].stream, state[0].place.as_str()), (Stream::Events, BROKER));
-    assert_eq!((state[0].done, state[0].last, state[0].waiting), (events[1].pk, 3, 1));
+    assert_eq!(reader.unpublished_results(10).unwrap(), results[1..]);
+    let state = reader.publish_cursors().unwrap();
+    assert_eq!((state[0].stream, state[0].location.as_str()), (Stream::Events, BROKER));
+    assert_eq!((state[0].acknowledged, state[0].last, state[0].waiting), (events[1].pk, 3, 1));
     assert_eq!((state[1].stream, state[1].waiting), (Stream::Results, 1));
     assert_eq!(state[1].oldest, Some(results[1].committed.rfc3339()));
 
@@ -73,7 +73,7 @@ fn what_is_committed_waits_in_order_until_it_is_acknowledged() {
     told(&mut bench, Stream::Events, i64::MAX);
     told(&mut bench, Stream::Results, i64::MAX);
     assert_eq!(untold(&bench), []);
-    assert_eq!(reader.told().unwrap()[0].oldest, None);
+    assert_eq!(reader.publish_cursors().unwrap()[0].oldest, None);
     let later = happen(&mut bench, 1);
     assert_eq!(untold(&bench), later);
     let page = reader.events(Some(1), 2).unwrap();
@@ -87,10 +87,10 @@ fn what_is_committed_waits_in_order_until_it_is_acknowledged() {
 fn what_waits_is_counted_on_as_it_comes_and_goes() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let reader = bench.reader();
     let waiting = |reader: &Reader| -> Vec<u64> {
-        reader.told().unwrap().iter().map(|told| told.waiting).collect()
+        reader.publish_cursors().unwrap().iter().map(|told| told.waiting).collect()
     };
     assert_eq!(waiting(&reader), [0, 0]);
     let mut expected = [0, 0];
@@ -103,9 +103,9 @@ fn what_waits_is_counted_on_as_it_comes_and_goes() {
         expected = [expected[0] + 3, expected[1] + 2];
         assert_eq!(waiting(&reader), expected);
         if round % 2 == 1 {
-            let events = reader.untold_events(2).unwrap();
+            let events = reader.unpublished_events(2).unwrap();
             told(&mut bench, Stream::Events, events[1].pk);
-            let results = reader.untold_results(1).unwrap();
+            let results = reader.unpublished_results(1).unwrap();
             told(&mut bench, Stream::Results, results[0].pk);
             expected = [expected[0] - 2, expected[1] - 1];
         }
@@ -113,10 +113,10 @@ fn what_waits_is_counted_on_as_it_comes_and_goes() {
         assert_eq!(waiting(&bench.reader()), expected, "as one that counts for the first time");
     }
     // Another broker begins at the end.
-    bench.writer.tell_to(Some("mqtt://elsewhere:1883")).unwrap();
+    bench.writer.publish_to(Some("mqtt://elsewhere:1883")).unwrap();
     assert_eq!(waiting(&reader), [0, 0]);
-    bench.writer.tell_to(None).unwrap();
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(None).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     happen(&mut bench, 1);
     assert_eq!(waiting(&reader), [1, 0]);
 }
@@ -125,7 +125,7 @@ fn what_waits_is_counted_on_as_it_comes_and_goes() {
 fn the_same_event_given_twice_is_one_and_leaves_no_hole() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let event = paused(&bench, Some(SessionId::new()));
     for _ in 0..3 {
         bench.work(vec![Job::Event(event.clone())]);
@@ -144,7 +144,7 @@ fn what_was_not_acknowledged_is_told_again_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
     let options = fixture::options(folder.path());
     let mut bench = Bench::open(&options);
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let ids = happen(&mut bench, 3);
     let answer = bench.take(0, 4);
     told(&mut bench, Stream::Events, 1);
@@ -152,9 +152,9 @@ fn what_was_not_acknowledged_is_told_again_after_a_crash() {
     drop(bench);
     let mut bench = Bench::open(&options);
     assert!(bench.recovery.unclean);
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     assert_eq!(untold(&bench), ids[1..]);
-    let results = bench.reader().untold_results(10).unwrap();
+    let results = bench.reader().unpublished_results(10).unwrap();
     assert_eq!(results.iter().map(|result| result.frame.id).collect::<Vec<_>>(), [answer.frame.id]);
     bench.close();
     clean(folder.path());
@@ -166,28 +166,28 @@ fn a_broker_that_is_new_is_told_what_comes_from_then_on() {
     let mut bench = Bench::open(&fixture::options(folder.path()));
     happen(&mut bench, 2);
     bench.take(0, 4);
-    assert_eq!(bench.reader().told().unwrap(), []);
+    assert_eq!(bench.reader().publish_cursors().unwrap(), []);
     assert_eq!(untold(&bench), [], "nobody is told");
-    assert_eq!(bench.reader().untold_results(10).unwrap(), []);
+    assert_eq!(bench.reader().unpublished_results(10).unwrap(), []);
 
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     assert_eq!(untold(&bench), []);
-    assert_eq!(bench.reader().untold_results(10).unwrap(), []);
+    assert_eq!(bench.reader().unpublished_results(10).unwrap(), []);
     let ids = happen(&mut bench, 2);
     bench.take(1, 4);
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     assert_eq!(untold(&bench), ids, "the same place again changes nothing");
-    assert_eq!(bench.reader().untold_results(10).unwrap().len(), 1);
+    assert_eq!(bench.reader().unpublished_results(10).unwrap().len(), 1);
 
-    bench.writer.tell_to(Some("mqtt://elsewhere:1883")).unwrap();
+    bench.writer.publish_to(Some("mqtt://elsewhere:1883")).unwrap();
     assert_eq!(untold(&bench), []);
-    assert_eq!(bench.reader().untold_results(10).unwrap(), []);
-    assert!(bench.reader().told().unwrap().iter().all(|told| told.waiting == 0));
+    assert_eq!(bench.reader().unpublished_results(10).unwrap(), []);
+    assert!(bench.reader().publish_cursors().unwrap().iter().all(|told| told.waiting == 0));
     happen(&mut bench, 1);
-    bench.writer.tell_to(None).unwrap();
-    assert_eq!(bench.reader().told().unwrap(), []);
+    bench.writer.publish_to(None).unwrap();
+    assert_eq!(bench.reader().publish_cursors().unwrap(), []);
     told(&mut bench, Stream::Events, 1);
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     assert_eq!(untold(&bench), []);
     bench.close();
     clean(folder.path());
@@ -197,7 +197,7 @@ fn a_broker_that_is_new_is_told_what_comes_from_then_on() {
 fn what_a_wrong_clock_dated_is_told_with_the_right_time() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     bench.use_clock(Clock::manual(0));
     let start = bench.clock.now();
     bench.work(vec![Job::Clock { now: start, trusted: false }]);
@@ -208,12 +208,12 @@ fn what_a_wrong_clock_dated_is_told_with_the_right_time() {
     right.wall_ns = 1_790_000_000_000_000_000;
     bench.work(vec![Job::Clock { now: right, trusted: true }]);
     let then = right.wall_ns - 3_600_000_000_000;
-    let event = bench.reader().untold_events(1).unwrap().remove(0);
+    let event = bench.reader().unpublished_events(1).unwrap().remove(0);
     assert_eq!((event.at.at_ns, event.at.recorded_ns), (then, start.wall_ns));
-    let result = bench.reader().untold_results(1).unwrap().remove(0);
+    let result = bench.reader().unpublished_results(1).unwrap().remove(0);
     assert_eq!((result.committed.at_ns, result.frame.captured.at_ns), (then, then));
     let oldest = Some(reticle_base::clock::rfc3339(then));
-    let told = bench.reader().told().unwrap();
+    let told = bench.reader().publish_cursors().unwrap();
     assert!(told.iter().all(|told| told.oldest == oldest), "{told:?}");
 }
 
@@ -221,23 +221,23 @@ fn what_a_wrong_clock_dated_is_told_with_the_right_time() {
 fn an_event_that_cannot_be_read_holds_up_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let ids = happen(&mut bench, 5);
     sql(&mut bench, r#"UPDATE event SET body = '{"type":"of_a_newer_version"}' WHERE pk <= 2"#);
     sql(&mut bench, "UPDATE event SET body = 'half' WHERE pk = 4");
     // Even where a whole page of them comes first.
-    let events = bench.reader().untold_events(2).unwrap();
+    let events = bench.reader().unpublished_events(2).unwrap();
     let found: Vec<_> = events.iter().map(|event| (event.pk, event.id)).collect();
     assert_eq!(found, [(3, ids[2]), (5, ids[4])]);
     told(&mut bench, Stream::Events, 5);
-    assert_eq!(bench.reader().told().unwrap()[0].waiting, 0);
+    assert_eq!(bench.reader().publish_cursors().unwrap()[0].waiting, 0);
 }
 
 #[test]
 fn old_events_go_once_they_were_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     happen(&mut bench, 3);
     told(&mut bench, Stream::Events, 2);
     // A hundred thousand later.
@@ -261,7 +261,7 @@ fn old_events_go_once_they_were_told() {
 fn an_event_that_met_a_full_disk_is_recorded_later() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let db = bench.writer.connection().unwrap();
     let pages: i64 = db.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
     db.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(())).unwrap();
@@ -283,7 +283,7 @@ fn an_event_that_met_a_full_disk_is_recorded_later() {
 fn a_well_is_told_as_it_stands() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some(BROKER)).unwrap();
+    bench.writer.publish_to(Some(BROKER)).unwrap();
     let sharp = bench.take(0, 4);
     let mut other_field = fixture::frame(&bench.clock, 1, fixture::EDGE, fixture::EDGE);
     Arc::get_mut(&mut other_field).unwrap().place.field = Some(4);
@@ -295,7 +295,7 @@ fn a_well_is_told_as_it_stands() {
     let jobs = vec![bench.commit(&blurred), bench.commit(&nowhere)];
     bench.work(jobs);
 
-    let results = bench.reader().untold_results(10).unwrap();
+    let results = bench.reader().unpublished_results(10).unwrap();
     assert_eq!(results.len(), 3);
     let wells = bench.reader().wells_of(&results).unwrap();
     let [well] = &wells[..] else { panic!("{wells:?}") };
@@ -308,7 +308,7 @@ fn a_well_is_told_as_it_stands() {
     assert_eq!(well.objects_in_focus, count(&sharp));
     let area: u32 = sharp.objects.iter().map(|object| object.area).sum();
     assert_eq!(well.mean_area_px, Some(f64::from(area) / count(&sharp) as f64));
-    assert_eq!(well.confluence, Some(f64::from(area) / f64::from(fixture::EDGE.pow(2))));
+    assert_eq!(well.area_fraction, Some(f64::from(area) / f64::from(fixture::EDGE.pow(2))));
     assert_eq!((well.mean_intensity, well.mean_focus), (Some(300.125), Some(0.5)));
     // The numbers that people read in the view.
     let view: (u64, f64, f64, f64) = bench
@@ -316,7 +316,7 @@ fn a_well_is_told_as_it_stands() {
         .connection()
         .unwrap()
         .query_row(
-            "SELECT objects, area_mean_in_focus, intensity_mean_in_focus, confluence_in_focus
+            "SELECT objects, area_mean_in_focus, intensity_mean_in_focus, area_fraction_in_focus
              FROM well_aggregate WHERE well = 'C07'",
             [],
             |row| {
@@ -325,7 +325,7 @@ fn a_well_is_told_as_it_stands() {
             },
         )
         .unwrap();
-    let found = (well.mean_area_px, well.mean_intensity, well.confluence);
+    let found = (well.mean_area_px, well.mean_intensity, well.area_fraction);
     assert_eq!((well.objects, found), (view.0, (Some(view.1), Some(view.2), Some(view.3))));
     assert_eq!(bench.reader().wells_of(&results[2..]).unwrap(), []);
 }
@@ -335,8 +335,8 @@ fn what_waits_is_found_by_its_key_without_sorting() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
     let db = bench.writer.connection().unwrap();
-    let results = super::super::told::results_query();
-    for (table, query) in [("event", super::super::told::EVENTS), ("segmentation", &results)] {
+    let results = super::super::cursor::results_query();
+    for (table, query) in [("event", super::super::cursor::EVENTS), ("segmentation", &results)] {
         let plan: Vec<String> = db
             .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
             .unwrap()

@@ -37,10 +37,10 @@ fn what_a_wrong_clock_dated_is_dated_again_and_delivered_again() {
     assert_eq!(frames[0].captured.mono_ns, wrong.frame.captured.mono_ns);
 
     let again = bench.claim(Destination::Central);
-    let kinds: Vec<_> = again.iter().map(|item| (item.kind, item.done)).collect();
+    let kinds: Vec<_> = again.iter().map(|item| (item.kind, item.delivered)).collect();
     assert_eq!(kinds, [(Kind::Frames, 0), (Kind::Results, 0)]);
 
-    // Told again, or later in the same boot, it stays.
+    // PublishCursor again, or later in the same boot, it stays.
     bench.clock.advance(HOUR);
     let mut later = bench.clock.now();
     later.wall_ns = right.wall_ns + 7 * hour;

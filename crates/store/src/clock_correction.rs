@@ -7,7 +7,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{aggregates, places, rows};
+use super::{aggregates, destinations, rows};
 use reticle_base::clock::Stamp;
 
 /// What the clock says now. At the start of a boot that it cannot be trusted in, the boot is
@@ -31,12 +31,12 @@ pub(super) fn clock(db: &Connection, now: &Stamp, trusted: bool) -> rusqlite::Re
     let offset = now.wall_ns.saturating_sub(now.mono_ns.cast_signed());
     db.execute("UPDATE boot SET offset_ns = ?2 WHERE pk = ?1", params![boot, offset])?;
     aggregates::sum_minutes_again(db, boot)?;
-    places::want_boot_again(db, boot, now)?;
+    destinations::request_boot_again(db, boot, now)?;
     let frames: i64 =
         db.query_row("SELECT count(*) FROM frame WHERE captured_boot = ?1", [boot], |row| {
             row.get(0)
         })?;
     tracing::info!(frames, "the clock can be trusted now: what this boot recorded is dated again");
     let detail = serde_json::json!({ "offset_ns": offset, "frames": frames });
-    rows::event(db, now, "dated_again", &detail)
+    rows::event(db, now, "clock_corrected", &detail)
 }
