@@ -28,9 +28,9 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest as _, Sha256};
 
-use super::error::StoreError;
-use super::identity::{self, Identity};
-use super::schema::{self, damaged_or};
+use crate::error::StoreError;
+use crate::sql::identity::{self, Identity};
+use crate::sql::schema::{self, damaged_or};
 use reticle_base::clock::rfc3339;
 use reticle_base::durable;
 use reticle_base::foreign_file::{self, SMALL_BYTES};
@@ -104,7 +104,7 @@ pub fn backup(folder: &Path, to: &Path) -> Result<Backup, StoreError> {
 }
 
 /// Steps 1 to 3, without the look at it. `database` is where `source` is, for the errors.
-pub(super) fn copy(source: &Connection, database: &Path, draft: &Path) -> Result<(), StoreError> {
+pub(crate) fn copy(source: &Connection, database: &Path, draft: &Path) -> Result<(), StoreError> {
     let Some(name) = draft.to_str() else {
         let error = io::Error::new(io::ErrorKind::InvalidFilename, "its name is not UTF-8");
         return Err(StoreError::file("make the copy", draft)(error));
@@ -150,7 +150,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// Where the checksum of a backup is.
-pub(super) fn checksum_file(backup: &Path) -> PathBuf {
+pub(crate) fn checksum_file(backup: &Path) -> PathBuf {
     beside(backup, ".sha256")
 }
 
@@ -189,7 +189,7 @@ pub fn check(backup: &Path) -> Result<(Contents, bool), StoreError> {
 ///
 /// # Errors
 /// When it cannot be read, is damaged, is not of Reticle, or is of a newer one.
-pub(super) fn examine(path: &Path) -> Result<Contents, StoreError> {
+pub(crate) fn examine(path: &Path) -> Result<Contents, StoreError> {
     // Nobody writes it, and it may lie where nothing can be written: no log, no lock.
     let db = schema::open_as_it_lies(path)?;
     let damaged = |detail: String| StoreError::Damaged { path: path.to_owned(), detail };
@@ -213,7 +213,7 @@ pub(super) fn examine(path: &Path) -> Result<Contents, StoreError> {
 }
 
 /// What a database holds.
-pub(super) fn contents(db: &Connection) -> rusqlite::Result<Contents> {
+pub(crate) fn contents(db: &Connection) -> rusqlite::Result<Contents> {
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
     let schema = schema::version(db)?;
     let newest: Option<i64> =
@@ -250,8 +250,8 @@ fn hash(path: &Path) -> io::Result<(u64, [u8; 32])> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::fixture::{self, Bench};
     use super::*;
+    use crate::fixture::{self, Bench};
 
     fn bench(folder: &Path, frames: u64) -> Bench {
         let mut bench = Bench::open(&fixture::options(folder));

@@ -2,31 +2,32 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::super::aggregates;
-use super::super::job::NoFile;
-use super::super::outbox::{self, Kind, PartRef, Receipt, Request};
-use super::super::rows::{self, NewResult};
-use super::{
+use crate::adopt::given::{
     AdoptedFrame, AdoptedPart, AdoptedResults, AdoptedSeries, AdoptedSession, Broken, PartTaken,
     Refusal, When,
 };
+use crate::delivery::{Kind, PartRef, Receipt};
+use crate::job::NoFile;
+use crate::sql::requests::{self, Request};
+use crate::sql::rows::{self, NewResult};
+use crate::sql::{aggregates, claims, keys};
 use reticle_base::clock::Stamp;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::pixel_size::PixelSizeSource;
 
-pub(super) fn take_session(
+pub(crate) fn take_session(
     db: &Connection,
     adopted: &AdoptedSession,
     when: When<'_>,
 ) -> Result<bool, Broken> {
     let id = adopted.session.id;
     let mut changed = false;
-    let pk = match rows::session(db, id)? {
+    let pk = match keys::session(db, id)? {
         Some(pk) => pk,
         None => {
             changed = true;
             rows::open_session(db, &adopted.session, when)?;
-            rows::session(db, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?
+            keys::session(db, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?
         }
     };
     let open: bool =
@@ -124,7 +125,7 @@ fn note_lost(
     Ok(())
 }
 
-pub(super) fn take_part(
+pub(crate) fn take_part(
     db: &Connection,
     session: SessionId,
     part: &AdoptedPart,
@@ -132,7 +133,7 @@ pub(super) fn take_part(
 ) -> Result<PartTaken, Broken> {
     let refused = |why: &str| Broken::Refused(Refusal(why.to_owned()));
     let session_pk =
-        rows::session(db, session)?.ok_or_else(|| refused("its session was not taken on"))?;
+        keys::session(db, session)?.ok_or_else(|| refused("its session was not taken on"))?;
     let (series, part_frames, frames): (i64, u64, u64) = db
         .query_row(
             "SELECT pk, part_frames, frames FROM series WHERE session = ?1 AND number = ?2",
@@ -172,7 +173,7 @@ pub(super) fn take_part(
     }
     for results in &part.results {
         take_results(db, session_pk, results, &mut taken, when)?;
-        let model = rows::model(db, &results.model)?;
+        let model = keys::model(db, &results.model)?;
         let place = PartRef { model: Some(model), ..place };
         settle(db, Kind::Results, session_pk, place, results.there, (&results.receipts, when.1))?;
     }
@@ -228,7 +229,7 @@ fn take_frame(
     db.prepare_cached("UPDATE session SET frames = frames + 1 WHERE pk = ?1")?
         .execute([session])?;
     let request = Request { kind: Kind::Frames, session, part: Some(place), key: pk };
-    outbox::request(db, when.0, request, when.1)?;
+    requests::request(db, when.0, request, when.1)?;
     taken.frames += 1;
     taken.pixels += u64::from(adopted.in_archive);
     Ok(())
@@ -246,7 +247,7 @@ fn insert_frame(
         mono_ns: facts.captured.mono_ns,
         boot_id: facts.captured.boot,
     };
-    let boot = rows::boot(db, &captured)?;
+    let boot = keys::boot(db, &captured)?;
     if facts.captured.at_ns != facts.captured.recorded_ns {
         // That boot was dated again: see clock_correction.rs.
         let mended = db
@@ -302,10 +303,10 @@ fn take_results(
     taken: &mut PartTaken,
     when: When<'_>,
 ) -> Result<(), Broken> {
-    let model = rows::model(db, &adopted.model)?;
+    let model = keys::model(db, &adopted.model)?;
     let mut range: Option<(i64, i64)> = None;
     for result in &adopted.results {
-        let Some(frame) = rows::frame_pk(db, result.frame)? else { continue };
+        let Some(frame) = keys::frame_pk(db, result.frame)? else { continue };
         let known = db
             .prepare_cached(
                 "SELECT labels_sha256 FROM segmentation WHERE frame = ?1 AND model = ?2",
@@ -348,7 +349,7 @@ fn take_results(
 }
 
 /// The row of the outbox that delivers this to the archive.
-pub(super) fn item(
+pub(crate) fn item(
     db: &Connection,
     kind: Kind,
     session: i64,
@@ -408,7 +409,7 @@ fn settle(
     let pk = match known {
         Some(pk) => pk,
         None => {
-            let boot = rows::boot(db, now)?;
+            let boot = keys::boot(db, now)?;
             db.prepare_cached(
                 "INSERT INTO outbox (destination, kind, session, series, part, model, requested,
                                      requested_rows, since_mono_ns, since_boot, since_wall_ns,
@@ -435,7 +436,7 @@ fn settle(
         }
     };
     for receipt in receipts {
-        outbox::put_receipt(db, pk, receipt, now)?;
+        claims::put_receipt(db, pk, receipt, now)?;
     }
     let is_all = here.cast_unsigned() == there && open == 0.0 && !receipts.is_empty();
     if is_all {
@@ -460,7 +461,7 @@ fn settle(
 }
 
 /// A frame that has its file again: the archive gets it, if the rule says so and it has not.
-pub(super) fn request_pixels(
+pub(crate) fn request_pixels(
     db: &Connection,
     frame: i64,
     (deliveries, now): When<'_>,
@@ -479,7 +480,7 @@ pub(super) fn request_pixels(
         db.execute("UPDATE frame SET archived = 1 WHERE pk = ?1", [frame])?;
         let part = PartRef { series, part: part.cast_unsigned(), model: None };
         let request = Request { kind: Kind::Pixels, session, part: Some(part), key: frame };
-        outbox::request(db, deliveries, request, now)?;
+        requests::request(db, deliveries, request, now)?;
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! Invariants of what leaves the box: places in series, sums, deliveries.
 
-use super::Check;
-use super::report::Depth;
+use crate::fsck::check::Check;
+use crate::fsck::report::Depth;
 
 /// Sums of numbers with fractions depend on their order in the last digits.
 const ROUNDING: f64 = 1e-9;
 
 impl<P: FnMut(u64, u64)> Check<'_, P> {
     /// I12 to I15.
-    pub(super) fn leaving(&mut self) -> rusqlite::Result<()> {
+    pub(crate) fn leaving(&mut self) -> rusqlite::Result<()> {
         self.positions()?;
         if self.depth == Depth::Full {
             self.sums("field_sum", &["session", "model", "plate", "well", "field"])?;

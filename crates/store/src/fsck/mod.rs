@@ -8,20 +8,20 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Row, params};
 
-use super::error::StoreError;
-use super::schema::{self, damaged_or};
-use super::{blobs, frames, lock, readers, recovery};
+use crate::error::StoreError;
+use crate::fsck::check::Check;
+use crate::read::columns;
+use crate::sql::schema::{self, damaged_or};
+use crate::{blobs, frames, lock, recovery};
 use reticle_base::ids::{FrameId, SessionId};
 
+mod check;
 mod leaving;
 mod report;
 
 pub use report::{Checked, Depth, Finding, FsckReport, Invariant};
-
-/// Findings of one invariant that are told one by one; more are counted.
-const TOLD: u64 = 100;
 
 /// Rows read at a time, so that a check of a large store holds no long transaction.
 const PAGE: u32 = 256;
@@ -68,32 +68,7 @@ pub fn fsck(
     Ok(check.report)
 }
 
-struct Check<'a, P> {
-    folder: &'a Path,
-    depth: Depth,
-    db: &'a Connection,
-    in_work: bool,
-    progress: P,
-    steps: (u64, u64),
-    report: FsckReport,
-}
-
 impl<P: FnMut(u64, u64)> Check<'_, P> {
-    fn broken(&mut self, invariant: u8, place: impl Into<String>, what: impl Into<String>) {
-        let invariant = Invariant(invariant);
-        let count = self.report.broken_counts.entry(invariant.to_string()).or_default();
-        *count += 1;
-        if *count <= TOLD {
-            let (place, what) = (place.into(), what.into());
-            self.report.broken.push(Finding { invariant, place, what });
-        }
-    }
-
-    fn note(&mut self, invariant: u8, place: impl Into<String>, what: impl Into<String>) {
-        let (place, what) = (place.into(), what.into());
-        self.report.notes.push(Finding { invariant: Invariant(invariant), place, what });
-    }
-
     /// I1 and I2: whether there is any use in looking further.
     fn database(&mut self) -> rusqlite::Result<bool> {
         let version = schema::version(self.db)?;
@@ -152,11 +127,6 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         }
         // What follows from the rows above would only echo their faults.
         Ok(())
-    }
-
-    fn step(&mut self) {
-        self.steps.0 += 1;
-        (self.progress)(self.steps.0, self.steps.1.max(self.steps.0));
     }
 
     /// I3 and I4.
@@ -302,7 +272,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
 
     fn segmentation(&mut self, row: &Answer) -> rusqlite::Result<()> {
         let place = format!("result {} of frame {}", row.pk, row.frame);
-        let objects = readers::objects_of(self.db, row.pk)?;
+        let objects = columns::objects_of(self.db, row.pk)?;
         self.report.checked.objects += objects.len() as u64;
         let labelled = (1..=row.objects).eq(objects.iter().map(|object| object.label));
         if !labelled {
@@ -417,17 +387,6 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
             "SELECT 'session ' || hex(id), 'ended before it started' FROM session
              WHERE ended_boot = started_boot AND ended_mono_ns < started_mono_ns",
         )
-    }
-
-    /// Every row of `sql` is a broken place: what it is and what is wrong with it.
-    fn each(&mut self, invariant: u8, sql: &str) -> rusqlite::Result<()> {
-        let db = self.db;
-        let mut statement = db.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            self.broken(invariant, row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-        }
-        Ok(())
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 use reticle_base::clock::Clock;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -4,6 +4,7 @@
 //! environment ([`reticle_base::crash`]). The child tells over a pipe what was acknowledged.
 //! `tests/store_crash.rs` does the same at random moments, from outside.
 
+use reticle_base::clock::Clock;
 use reticle_base::remedy::Remedy;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,9 +13,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::fixture::{self, Bench, EDGE};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench, EDGE};
+use crate::*;
 use reticle_base::ids::{EventId, FrameId, SessionId};
 use reticle_domain::event::{Event, What};
 
@@ -200,14 +201,13 @@ fn verify(folder: &Path, acks: &[String], context: &str) {
             let labels = reader.labels(id).unwrap().unwrap();
             assert_eq!(hex::encode(labels.sha256()), sha256, "{context}: {ack}");
         } else {
-            let pixels =
-                super::super::rows::pixels_of(bench.writer.connection.as_ref().unwrap(), id);
+            let pixels = crate::sql::rows::pixels_of(bench.writer.connection.as_ref().unwrap(), id);
             match pixels.unwrap().expect(context) {
-                super::super::rows::Pixels::Filed { .. } => {
+                crate::sql::rows::Pixels::Filed { .. } => {
                     let pixels = reader.pixels(id).unwrap().unwrap();
                     assert_eq!(hex::encode(pixels.pixels.sha256()), sha256, "{context}: {ack}");
                 }
-                super::super::rows::Pixels::Without(reason) => {
+                crate::sql::rows::Pixels::Without(reason) => {
                     assert_eq!(reason, NoFile::EvictedMaxBytes, "{context}: {ack}");
                 }
             }

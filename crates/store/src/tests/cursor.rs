@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 use reticle_base::clock::Clock;
 use reticle_base::ids::{EventId, SessionId};
 use reticle_domain::event::{Event, What};
@@ -335,8 +335,8 @@ fn what_waits_is_found_by_its_key_without_sorting() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
     let db = bench.writer.connection().unwrap();
-    let results = super::super::cursor::results_query();
-    for (table, query) in [("event", super::super::cursor::EVENTS), ("segmentation", &results)] {
+    let results = crate::read::events::results_query();
+    for (table, query) in [("event", crate::read::events::EVENTS), ("segmentation", &results)] {
         let plan: Vec<String> = db
             .prepare(&format!("EXPLAIN QUERY PLAN {query}"))
             .unwrap()

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 
 /// A store with three results (one frame evicted), closed in order.
 fn store() -> (tempfile::TempDir, PathBuf) {
@@ -77,7 +77,7 @@ fn i1_a_damaged_page_is_found() {
 fn i2_another_schema_is_told_and_not_misread() {
     let (folder, _) = store();
     vandalise(folder.path(), "UPDATE refinery_schema_history SET version = version + 74");
-    let newest = super::super::schema::newest_version();
+    let newest = crate::sql::schema::newest_version();
     let report = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report:#?}");
     assert!(report.notes[0].what.contains("of a newer Reticle"), "{report:#?}");

@@ -18,9 +18,11 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fixture::{self, Bench, EDGE};
 use super::*;
+use crate::fixture::{self, Bench, EDGE};
+use reticle_base::clock::Clock;
 use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::queue;
 use reticle_domain::pixel_size::PixelSizeSource;
 
 /// Bytes of one frame file of the fixture, to within its head.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 
 fn kinds(items: &[Item]) -> Vec<Kind> {
     items.iter().map(|item| item.kind).collect()
@@ -334,10 +334,10 @@ fn marks_only_grow_and_a_conflict_ends_the_deliveries_of_its_epoch() {
     bench.close();
 
     // By a new epoch, which counts on from above what was found.
-    let db = rusqlite::Connection::open(schema::database_path(folder.path())).unwrap();
+    let db = rusqlite::Connection::open(crate::sql::schema::database_path(folder.path())).unwrap();
     let conflict = "UPDATE destination SET conflict = 'ahead', conflict_mark = 40";
     db.execute(conflict, []).unwrap();
-    identity::begin_epoch(&db, None).unwrap();
+    crate::sql::identity::begin_epoch(&db, None).unwrap();
     drop(db);
     let mut bench = Bench::delivering(&options, fixture::deliveries());
     assert_eq!(bench.claim(Destination::Archive)[0].mark, 41);

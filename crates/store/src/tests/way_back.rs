@@ -4,9 +4,10 @@
 
 use rusqlite::Connection;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::sql::schema;
+use crate::*;
 use reticle_domain::event::{Event, What};
 
 /// Frames of a turn: some of them in a part that the turn before has begun.

@@ -1,18 +1,13 @@
-//! Reading: any number of read-only connections beside the one writer.
+//! Saved results and sessions, for people: lists, label images, objects, pixels, totals.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use rusqlite::{OptionalExtension, Row, params};
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-
-use super::cursor::Counted;
-use super::error::StoreError;
-use super::job::NoFile;
-use super::reach::Reach;
-use super::rows;
-use super::schema::{self, damaged_or};
-use super::{blobs, facts, frames};
+use crate::error::StoreError;
+use crate::job::NoFile;
+use crate::read::columns;
+use crate::read::reader::{MAX_ROWS, Reader};
+use crate::sql::identity::{self, Identity};
+use crate::{blobs, frames};
 use reticle_base::clock::rfc3339;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::frame::{Pixels, Place};
@@ -144,56 +139,13 @@ pub struct Totals {
     pub evicted: u64,
 }
 
-/// Connections kept open for the next call; more may be in use at one time.
-const POOL: usize = 4;
-
-/// Most rows of one answer: a larger limit is cut to it, so that no request fills the memory.
-pub(super) const MAX_ROWS: u32 = 10_000;
-
-/// Reads what is saved. Clones share a small pool of read-only connections; calls block on
-/// the disk, so async code wraps them in `spawn_blocking`.
-#[derive(Clone, Debug)]
-pub struct Reader(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    folder: PathBuf,
-    database: PathBuf,
-    idle: Mutex<Vec<Connection>>,
-    /// What the names must lead to: the writer's, or what was there at the first connection.
-    reach: OnceLock<Reach>,
-    /// Greatest key of an event that could not be read and was logged.
-    unreadable: AtomicI64,
-    /// Rows of each stream that waited when they were last counted.
-    counted: Mutex<[Option<Counted>; 2]>,
-}
-
 impl Reader {
-    /// Opens the store in `folder` for reading, whether a daemon writes it or not.
+    /// Who the store is.
     ///
     /// # Errors
-    /// When there is no store, or it cannot be read, or it is newer than this program.
-    pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        let reader = Self::connecting(folder, OnceLock::new());
-        reader.with("open", |_| Ok(()))?;
-        Ok(reader)
-    }
-
-    /// For a store that is open; connects when first asked. Reads what its writer has open, or
-    /// nothing.
-    pub(super) fn of(folder: &Path, reach: Reach) -> Self {
-        Self::connecting(folder, OnceLock::from(reach))
-    }
-
-    fn connecting(folder: &Path, reach: OnceLock<Reach>) -> Self {
-        Self(Arc::new(Shared {
-            reach,
-            folder: folder.to_owned(),
-            database: schema::database_path(folder),
-            idle: Mutex::new(Vec::new()),
-            unreadable: AtomicI64::new(0),
-            counted: Mutex::default(),
-        }))
+    /// When the database cannot be read.
+    pub fn identity(&self) -> Result<Identity, StoreError> {
+        self.with("read who the store is", identity::identity)
     }
 
     /// All sessions, newest first.
@@ -217,9 +169,9 @@ impl Reader {
                     pixel_size_um: row.get(5)?,
                     started: rfc3339(row.get(6)?),
                     ended: row.get::<_, Option<i64>>(7)?.map(rfc3339),
-                    frames: unsigned(row, 8)?,
-                    segmentations: unsigned(row, 9)?,
-                    objects: unsigned(row, 10)?,
+                    frames: columns::unsigned(row, 8)?,
+                    segmentations: columns::unsigned(row, 9)?,
+                    objects: columns::unsigned(row, 10)?,
                 })
             })?
             .collect()
@@ -314,7 +266,7 @@ impl Reader {
                 )?
                 .query_row([id.as_bytes()], |row| row.get(0))?;
             let Some(newest) = newest else { return Ok(None) };
-            objects_of(db, newest).map(Some)
+            columns::objects_of(db, newest).map(Some)
         })
     }
 
@@ -326,7 +278,7 @@ impl Reader {
     pub fn pixels(&self, id: FrameId) -> Result<Option<StoredPixels>, StoreError> {
         let Some((file, sha256, bit_depth)) = self.file_of(id)? else { return Ok(None) };
         let what = "read the pixels";
-        match frames::read(&self.0.folder.join(&file)) {
+        match frames::read(&self.folder().join(&file)) {
             Ok((width, height, pixels)) if pixels.sha256() == sha256 => {
                 Ok(Some(StoredPixels { width, height, bit_depth, pixels }))
             }
@@ -356,10 +308,10 @@ impl Reader {
                 )?
                 .query_row([], |row| {
                     Ok(Totals {
-                        sessions: unsigned(row, 0)?,
-                        frames: unsigned(row, 1)?,
-                        segmentations: unsigned(row, 2)?,
-                        objects: unsigned(row, 3)?,
+                        sessions: columns::unsigned(row, 0)?,
+                        frames: columns::unsigned(row, 1)?,
+                        segmentations: columns::unsigned(row, 2)?,
+                        objects: columns::unsigned(row, 3)?,
                         ..Totals::default()
                     })
                 })?;
@@ -370,11 +322,15 @@ impl Reader {
                      FROM frame WHERE file IS NOT NULL",
                 )?
                 .query_row([], |row| {
-                    Ok((unsigned(row, 0)?, unsigned(row, 1)?, row.get::<_, f64>(2)? as u64))
+                    Ok((
+                        columns::unsigned(row, 0)?,
+                        columns::unsigned(row, 1)?,
+                        row.get::<_, f64>(2)? as u64,
+                    ))
                 })?;
             totals.evicted = db
                 .prepare_cached("SELECT coalesce(sum(count), 0) FROM tally WHERE kind = 'evicted'")?
-                .query_row([], |row| unsigned(row, 0))?;
+                .query_row([], |row| columns::unsigned(row, 0))?;
             Ok(totals)
         })
     }
@@ -387,53 +343,6 @@ impl Reader {
             .query_row([id.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .optional()
         })
-    }
-
-    /// What was counted of each stream, to be counted on.
-    pub(super) fn counted(&self) -> MutexGuard<'_, [Option<Counted>; 2]> {
-        self.0.counted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether an event that cannot be read is met for the first time: it is logged once, not
-    /// at every look.
-    pub(super) fn is_first_look_at(&self, event: i64) -> bool {
-        self.0.unreadable.fetch_max(event, Ordering::Relaxed) < event
-    }
-
-    /// Runs `query` on a connection that nobody else uses meanwhile.
-    pub(super) fn with<T>(
-        &self,
-        what: &'static str,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
-        let shared = &self.0;
-        let idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                shared.reach.get().map_or(Ok(()), Reach::check)?;
-                schema::open_read_only(&shared.database)?
-            }
-        };
-        let reach = match shared.reach.get() {
-            Some(reach) => reach,
-            None => {
-                let reach = Reach::of_database(&shared.database)?;
-                shared.reach.get_or_init(|| reach)
-            }
-        };
-        let answer = query(&connection).map_err(damaged_or(what, &shared.database))?;
-        // What nobody can find again is not given out, neither from the old file nor a new one.
-        if let Err(error) = reach.check() {
-            shared.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            return Err(error);
-        }
-        // One that failed is closed instead: the next call gets a fresh one.
-        let mut idle = shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < POOL {
-            idle.push(connection);
-        }
-        Ok(answer)
     }
 }
 
@@ -452,12 +361,12 @@ const SAVED_FRAME: &str = "SELECT segmentation.pk, frame.id, session.id, frame.s
      JOIN model ON model.pk = segmentation.model";
 
 fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
-    let look = rows::look(row, 29)?;
+    let look = columns::look(row, 29)?;
     Ok(SavedFrame {
-        cursor: unsigned(row, 0)?,
+        cursor: columns::unsigned(row, 0)?,
         id: FrameId::from_bytes(row.get(1)?),
         session: SessionId::from_bytes(row.get(2)?),
-        sequence: unsigned(row, 3)?,
+        sequence: columns::unsigned(row, 3)?,
         captured: rfc3339(row.get(4)?),
         committed: rfc3339(row.get(5)?),
         sha256: hex::encode(row.get::<_, [u8; 32]>(6)?),
@@ -466,7 +375,7 @@ fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
         bit_depth: row.get(9)?,
         exposure_us: row.get(10)?,
         pixel_size_um: row.get(11)?,
-        pixel_size_source: facts::pixel_size_source(row, 27)?,
+        pixel_size_source: columns::pixel_size_source(row, 27)?,
         pixel_size_note: row.get(28)?,
         place: Place { plate: row.get(12)?, well: row.get(13)?, field: row.get(14)? },
         origin: row.get(15)?,
@@ -478,56 +387,14 @@ fn saved_frame(row: &Row<'_>) -> rusqlite::Result<SavedFrame> {
         model_sha256: row.get(21)?,
         labels_sha256: hex::encode(row.get::<_, [u8; 32]>(22)?),
         timings: Timings {
-            normalise_us: unsigned(row, 23)?,
-            network_us: unsigned(row, 24)?,
-            instances_us: unsigned(row, 25)?,
-            measure_us: unsigned(row, 26)?,
+            normalise_us: columns::unsigned(row, 23)?,
+            network_us: columns::unsigned(row, 24)?,
+            instances_us: columns::unsigned(row, 25)?,
+            measure_us: columns::unsigned(row, 26)?,
         },
         scale_from: look.map(|look| look.scale_from),
         scale: look.map(|look| look.scale),
         size_ratio: look.and_then(|look| look.size_ratio),
         unlike: look.and_then(|look| look.unlike),
     })
-}
-
-/// The objects of one result, by label.
-pub(super) fn objects_of(db: &Connection, segmentation: i64) -> rusqlite::Result<Vec<Object>> {
-    db.prepare_cached(
-        r#"SELECT label, area, "centroid-0", "centroid-1", "bbox-0", "bbox-1", "bbox-2", "bbox-3",
-                  perimeter, eccentricity, solidity, major_axis_length, minor_axis_length,
-                  orientation, intensity_mean, intensity_max, intensity_min, touches_border
-           FROM object WHERE segmentation = ?1 ORDER BY label"#,
-    )?
-    .query_map([segmentation], |row| {
-        Ok(Object {
-            label: row.get(0)?,
-            area: row.get(1)?,
-            centroid_0: float(row, 2)?,
-            centroid_1: float(row, 3)?,
-            bbox_0: row.get(4)?,
-            bbox_1: row.get(5)?,
-            bbox_2: row.get(6)?,
-            bbox_3: row.get(7)?,
-            perimeter: float(row, 8)?,
-            eccentricity: float(row, 9)?,
-            solidity: float(row, 10)?,
-            major_axis_length: float(row, 11)?,
-            minor_axis_length: float(row, 12)?,
-            orientation: float(row, 13)?,
-            intensity_mean: float(row, 14)?,
-            intensity_max: float(row, 15)?,
-            intensity_min: float(row, 16)?,
-            touches_border: row.get(17)?,
-        })
-    })?
-    .collect()
-}
-
-/// What is not a number is null in the database.
-pub(super) fn float(row: &Row<'_>, at: usize) -> rusqlite::Result<f64> {
-    Ok(row.get::<_, Option<f64>>(at)?.unwrap_or(f64::NAN))
-}
-
-pub(super) fn unsigned(row: &Row<'_>, at: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(at).map(i64::cast_unsigned)
 }

@@ -17,7 +17,7 @@ const SUMS: &str =
     area_in_focus, pixels_in_focus, intensity_in_focus";
 
 /// Adds one result to the sums of its field and of its minute.
-pub(super) fn add(
+pub(crate) fn add(
     db: &Connection,
     frame: i64,
     model: i64,
@@ -78,7 +78,7 @@ pub(super) fn add(
 }
 
 /// Sums the minutes of all sessions with frames of this boot again: their times were mended.
-pub(super) fn sum_minutes_again(db: &Connection, boot: i64) -> rusqlite::Result<()> {
+pub(crate) fn sum_minutes_again(db: &Connection, boot: i64) -> rusqlite::Result<()> {
     let sessions = "SELECT DISTINCT session FROM frame WHERE captured_boot = ?1";
     db.execute(&format!("DELETE FROM minute_sum WHERE session IN ({sessions})"), params![boot])?;
     db.execute(
@@ -95,4 +95,5 @@ const MINUTES: &str = "SELECT session, model, minute, count(*), sum(objects), su
         sum(pixels), total(intensity), total(focus), sum(in_focus), sum(objects * in_focus),
         sum(area * in_focus), sum(pixels * in_focus), total(intensity * in_focus)
      FROM result_sum";
+
 const BY_MINUTE: &str = "GROUP BY session, model, minute";

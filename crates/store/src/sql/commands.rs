@@ -37,7 +37,7 @@ pub enum Noted {
 }
 
 /// Notes that a command is about to be done, inside the transaction of its caller.
-pub(super) fn note(
+pub(crate) fn note(
     db: &Connection,
     operation: &str,
     id: &str,
@@ -66,7 +66,7 @@ pub(super) fn note(
 }
 
 /// Notes what was answered at a command's end.
-pub(super) fn ended(
+pub(crate) fn ended(
     db: &Connection,
     operation: &str,
     id: &str,
@@ -79,9 +79,9 @@ pub(super) fn ended(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
-    use super::super::{Answer, Ask, Depth, StoreError, fsck};
     use super::*;
+    use crate::fixture::{self, Bench};
+    use crate::{Answer, Ask, Depth, StoreError, fsck};
     use reticle_base::clock::Clock;
 
     fn note(bench: &mut Bench, id: &str) -> Noted {

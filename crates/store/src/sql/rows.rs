@@ -2,13 +2,14 @@
 //!
 //! Each function may be given the same thing twice and then changes nothing.
 
-use rusqlite::{Connection, OptionalExtension, Row, named_params, params};
+use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::aggregates;
-use super::job::{Gap, NoFile};
-use super::outbox::{self, Deliveries, Kind, PartRef, Request};
+use crate::delivery::{Deliveries, Kind, PartRef};
+use crate::job::{Gap, NoFile};
+use crate::sql::requests::{self, Request};
+use crate::sql::{aggregates, keys};
 use reticle_base::clock::Stamp;
-use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::ids::FrameId;
 use reticle_domain::frame::Frame;
 use reticle_domain::look::{Look, Unlike};
 use reticle_domain::object::Object;
@@ -18,27 +19,20 @@ use reticle_domain::session::Session;
 
 /// Whether a frame's pixels are in a file, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pixels {
+pub(crate) enum Pixels {
     /// In the file that `frames::file_name` names, of this size.
     Filed { bytes: u64 },
     /// Nowhere.
     Without(NoFile),
 }
 
-/// Primary key of a session; `None` if it was never opened.
-pub(super) fn session(db: &Connection, id: SessionId) -> rusqlite::Result<Option<i64>> {
-    db.prepare_cached("SELECT pk FROM session WHERE id = ?1")?
-        .query_row([id.as_bytes()], |row| row.get(0))
-        .optional()
-}
-
 /// A session begins.
-pub(super) fn open_session(
+pub(crate) fn open_session(
     db: &Connection,
     session: &Session,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<()> {
-    let boot = boot(db, &session.started)?;
+    let boot = keys::boot(db, &session.started)?;
     let added = db
         .prepare_cached(
             "INSERT INTO session (id, name, source, channel, operator, pixel_size_um,
@@ -57,19 +51,19 @@ pub(super) fn open_session(
             boot,
         ])?;
     if added > 0 {
-        request_session(db, db.last_insert_rowid(), (deliveries, now))?;
+        requests::request_session(db, db.last_insert_rowid(), (deliveries, now))?;
     }
     Ok(())
 }
 
 /// A session ends.
-pub(super) fn close_session(
+pub(crate) fn close_session(
     db: &Connection,
     pk: i64,
     at: &Stamp,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<()> {
-    let boot = boot(db, at)?;
+    let boot = keys::boot(db, at)?;
     let closed = db
         .prepare_cached(
             "UPDATE session SET ended_wall_ns = ?2, ended_mono_ns = ?3, ended_boot = ?4
@@ -77,27 +71,14 @@ pub(super) fn close_session(
         )?
         .execute(params![pk, at.wall_ns, at.mono_ns.cast_signed(), boot])?;
     if closed > 0 {
-        request_session(db, pk, (deliveries, now))?;
+        requests::request_session(db, pk, (deliveries, now))?;
     }
     Ok(())
 }
 
-pub(super) fn request_session(
-    db: &Connection,
-    session: i64,
-    (deliveries, now): (&Deliveries, &Stamp),
-) -> rusqlite::Result<()> {
-    outbox::request(
-        db,
-        deliveries,
-        Request { kind: Kind::Session, session, part: None, key: 1 },
-        now,
-    )
-}
-
 /// A gap in a session.
-pub(super) fn gap(db: &Connection, session: i64, gap: &Gap) -> rusqlite::Result<()> {
-    let (from, to) = (boot(db, &gap.from)?, boot(db, &gap.to)?);
+pub(crate) fn gap(db: &Connection, session: i64, gap: &Gap) -> rusqlite::Result<()> {
+    let (from, to) = (keys::boot(db, &gap.from)?, keys::boot(db, &gap.to)?);
     db.prepare_cached(
         "INSERT INTO gap (session, from_wall_ns, from_mono_ns, from_boot,
                           to_wall_ns, to_mono_ns, to_boot, missed, reason, detail)
@@ -119,7 +100,7 @@ pub(super) fn gap(db: &Connection, session: i64, gap: &Gap) -> rusqlite::Result<
 }
 
 /// Where a recorded frame's pixels are; `None` if the frame is not recorded.
-pub(super) fn pixels_of(db: &Connection, id: FrameId) -> rusqlite::Result<Option<Pixels>> {
+pub(crate) fn pixels_of(db: &Connection, id: FrameId) -> rusqlite::Result<Option<Pixels>> {
     db.prepare_cached("SELECT file_bytes, no_file FROM frame WHERE id = ?1")?
         .query_row([id.as_bytes()], |row| {
             Ok(match row.get::<_, Option<i64>>(0)? {
@@ -138,7 +119,7 @@ struct Placed {
 }
 
 /// Records a frame, and gives its primary key. A frame that is recorded stays as it is.
-pub(super) fn frame(
+pub(crate) fn frame(
     db: &Connection,
     session: i64,
     frame: &Frame,
@@ -146,10 +127,10 @@ pub(super) fn frame(
     pixels: Pixels,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<i64> {
-    if let Some(pk) = frame_pk(db, frame.id)? {
+    if let Some(pk) = keys::frame_pk(db, frame.id)? {
         return Ok(pk);
     }
-    let boot = boot(db, &frame.captured)?;
+    let boot = keys::boot(db, &frame.captured)?;
     let placed = place(db, session, frame)?;
     let archived = file.is_some()
         && deliveries.archive.is_some()
@@ -200,7 +181,12 @@ pub(super) fn frame(
     let part = PartRef { series: placed.series, part: placed.part, model: None };
     let kinds = [Some(Kind::Frames), archived.then_some(Kind::Pixels)];
     for kind in kinds.into_iter().flatten() {
-        outbox::request(db, deliveries, Request { kind, session, part: Some(part), key: pk }, now)?;
+        requests::request(
+            db,
+            deliveries,
+            Request { kind, session, part: Some(part), key: pk },
+            now,
+        )?;
     }
     Ok(pk)
 }
@@ -231,35 +217,23 @@ fn place(db: &Connection, session: i64, frame: &Frame) -> rusqlite::Result<Place
 }
 
 /// One model's answer to one frame, ready for its rows.
-pub(super) struct NewResult<'a> {
-    pub(super) model: &'a ModelRef,
+pub(crate) struct NewResult<'a> {
+    pub(crate) model: &'a ModelRef,
     /// Objects in its label image, and SHA-256 of that: see `LabelImage::sha256`.
-    pub(super) count: u32,
-    pub(super) labels_sha256: [u8; 32],
+    pub(crate) count: u32,
+    pub(crate) labels_sha256: [u8; 32],
     /// The labels as `blobs::encode` packed them.
-    pub(super) packed: &'a [u8],
-    pub(super) objects: &'a [Object],
-    pub(super) focus: f32,
-    pub(super) timings: Timings,
+    pub(crate) packed: &'a [u8],
+    pub(crate) objects: &'a [Object],
+    pub(crate) focus: f32,
+    pub(crate) timings: Timings,
     /// `None` where nobody looked at a picture: labels of another program.
-    pub(super) look: Option<Look>,
-}
-
-/// Columns of a result's look for [`look`], of a query that has `segmentation`.
-pub(super) const LOOK: &str = "segmentation.scale_from, segmentation.scale,
-        segmentation.size_ratio, segmentation.unlike";
-pub(super) const LOOK_COLUMNS: usize = 4;
-
-/// A result's look from the columns of [`LOOK`].
-pub(super) fn look(row: &Row<'_>, at: usize) -> rusqlite::Result<Option<Look>> {
-    let Some(from) = row.get::<_, Option<String>>(at)? else { return Ok(None) };
-    let unlike: Option<String> = row.get(at + 3)?;
-    Ok(Look::recorded(&from, row.get(at + 1)?, row.get(at + 2)?, unlike.as_deref()))
+    pub(crate) look: Option<Look>,
 }
 
 /// Whether a model's answer to a frame was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answered {
+pub(crate) enum Answered {
     /// It was, now.
     Now,
     /// The same label image was there already.
@@ -270,7 +244,7 @@ pub(super) enum Answered {
 
 impl Answered {
     /// Objects of the answer that is there, when one with so many was given.
-    pub(super) fn objects(self, given: u32) -> u32 {
+    pub(crate) fn objects(self, given: u32) -> u32 {
         match self {
             Self::Now | Self::Before => given,
             Self::Otherwise { objects } => objects,
@@ -281,14 +255,14 @@ impl Answered {
 /// Records a model's answer to a frame that is recorded: the result, its label image, its
 /// objects, its share of the sums, and what is to be delivered of it. Nothing changes if this
 /// model's answer to this frame was there already.
-pub(super) fn segmentation(
+pub(crate) fn segmentation(
     db: &Connection,
     session: i64,
     frame: i64,
     result: &NewResult<'_>,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> rusqlite::Result<Answered> {
-    let model = model(db, result.model)?;
+    let model = keys::model(db, result.model)?;
     // Not ON CONFLICT: AUTOINCREMENT would use up a key each time, and leave holes.
     let known: Option<([u8; 32], u32)> = db
         .prepare_cached(
@@ -301,7 +275,7 @@ pub(super) fn segmentation(
         Some((_, objects)) => return Ok(Answered::Otherwise { objects }),
         None => {}
     }
-    let boot = boot(db, now)?;
+    let boot = keys::boot(db, now)?;
     let timings = &result.timings;
     db.prepare_cached(
         "INSERT INTO segmentation (frame, model, objects, focus, normalise_us, network_us,
@@ -356,51 +330,8 @@ pub(super) fn segmentation(
             Ok(PartRef { series: row.get(0)?, part, model: Some(model) })
         })?;
     let request = Request { kind: Kind::Results, session, part: Some(part), key: pk };
-    outbox::request(db, deliveries, request, now)?;
+    requests::request(db, deliveries, request, now)?;
     Ok(Answered::Now)
-}
-
-/// A frame that is recorded.
-pub(super) struct Recorded {
-    pub(super) pk: i64,
-    pub(super) session: SessionId,
-    pub(super) session_pk: i64,
-    pub(super) sequence: u64,
-    /// Width and height in pixels.
-    pub(super) size: (u32, u32),
-}
-
-/// What is needed of a recorded frame to give it another result; `None` if it is not recorded.
-pub(super) fn recorded(db: &Connection, id: FrameId) -> rusqlite::Result<Option<Recorded>> {
-    db.prepare_cached(
-        "SELECT frame.pk, session.id, session.pk, frame.sequence, frame.width, frame.height
-         FROM frame JOIN session ON session.pk = frame.session WHERE frame.id = ?1",
-    )?
-    .query_row([id.as_bytes()], |row| {
-        Ok(Recorded {
-            pk: row.get(0)?,
-            session: SessionId::from_bytes(row.get(1)?),
-            session_pk: row.get(2)?,
-            sequence: row.get::<_, i64>(3)?.cast_unsigned(),
-            size: (row.get(4)?, row.get(5)?),
-        })
-    })
-    .optional()
-}
-
-/// An event of the store itself, for its logbook.
-pub(super) fn event(
-    db: &Connection,
-    now: &Stamp,
-    kind: &str,
-    detail: &serde_json::Value,
-) -> rusqlite::Result<()> {
-    let boot = boot(db, now)?;
-    db.execute(
-        "INSERT INTO store_log (wall_ns, mono_ns, boot, kind, detail) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![now.wall_ns, now.mono_ns.cast_signed(), boot, kind, detail.to_string()],
-    )?;
-    Ok(())
 }
 
 fn insert_object(db: &Connection, segmentation: i64, object: &Object) -> rusqlite::Result<()> {
@@ -435,41 +366,4 @@ fn insert_object(db: &Connection, segmentation: i64, object: &Object) -> rusqlit
         object.touches_border,
     ])?;
     Ok(())
-}
-
-pub(super) fn frame_pk(db: &Connection, id: FrameId) -> rusqlite::Result<Option<i64>> {
-    db.prepare_cached("SELECT pk FROM frame WHERE id = ?1")?
-        .query_row([id.as_bytes()], |row| row.get(0))
-        .optional()
-}
-
-pub(super) fn model(db: &Connection, model: &ModelRef) -> rusqlite::Result<i64> {
-    let values = params![model.sha256, model.name, model.parameters, model.software];
-    let known = db
-        .prepare_cached(
-            "SELECT pk FROM model
-             WHERE sha256 = ?1 AND name = ?2 AND parameters = ?3 AND software = ?4",
-        )?
-        .query_row(values, |row| row.get(0))
-        .optional()?;
-    if let Some(pk) = known {
-        return Ok(pk);
-    }
-    db.prepare_cached(
-        "INSERT INTO model (sha256, name, parameters, software) VALUES (?1, ?2, ?3, ?4)",
-    )?
-    .execute(values)?;
-    Ok(db.last_insert_rowid())
-}
-
-pub(super) fn boot(db: &Connection, stamp: &Stamp) -> rusqlite::Result<i64> {
-    let known = db
-        .prepare_cached("SELECT pk FROM boot WHERE id = ?1")?
-        .query_row([stamp.boot_id.as_bytes()], |row| row.get(0))
-        .optional()?;
-    if let Some(pk) = known {
-        return Ok(pk);
-    }
-    db.prepare_cached("INSERT INTO boot (id) VALUES (?1)")?.execute([stamp.boot_id.as_bytes()])?;
-    Ok(db.last_insert_rowid())
 }

@@ -17,11 +17,11 @@ use std::time::Duration;
 use refinery::{Migration, Runner};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 
-use super::error::StoreError;
+use crate::error::StoreError;
 use reticle_base::durable::{self, Access};
 
 /// Name of the database in the data folder.
-pub(super) const DATABASE: &str = "reticle.db";
+pub(crate) const DATABASE: &str = "reticle.db";
 
 /// Marks a database file as ours ("RTCL"); `file` and we can tell it from others.
 const APPLICATION_ID: i32 = 0x5254_434c;
@@ -35,27 +35,27 @@ const WAL_LIMIT_BYTES: i64 = 16 << 20;
 
 /// All migrations, oldest first. Frozen once released: mend by adding one that only adds.
 const MIGRATIONS: &[(&str, &str)] = &[
-    ("V1__schema", concat!(include_str!("sql/V1__schema.sql"), include_str!("sql/V1__views.sql"))),
+    ("V1__schema", concat!(include_str!("V1__schema.sql"), include_str!("V1__views.sql"))),
     #[cfg(feature = "next-migration")]
     NEXT,
 ];
 
 /// What a later release may add, for the tests that show the way back from it.
 #[cfg(any(test, feature = "next-migration"))]
-const NEXT: (&str, &str) = ("V2__next", include_str!("sql/V2__next.sql"));
+const NEXT: (&str, &str) = ("V2__next", include_str!("V2__next.sql"));
 
 /// Path of the database of a data folder.
-pub(super) fn database_path(folder: &Path) -> PathBuf {
+pub(crate) fn database_path(folder: &Path) -> PathBuf {
     folder.join(DATABASE)
 }
 
 /// The newest schema version that this program knows.
-pub(super) fn newest_version() -> u32 {
+pub(crate) fn newest_version() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
 }
 
 /// Opens the database to write, makes it where there is none, and brings it up to date.
-pub(super) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
     let is_new = !path.exists();
     if is_new {
         // SQLite would make it for everybody to read. Log and index take the mode from it.
@@ -79,7 +79,7 @@ pub(super) fn open_and_migrate(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// Opens the database again after an error, to write. It must be there and up to date.
-pub(super) fn reopen(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn reopen(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)
         .map_err(damaged_or("open the database again", path))?;
@@ -99,14 +99,14 @@ pub(super) fn reopen(path: &Path) -> Result<Connection, StoreError> {
 
 /// Copies the log into the database, fsyncs it and empties the log; false if a reader was in
 /// the way for longer than anyone should be.
-pub(super) fn fold_log(connection: &Connection) -> rusqlite::Result<bool> {
+pub(crate) fn fold_log(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
         row.get::<_, i64>(0).map(|busy| busy == 0)
     })
 }
 
 /// Opens the database to read only.
-pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(BUSY)?;
@@ -132,7 +132,7 @@ pub(super) fn open_read_only(path: &Path) -> Result<Connection, StoreError> {
 
 /// Opens a database that nobody writes, as it lies: without a lock, a log or anything else beside
 /// it, so that it may be where nothing can be written.
-pub(super) fn open_as_it_lies(path: &Path) -> Result<Connection, StoreError> {
+pub(crate) fn open_as_it_lies(path: &Path) -> Result<Connection, StoreError> {
     if !log_is_empty(path) {
         // A copy of a database with its log, as `cp` makes it: the newest commits are in there.
         return open_read_only(path);
@@ -149,7 +149,7 @@ pub(super) fn open_as_it_lies(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// The schema version of a database: 0 when nothing was migrated yet.
-pub(super) fn version(connection: &Connection) -> rusqlite::Result<u32> {
+pub(crate) fn version(connection: &Connection) -> rusqlite::Result<u32> {
     let has_history: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'refinery_schema_history')",
         [],
@@ -267,7 +267,7 @@ fn migrate(
 
 /// What the next release's first start does to a database.
 #[cfg(test)]
-pub(super) fn bring_to_next(path: &Path) {
+pub(crate) fn bring_to_next(path: &Path) {
     let mut connection = Connection::open(path).expect("the test made it");
     configure_writer(&connection).expect("the test made it");
     let mut next = MIGRATIONS.to_vec();
@@ -290,7 +290,7 @@ fn sqlite_cause(error: &refinery::Error) -> Option<rusqlite::Error> {
 }
 
 /// Damage is told apart from all that may pass.
-pub(super) fn damaged_or(
+pub(crate) fn damaged_or(
     what: &'static str,
     path: &Path,
 ) -> impl FnOnce(rusqlite::Error) -> StoreError {

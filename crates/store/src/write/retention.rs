@@ -39,11 +39,11 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{TransactionBehavior, params};
 
-use super::error::StoreError;
-use super::frames;
-use super::job::{NoFile, Outcome};
-use super::schema;
-use super::writer::Writer;
+use crate::error::StoreError;
+use crate::frames;
+use crate::job::{NoFile, Outcome};
+use crate::sql::schema;
+use crate::write::writer::{Stack, Writer};
 use reticle_base::crash;
 use reticle_base::durable::{self, Access};
 use reticle_base::ids::SessionId;
@@ -63,7 +63,7 @@ const SHARE: u64 = 4;
 const ROOM_AFTER_HOLD: u64 = 16;
 
 /// Name of the reserve in the data folder.
-pub(super) const RESERVE: &str = "reserve";
+pub(crate) const RESERVE: &str = "reserve";
 
 /// Many times the log pages that an eviction of [`EVICT_FILES`] rows writes: at most one page of
 /// 4 KiB for the row and a few for the index, each.
@@ -72,14 +72,6 @@ const RESERVE_BYTES: u64 = 4 << 20;
 struct Candidate {
     pk: i64,
     name: String,
-    bytes: u64,
-}
-
-/// Which file gives pages now, and what they take.
-#[derive(Debug, Default)]
-pub(super) struct Stack {
-    /// Its session, and its name without the page.
-    file: Option<(SessionId, String)>,
     bytes: u64,
 }
 
@@ -92,7 +84,7 @@ fn stack_of(frame: &Frame) -> Option<&str> {
 impl Writer {
     /// Whether a page of `incoming` bytes is to be recorded without pixels, because its file has its
     /// share and another frame would have to go for it.
-    pub(super) fn has_its_share(
+    pub(crate) fn has_its_share(
         &self,
         session: SessionId,
         frame: &Frame,
@@ -112,7 +104,7 @@ impl Writer {
     }
 
     /// A frame's file was written: it counts for the image file of which it is a page.
-    pub(super) fn takes_of_its_share(&mut self, session: SessionId, frame: &Frame, bytes: u64) {
+    pub(crate) fn takes_of_its_share(&mut self, session: SessionId, frame: &Frame, bytes: u64) {
         let Some(file) = stack_of(frame) else { return };
         let is_same = |(of, name): &(SessionId, String)| *of == session && name == file;
         if !self.stack.file.as_ref().is_some_and(is_same) {
@@ -122,7 +114,7 @@ impl Writer {
     }
 
     /// Makes room for a file of `incoming` bytes; the reason if there can be none.
-    pub(super) fn room_for(
+    pub(crate) fn room_for(
         &mut self,
         incoming: u64,
         outcomes: &mut impl FnMut(Outcome),
@@ -175,7 +167,7 @@ impl Writer {
     }
 
     /// Nothing may go, and a file of `incoming` bytes does not fit: frames are no longer taken.
-    pub(super) fn hold(&mut self, incoming: u64, why: NoFile, outcomes: &mut impl FnMut(Outcome)) {
+    pub(crate) fn hold(&mut self, incoming: u64, why: NoFile, outcomes: &mut impl FnMut(Outcome)) {
         if self.held.replace(incoming).is_some() {
             return;
         }
@@ -210,7 +202,7 @@ impl Writer {
     }
 
     /// Takes frames again if there is room.
-    pub(super) fn resume_if_room(
+    pub(crate) fn resume_if_room(
         &mut self,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<(), StoreError> {
@@ -251,7 +243,7 @@ impl Writer {
     }
 
     /// Gives room back that others took meanwhile, and restores the reserve.
-    pub(super) fn keep_room(
+    pub(crate) fn keep_room(
         &mut self,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<(), StoreError> {
@@ -264,7 +256,7 @@ impl Writer {
     }
 
     /// There was no room for a write: the oldest files go, however much is said to be free.
-    pub(super) fn evict_for_full_disk(
+    pub(crate) fn evict_for_full_disk(
         &mut self,
         outcomes: &mut impl FnMut(Outcome),
     ) -> Result<(), StoreError> {
@@ -282,7 +274,7 @@ impl Writer {
 
     /// The next file in the order goes, if any may.
     #[cfg(test)]
-    pub(super) fn evict_one(&mut self) -> Result<u64, StoreError> {
+    pub(crate) fn evict_one(&mut self) -> Result<u64, StoreError> {
         self.evict(1, NoFile::EvictedMaxBytes, &mut |_| {})
     }
 
@@ -410,7 +402,7 @@ impl Writer {
     }
 
     /// Sets room aside, if it is not there and there is some.
-    pub(super) fn restore_reserve(&self) -> Result<(), StoreError> {
+    pub(crate) fn restore_reserve(&self) -> Result<(), StoreError> {
         let path = self.folder.join(RESERVE);
         // A link that somebody planted is no reserve, and what it points to is not written.
         let is_there = |meta: std::fs::Metadata| meta.is_file() && meta.len() == RESERVE_BYTES;
@@ -431,7 +423,7 @@ impl Writer {
 }
 
 /// Whether there was a reserve to give up.
-pub(super) fn give_up_reserve(folder: &Path) -> bool {
+pub(crate) fn give_up_reserve(folder: &Path) -> bool {
     let gone = std::fs::remove_file(folder.join(RESERVE)).is_ok();
     if gone {
         tracing::warn!(folder = %folder.display(), "the disk is full: the reserve is given up");

@@ -2,41 +2,27 @@
 
 use rusqlite::Connection;
 
-use super::clock_correction;
-use super::cursor;
-use super::error::StoreError;
-use super::frames;
-use super::intake;
-use super::job::{Imported, NoFile};
-use super::outbox::{self, Deliveries};
-use super::rows::{self, Answered, NewResult, Pixels};
-use super::writer::{Added, Ledger, Prepared};
+use crate::delivery::Deliveries;
+use crate::error::StoreError;
+use crate::frames;
+use crate::job::{Answer, Ask, Imported, NoFile};
 use crate::record::Record;
+use crate::sql::rows::{self, Answered, NewResult, Pixels};
+use crate::sql::{claims, clock_correction, commands, cursor, intake, keys};
+use crate::write::prepared::{Added, Ledger, Prepared, Trouble};
 use reticle_base::clock::Stamp;
 use reticle_base::crash;
 use reticle_base::ids::SessionId;
 use reticle_domain::segmentation::Timings;
 
-/// What one job met: its own fault, or the database's.
-pub(super) enum Trouble {
-    Job(StoreError),
-    Database(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Trouble {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
-    }
-}
-
 /// Writes the rows of a job.
-pub(super) fn insert(
+pub(crate) fn insert(
     db: &Connection,
     job: &Prepared,
     (deliveries, now): (&Deliveries, &Stamp),
 ) -> Result<Added, Trouble> {
     let session_pk = |id: SessionId| {
-        rows::session(db, id)?
+        keys::session(db, id)?
             .ok_or_else(|| Trouble::Job(StoreError::UnknownSession { session: id }))
     };
     let when = (deliveries, now);
@@ -61,7 +47,7 @@ pub(super) fn insert(
         }
         Prepared::Commit { session, segmentation, labels } => {
             // A page that is read again after a crash is a frame of the session that took it.
-            let session = match rows::recorded(db, segmentation.frame.id)? {
+            let session = match keys::recorded(db, segmentation.frame.id)? {
                 Some(recorded) => recorded.session_pk,
                 None => session_pk(*session)?,
             };
@@ -84,7 +70,7 @@ pub(super) fn insert(
             let (record, answered) = import(db, imported, labels, when)?;
             return Ok(Added::Imported(record, answered));
         }
-        Prepared::Ask { ask, .. } => return Ok(Added::Answer(outbox::answer(db, ask, now)?)),
+        Prepared::Ask { ask, .. } => return Ok(Added::Answer(answer(db, ask, now)?)),
         Prepared::Unfit { .. } => {}
     }
     Ok(Added::Rows)
@@ -100,7 +86,7 @@ fn import(
         let (what, frame) = ("import the labels", imported.frame);
         Trouble::Job(StoreError::Unfit { what, frame, why })
     };
-    let Some(frame) = rows::recorded(db, imported.frame)? else {
+    let Some(frame) = keys::recorded(db, imported.frame)? else {
         return Err(unfit("the frame is not in this store; import into the store it is in".into()));
     };
     let labels = &imported.labels;
@@ -126,4 +112,28 @@ fn import(
     let answered = rows::segmentation(db, frame.session_pk, frame.pk, &result, when)?;
     let objects = answered.objects(labels.count());
     Ok((Record::committed(imported.frame, frame.session, frame.sequence, objects), answered))
+}
+
+/// Answers one question, inside the transaction of its caller.
+pub(crate) fn answer(db: &Connection, ask: &Ask, now: &Stamp) -> rusqlite::Result<Answer> {
+    match ask {
+        Ask::Claim(claim) => claims::take(db, claim, now).map(Answer::Claimed),
+        Ask::Report(report) => claims::note(db, report, now).map(|()| Answer::Written),
+        Ask::DeliverNow => claims::deliver_now(db).map(|()| Answer::Written),
+        Ask::Retry => claims::retry(db).map(Answer::Retried),
+        Ask::Again => claims::again(db, now).map(Answer::Retried),
+        Ask::Published { stream, upto } => {
+            cursor::acknowledge(db, *stream, *upto).map(|()| Answer::Written)
+        }
+        Ask::Command { operation, id } => {
+            commands::note(db, operation, id, now).map(Answer::Command)
+        }
+        Ask::Commanded { operation, id, answer } => {
+            commands::ended(db, operation, id, answer).map(|()| Answer::Written)
+        }
+        Ask::Intake(change) => intake::change(db, change, now).map(Answer::Intake),
+        Ask::ArchiveDate { session, date } => {
+            claims::archive_date(db, *session, date).map(Answer::ArchiveDate)
+        }
+    }
 }

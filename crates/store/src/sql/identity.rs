@@ -5,8 +5,6 @@
 
 use rusqlite::Connection;
 
-use super::Reader;
-use super::error::StoreError;
 use reticle_base::ids::{EpochId, StoreId};
 
 /// Who a store is.
@@ -19,7 +17,7 @@ pub struct Identity {
 }
 
 /// Reads who the store is.
-pub(super) fn identity(db: &Connection) -> rusqlite::Result<Identity> {
+pub(crate) fn identity(db: &Connection) -> rusqlite::Result<Identity> {
     db.query_row("SELECT store, epoch FROM identity WHERE pk = 1", [], |row| {
         Ok(Identity {
             store: StoreId::from_bytes(row.get(0)?),
@@ -30,7 +28,7 @@ pub(super) fn identity(db: &Connection) -> rusqlite::Result<Identity> {
 
 /// Begins another epoch, inside the transaction of its caller; under another name as well where
 /// `store` says one.
-pub(super) fn begin_epoch(db: &Connection, store: Option<StoreId>) -> rusqlite::Result<Identity> {
+pub(crate) fn begin_epoch(db: &Connection, store: Option<StoreId>) -> rusqlite::Result<Identity> {
     db.execute(
         "UPDATE identity SET epoch = ?1, store = coalesce(?2, store) WHERE pk = 1",
         rusqlite::params![EpochId::new().as_bytes(), store.map(|store| *store.as_bytes())],
@@ -45,20 +43,10 @@ pub(super) fn begin_epoch(db: &Connection, store: Option<StoreId>) -> rusqlite::
     identity(db)
 }
 
-impl Reader {
-    /// Who the store is.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn identity(&self) -> Result<Identity, StoreError> {
-        self.with("read who the store is", identity)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema;
+    use crate::sql::schema;
 
     #[test]
     fn a_new_epoch_keeps_the_name_unless_it_is_given_another() {

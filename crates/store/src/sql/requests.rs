@@ -1,90 +1,96 @@
-//! Where results go, as the store knows it, and what a destination has to be given when it is new,
-//! somewhere else, or was given wrong times.
+//! What is to be delivered.
+//!
+//! A row of `outbox` delivers one part of a series to one destination. It is made, or made to
+//! request more, in the transaction that commits what it delivers, so that no crash can come
+//! between a result and the request to deliver it.
+//!
+//! `requested` is the greatest key that belongs to it, `delivered` the greatest that a receipt covers.
+//! Keys only grow, so a delivery says up to which key it read; what was committed meanwhile is
+//! beyond that key and stays requested.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, named_params, params};
 
-use super::options::Keep;
-use super::outbox::{Deliveries, Destination};
-use super::rows;
+use crate::delivery::{Deliveries, Destination, Kind, PartRef};
+use crate::sql::keys;
 use reticle_base::clock::Stamp;
 
-/// The destinations that the last daemon delivered to: what is added without one is noted for
-/// them, too. An archive gets pixels only of what a daemon takes.
-pub(super) fn known(db: &Connection) -> rusqlite::Result<Deliveries> {
-    let location = |destination: Destination| {
-        db.query_row("SELECT location FROM destination WHERE name = ?1", [destination], |row| {
-            row.get::<_, String>(0)
-        })
-        .optional()
-    };
-    Ok(Deliveries {
-        archive: location(Destination::Archive)?,
-        pixels: Keep::None,
-        central: location(Destination::Central)?,
-    })
+/// That something is there to be delivered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    pub(crate) kind: Kind,
+    pub(crate) session: i64,
+    pub(crate) part: Option<PartRef>,
+    /// Key of the row; what is given for a session is ignored.
+    pub(crate) key: i64,
 }
 
-/// Makes the outbox request all that is in the store: for a destination that was not configured
-/// before, or that is now in another location. Without a change nothing happens.
-pub(super) fn reconcile(
+/// Notes for each destination that takes it what is there to be delivered.
+pub(crate) fn request(
     db: &Connection,
     deliveries: &Deliveries,
+    request: Request,
     now: &Stamp,
 ) -> rusqlite::Result<()> {
-    for (destination, location) in deliveries.locations() {
-        let known: Option<String> = db
-            .query_row("SELECT location FROM destination WHERE name = ?1", [destination], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        if known.as_deref() == Some(location) {
-            continue;
-        }
-        request_all(db, destination, now)?;
-        db.execute(
-            "INSERT INTO destination (name, location, high_water)
-             SELECT ?1, ?2, high_water FROM identity WHERE pk = 1
-             ON CONFLICT (name) DO UPDATE SET location = excluded.location, conflict = NULL,
-                 conflict_mark = 0",
-            params![destination, location],
-        )?;
-        if let Some(known) = known {
-            tracing::info!(
-                destination = destination.word(),
-                from = known,
-                to = location,
-                "the destination is another one: everything will be delivered there"
-            );
-        }
-    }
-    // Who held these is gone: the data folder has one owner, and that is now us.
-    db.execute(
-        "UPDATE outbox SET lease_boot = NULL, lease_mono_ns = NULL WHERE lease_boot IS NOT NULL",
-        [],
-    )?;
-    // While a destination was left out, nothing was noted for it.
-    let named: Vec<&str> =
-        deliveries.locations().map(|(destination, _)| destination.word()).collect();
-    for destination in Destination::ALL {
-        if !named.contains(&destination.word()) {
-            // Its mark must not begin again: the location may be configured again and remember it.
-            db.execute(
-                "UPDATE identity SET high_water = max(high_water, coalesce(
-                     (SELECT high_water FROM destination WHERE name = ?1), 0))",
-                [destination],
-            )?;
-            db.execute("DELETE FROM destination WHERE name = ?1", [destination])?;
+    for (destination, _) in deliveries.locations() {
+        if request.kind != Kind::Pixels || destination == Destination::Archive {
+            request_at(db, destination, request, now)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn request_all(
+pub(crate) fn request_at(
+    db: &Connection,
+    destination: Destination,
+    request: Request,
+    now: &Stamp,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO outbox (destination, kind, session, series, part, model, requested,
+                             requested_rows, since_mono_ns, since_boot, since_wall_ns, changed_mono_ns)
+         SELECT :destination, :kind, :session, :series, :part, :model, :key, 1,
+                :mono, :boot, :wall, :mono
+         WHERE EXISTS (SELECT 1 FROM session WHERE pk = :session AND delivered_by IS NULL)
+         ON CONFLICT (destination, kind, session, coalesce(series, 0), coalesce(part, -1),
+                      coalesce(model, 0)) DO UPDATE SET
+             requested = CASE kind WHEN 'session' THEN requested + 1
+                                ELSE max(requested, excluded.requested) END,
+             requested_rows = requested_rows + (kind <> 'session'),
+             since_mono_ns = iif(state = 'delivered', excluded.since_mono_ns, since_mono_ns),
+             since_boot = iif(state = 'delivered', excluded.since_boot, since_boot),
+             since_wall_ns = iif(state = 'delivered', excluded.since_wall_ns, since_wall_ns),
+             changed_mono_ns = excluded.changed_mono_ns,
+             state = iif(state = 'delivered', 'waiting', state)",
+    )?
+    .execute(named_params! {
+        ":destination": destination,
+        ":kind": request.kind,
+        ":session": request.session,
+        ":series": request.part.map(|part| part.series),
+        ":part": request.part.map(|part| part.part.cast_signed()),
+        ":model": request.part.and_then(|part| part.model),
+        ":key": if request.kind == Kind::Session { 1 } else { request.key },
+        ":mono": now.mono_ns.cast_signed(),
+        ":boot": keys::boot(db, now)?,
+        ":wall": now.wall_ns,
+    })?;
+    Ok(())
+}
+
+pub(crate) fn request_session(
+    db: &Connection,
+    session: i64,
+    (deliveries, now): (&Deliveries, &Stamp),
+) -> rusqlite::Result<()> {
+    request(db, deliveries, Request { kind: Kind::Session, session, part: None, key: 1 }, now)
+}
+
+pub(crate) fn request_all(
     db: &Connection,
     destination: Destination,
     now: &Stamp,
 ) -> rusqlite::Result<()> {
-    let boot = rows::boot(db, now)?;
+    let boot = keys::boot(db, now)?;
     let parts = [
         "SELECT 'session' AS kind, session.pk AS session, NULL AS series, NULL AS part,
                 NULL AS model, 1 AS requested, 0 AS requested_rows FROM session
@@ -136,13 +142,13 @@ pub(super) fn request_all(
 }
 
 /// All that carries a time of this boot is delivered again: its times were mended.
-pub(super) fn request_boot_again(db: &Connection, boot: i64, now: &Stamp) -> rusqlite::Result<()> {
+pub(crate) fn request_boot_again(db: &Connection, boot: i64, now: &Stamp) -> rusqlite::Result<()> {
     db.execute(
         "UPDATE outbox SET delivered = 0, state = iif(state = 'delivered', 'waiting', state),
                            since_mono_ns = ?2, since_boot = ?3, since_wall_ns = ?4
          WHERE kind IN ('frames', 'results') AND series IN
                (SELECT DISTINCT series FROM frame WHERE captured_boot = ?1)",
-        params![boot, now.mono_ns.cast_signed(), rows::boot(db, now)?, now.wall_ns],
+        params![boot, now.mono_ns.cast_signed(), keys::boot(db, now)?, now.wall_ns],
     )?;
     db.execute(
         "UPDATE outbox SET requested = requested + 1,

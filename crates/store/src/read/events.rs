@@ -1,67 +1,18 @@
-//! How far the lab's broker has acknowledged what is published: events and results, each once it is
-//! committed, in the order of their keys.
-//!
-//! There is one cursor for each stream: the greatest key that the broker has acknowledged. What is
-//! committed beyond it waits, and nothing else says so: no crash can come between a result and the
-//! note that it is to be published. After a crash everything beyond the cursor is published again, with
-//! the same ids.
-//!
-//! A broker that is new, or in another location, gets what happens from then on: what was before is in
-//! the archive and in the central database.
+//! What the lab's broker has not acknowledged: events and results beyond its cursors.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::error::StoreError;
-use super::facts::{self, dated};
-use super::job::words;
-use super::readers::{MAX_ROWS, Reader};
-use super::rows;
-use super::schema;
-use super::writer::Writer;
+use crate::error::StoreError;
+use crate::read::columns;
+use crate::read::reader::{Counted, MAX_ROWS, Reader};
+use crate::sql::cursor::Stream;
 use reticle_base::clock::rfc3339;
 use reticle_base::ids::{EventId, SessionId};
-use reticle_domain::event::{Event, What};
+use reticle_domain::event::What;
 use reticle_domain::facts::{Dated, ModelFacts, ResultFacts};
-
-/// Events that were published and are kept all the same: months of an ordinary box, some 30 MB.
-const KEPT_EVENTS: i64 = 100_000;
-
-/// Old events that go with one new one at most: after a month offline no commit is held up by
-/// all that may go now.
-const GOING_EVENTS: i64 = 100;
-
-words! {
-    /// What is published, in the order of its keys.
-    Stream {
-        /// What happened on the box.
-        Events = "events",
-        /// Results that were committed.
-        Results = "results",
-    }
-}
-
-impl Stream {
-    fn table(self) -> &'static str {
-        match self {
-            Self::Events => "event",
-            Self::Results => "segmentation",
-        }
-    }
-
-    /// Reads the greatest key that was ever given; 0 before the first.
-    fn greatest(self) -> &'static str {
-        match self {
-            // Not that of the table: rows of it go.
-            Self::Events => {
-                "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0)"
-            }
-            Self::Results => "SELECT coalesce(max(pk), 0) FROM segmentation",
-        }
-    }
-}
 
 /// An event as it was recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,121 +44,6 @@ pub struct PublishCursor {
     pub waiting: u64,
     /// When the oldest of them happened or was committed, RFC 3339 in UTC.
     pub oldest: Option<String>,
-}
-
-/// Records an event, and lets old ones go that were published.
-pub(super) fn record(db: &Connection, event: &Event) -> rusqlite::Result<()> {
-    let body = serde_json::to_string(&event.what)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    // Not ON CONFLICT: that would use up a key each time, and leave holes.
-    let added = db
-        .prepare_cached(
-            "INSERT INTO event (id, type, session, wall_ns, mono_ns, boot, body)
-             SELECT ?1, ?2, (SELECT pk FROM session WHERE id = ?3), ?4, ?5, ?6, ?7
-             WHERE NOT EXISTS (SELECT 1 FROM event WHERE id = ?1)",
-        )?
-        .execute(params![
-            event.id.as_bytes(),
-            event.what.word(),
-            event.session.as_ref().map(SessionId::as_bytes),
-            event.at.wall_ns,
-            event.at.mono_ns.cast_signed(),
-            rows::boot(db, &event.at)?,
-            body,
-        ])?;
-    if added > 0 {
-        db.prepare_cached(
-            "DELETE FROM event WHERE pk IN (
-                 SELECT pk FROM event
-                 WHERE pk <= min(?1, coalesce((SELECT acknowledged FROM publish_cursor
-                                              WHERE stream = 'events'), ?1))
-                 ORDER BY pk LIMIT ?2)",
-        )?
-        .execute(params![db.last_insert_rowid() - KEPT_EVENTS, GOING_EVENTS])?;
-    }
-    Ok(())
-}
-
-/// The broker has all of a stream up to this key.
-pub(super) fn acknowledge(db: &Connection, stream: Stream, upto: i64) -> rusqlite::Result<()> {
-    // Never beyond what there is: what comes next would be passed over.
-    db.prepare_cached(&format!(
-        "UPDATE publish_cursor SET acknowledged = max(acknowledged, min(?2, ({})))
-         WHERE stream = ?1",
-        stream.greatest()
-    ))?
-    .execute(params![stream, upto])?;
-    reticle_base::crash::point("cursor written");
-    Ok(())
-}
-
-/// A store that knows less than before may have a cursor beyond what it has: what it commits next
-/// would be passed over.
-pub(super) fn not_beyond(db: &Connection) -> rusqlite::Result<()> {
-    for stream in Stream::ALL {
-        let moved = db.execute(
-            &format!(
-                "UPDATE publish_cursor SET acknowledged = ({0})
-                 WHERE stream = ?1 AND acknowledged > ({0})",
-                stream.greatest()
-            ),
-            [stream],
-        )?;
-        if moved > 0 {
-            tracing::warn!(
-                stream = stream.word(),
-                "the broker has more than this store knows: it gets what comes from here on"
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Takes on the broker's location. One that is new begins at the end of both streams.
-fn begin(db: &Connection, location: Option<&str>) -> rusqlite::Result<()> {
-    let Some(location) = location else {
-        db.execute("DELETE FROM publish_cursor", [])?;
-        return Ok(());
-    };
-    for stream in Stream::ALL {
-        let known: Option<String> = db
-            .query_row("SELECT location FROM publish_cursor WHERE stream = ?1", [stream], |row| {
-                row.get(0)
-            })
-            .optional()?;
-        if known.as_deref() == Some(location) {
-            continue;
-        }
-        let last: i64 = db.query_row(stream.greatest(), [], |row| row.get(0))?;
-        db.execute(
-            "INSERT INTO publish_cursor (stream, location, acknowledged) VALUES (?1, ?2, ?3)
-             ON CONFLICT (stream) DO UPDATE SET location = excluded.location,
-                 acknowledged = excluded.acknowledged",
-            params![stream, location, last],
-        )?;
-        tracing::info!(
-            stream = stream.word(),
-            from = known,
-            to = location,
-            after = last,
-            "the broker is a new one: it gets what comes from here on"
-        );
-    }
-    Ok(())
-}
-
-impl Writer {
-    /// Takes on where events and results are published.
-    pub(super) fn publish_to(&mut self, location: Option<&str>) -> Result<(), StoreError> {
-        let database = self.database.clone();
-        let run = |db: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            begin(&transaction, location)?;
-            transaction.commit()
-        };
-        run(self.connection()?)
-            .map_err(schema::damaged_or("note where results are published", &database))
-    }
 }
 
 impl Reader {
@@ -292,7 +128,7 @@ impl Reader {
 }
 
 // CROSS JOIN keeps the order of the tables: by key, without sorting.
-pub(super) const EVENTS: &str = "SELECT event.pk, event.id,
+pub(crate) const EVENTS: &str = "SELECT event.pk, event.id,
         coalesce(event.mono_ns + boot.offset_ns, event.wall_ns), event.wall_ns, event.mono_ns,
         boot.id, session.id, event.body
      FROM event CROSS JOIN boot ON boot.pk = event.boot
@@ -303,7 +139,7 @@ fn stored_event(row: &Row<'_>, what: What) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         pk: row.get(0)?,
         id: EventId::from_bytes(row.get(1)?),
-        at: dated(row, 2)?,
+        at: columns::dated(row, 2)?,
         session: row.get::<_, Option<[u8; 16]>>(6)?.map(SessionId::from_bytes),
         what,
     })
@@ -311,7 +147,7 @@ fn stored_event(row: &Row<'_>, what: What) -> rusqlite::Result<StoredEvent> {
 
 /// Results after a key, each with its frame: first the columns of the result, then those of the
 /// frame, of its series, and the model.
-pub(super) fn results_query() -> String {
+pub(crate) fn results_query() -> String {
     format!(
         "SELECT {}, {}, {}, session.id, series.number, series.width, series.height,
                 segmentation.model
@@ -322,9 +158,9 @@ pub(super) fn results_query() -> String {
          CROSS JOIN boot AS captured_in ON captured_in.pk = frame.captured_boot
          CROSS JOIN boot AS committed_in ON committed_in.pk = segmentation.committed_boot
          WHERE segmentation.pk > ?1 ORDER BY segmentation.pk LIMIT ?2",
-        facts::RESULT,
-        rows::LOOK,
-        facts::FRAME,
+        columns::RESULT,
+        columns::LOOK,
+        columns::FRAME,
     )
 }
 
@@ -335,20 +171,20 @@ fn results_after(db: &Connection, after: i64, limit: u32) -> rusqlite::Result<Ve
     let mut rows = statement.query(params![after, limit.min(MAX_ROWS)])?;
     while let Some(row) = rows.next()? {
         let (frame_at, series_at) =
-            (facts::RESULT_COLUMNS, facts::RESULT_COLUMNS + facts::FRAME_COLUMNS);
+            (columns::RESULT_COLUMNS, columns::RESULT_COLUMNS + columns::FRAME_COLUMNS);
         let session = SessionId::from_bytes(row.get(series_at)?);
         let size = (row.get(series_at + 2)?, row.get(series_at + 3)?);
-        let frame = facts::frame_facts(row, frame_at, session, row.get(series_at + 1)?, size)?;
+        let frame = columns::frame_facts(row, frame_at, session, row.get(series_at + 1)?, size)?;
         let pk: i64 = row.get(series_at + 4)?;
         let model = match models.get(&pk) {
             Some(model) => Arc::clone(model),
             None => {
-                let model = Arc::new(facts::model_of(db, pk)?);
+                let model = Arc::new(columns::model_of(db, pk)?);
                 models.insert(pk, Arc::clone(&model));
                 model
             }
         };
-        results.push(facts::result_facts(row, 0, Arc::new(frame), model)?);
+        results.push(columns::result_facts(row, 0, Arc::new(frame), model)?);
     }
     Ok(results)
 }
@@ -357,14 +193,6 @@ fn cursor(db: &Connection, stream: Stream) -> rusqlite::Result<Option<i64>> {
     db.prepare_cached("SELECT acknowledged FROM publish_cursor WHERE stream = ?1")?
         .query_row([stream], |row| row.get(0))
         .optional()
-}
-
-/// Rows that were found between two keys.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Counted {
-    after: i64,
-    last: i64,
-    rows: i64,
 }
 
 /// Farther apart than this, an index is faster than the rows themselves: these hold label images.

@@ -27,39 +27,25 @@
 //! bring its rows back. When the database is opened again, what its log holds is made durable
 //! before anything else (`schema::reopen`), so that after the next commit there is no doubt.
 
-use reticle_base::remedy::Remedy;
-use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::TransactionBehavior;
 
-use super::blobs;
-use super::destinations;
-use super::error::StoreError;
-use super::frames;
-use super::insert::{Trouble, insert};
-use super::intake::{self, Change};
-use super::job::{Gap, Imported, Job, NoFile, Outcome};
-use super::lock::FolderLock;
-use super::options::Options;
-use super::outbox::{Answer, Ask, Deliveries};
-use super::reach::Reach;
-use super::retention::Stack;
-use super::rows::{self, Answered, Pixels};
-use super::schema;
+use crate::error::StoreError;
+use crate::job::{Answer, Ask, Job, NoFile, Outcome};
 use crate::record::Record;
-use reticle_base::clock::{Clock, Stamp};
+use crate::sql::intake::{self, Change};
+use crate::sql::rows::{self, Answered, Pixels};
+use crate::sql::schema;
+use crate::write::insert::insert;
+use crate::write::prepared::{Added, Ledger, Prepared, Trouble};
+use crate::write::writer::Writer;
+use crate::{blobs, frames};
 use reticle_base::crash;
-use reticle_base::ids::{FrameId, SessionId};
-use reticle_base::progress::Progress;
+use reticle_base::ids::SessionId;
 use reticle_base::queue::{Received, Receiver};
-use reticle_domain::event::Event;
+use reticle_base::remedy::Remedy;
 use reticle_domain::frame::Frame;
-use reticle_domain::segmentation::Segmentation;
-use reticle_domain::session::Session;
 
 /// Jobs that share a commit at most: bounds what one failure can touch.
 const BATCH_JOBS: usize = 32;
@@ -75,101 +61,9 @@ const IDLE: Duration = Duration::from_secs(5);
 /// minute has fewer.
 const OWED_JOBS: usize = 4096;
 
-/// The open store, ready to write.
-pub(super) struct Writer {
-    pub(super) folder: PathBuf,
-    pub(super) database: PathBuf,
-    /// `None` after an error that a fresh connection may mend.
-    pub(super) connection: Option<Connection>,
-    pub(super) lock: FolderLock,
-    /// What the names of the store have to lead to.
-    pub(super) reach: Reach,
-    /// Why they do not, once they did not.
-    pub(super) unlinked: Option<StoreError>,
-    pub(super) clock: Clock,
-    pub(super) options: Options,
-    /// Bytes of all frame files.
-    pub(super) kept_bytes: u64,
-    /// Files that no row names any more (or never did), to be removed after the next commit.
-    pub(super) leftovers: Vec<PathBuf>,
-    /// Small jobs that failed and are tried again.
-    pub(super) owed: VecDeque<Ledger>,
-    /// Where results go from here.
-    pub(super) deliveries: Deliveries,
-    /// Each batch is a piece of work.
-    pub(super) progress: Progress,
-    /// Set while there is no room and nothing may go: what has to fit before frames are taken
-    /// again, in bytes.
-    pub(super) held: Option<u64>,
-    pub(super) stack: Stack,
-    /// The process that begins files of a watched folder here.
-    pub(super) run: Option<[u8; 16]>,
-}
-
-/// A job that is rows only, without a frame.
-#[derive(Clone, Debug)]
-pub(super) enum Ledger {
-    Open(Session),
-    Close { session: SessionId, at: Stamp },
-    Gap(Gap),
-    Clock { now: Stamp, trusted: bool },
-    Event(Event),
-    Intake(Change),
-}
-
-/// A job with its heavy work done: only rows are missing.
-pub(super) enum Prepared {
-    Ledger(Ledger),
-    Keep {
-        session: SessionId,
-        frame: Arc<Frame>,
-        pixels: Pixels,
-        /// Whether the file was written just now, for this job.
-        fresh: bool,
-        /// Why there is no file although there should be.
-        trouble: Option<StoreError>,
-    },
-    Commit {
-        session: SessionId,
-        segmentation: Segmentation,
-        labels: Vec<u8>,
-    },
-    Import {
-        imported: Box<Imported>,
-        labels: Vec<u8>,
-    },
-    Ask {
-        ask: Ask,
-        reply: SyncSender<Result<Answer, StoreError>>,
-    },
-    Unfit {
-        frame: FrameId,
-        error: StoreError,
-    },
-}
-
-impl Prepared {
-    /// Bytes of the frame file that it wrote, or would have.
-    fn file_bytes(&self) -> u64 {
-        match self {
-            Self::Keep { frame, .. } => frames::expected_bytes(frame),
-            Self::Commit { segmentation, .. } => frames::expected_bytes(&segmentation.frame),
-            _ => 0,
-        }
-    }
-}
-
-/// What a job's rows came to.
-pub(super) enum Added {
-    Rows,
-    Result(Answered),
-    Imported(Record, Answered),
-    Answer(Answer),
-}
-
 impl Writer {
     /// Works until the queue is closed and empty.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>, mut outcomes: impl FnMut(Outcome)) {
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>, mut outcomes: impl FnMut(Outcome)) {
         loop {
             match jobs.recv_timeout(IDLE) {
                 Received::Item(first) => {
@@ -189,7 +83,7 @@ impl Writer {
     }
 
     /// One batch: files, rows, commit, and then the news.
-    pub(super) fn work(&mut self, batch: Vec<Job>, outcomes: &mut impl FnMut(Outcome)) {
+    pub(crate) fn work(&mut self, batch: Vec<Job>, outcomes: &mut impl FnMut(Outcome)) {
         // Not a file is made in a folder that is another one.
         if let Err(error) = self.reached(outcomes) {
             for job in batch {
@@ -234,22 +128,8 @@ impl Writer {
         }
     }
 
-    /// Takes on where results go, and notes what they do not have yet.
-    pub(super) fn deliver_to(&mut self, deliveries: Deliveries) -> Result<(), StoreError> {
-        let (now, database) = (self.clock.now(), self.database.clone());
-        let run = |db: &mut Connection| -> rusqlite::Result<()> {
-            let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            destinations::reconcile(&transaction, &deliveries, &now)?;
-            transaction.commit()
-        };
-        run(self.connection()?)
-            .map_err(schema::damaged_or("note what is to be delivered", &database))?;
-        self.deliveries = deliveries;
-        Ok(())
-    }
-
     /// Asks the outbox without the queue.
-    pub(super) fn ask(&mut self, ask: Ask) -> Result<Answer, StoreError> {
+    pub(crate) fn ask(&mut self, ask: Ask) -> Result<Answer, StoreError> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         self.work(vec![Job::Ask { ask, reply }], &mut |_| {});
         answer.recv().unwrap_or_else(|_| {
@@ -260,7 +140,7 @@ impl Writer {
         })
     }
 
-    pub(super) fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
+    pub(crate) fn idle(&mut self, outcomes: &mut impl FnMut(Outcome)) {
         if self.reached(outcomes).is_err() {
             return;
         }
@@ -281,7 +161,7 @@ impl Writer {
 
     /// Last attempt at what is owed; then the log is folded into the database and the folder
     /// is marked as closed in order.
-    pub(super) fn close(mut self, outcomes: &mut impl FnMut(Outcome)) {
+    pub(crate) fn close(mut self, outcomes: &mut impl FnMut(Outcome)) {
         if !self.owed.is_empty() || !self.leftovers.is_empty() {
             self.work(Vec::new(), outcomes);
         }
@@ -317,7 +197,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
+    pub(crate) fn prepare(&mut self, job: Job, outcomes: &mut impl FnMut(Outcome)) -> Prepared {
         match job {
             Job::Open(session) => Prepared::Ledger(Ledger::Open(session)),
             Job::Close { session, at } => Prepared::Ledger(Ledger::Close { session, at }),
@@ -490,7 +370,7 @@ impl Writer {
         });
     }
 
-    pub(super) fn report_failed(
+    pub(crate) fn report_failed(
         &mut self,
         job: Prepared,
         error: &StoreError,
@@ -524,18 +404,23 @@ impl Writer {
         outcomes(Outcome::Failed { frame, error: error.clone() });
     }
 
-    /// The writing connection, opened again if need be.
-    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
-        if self.connection.is_none() {
-            let connection = schema::reopen(&self.database)?;
-            self.reach.opened()?;
-            self.connection = Some(connection);
-            tracing::info!(database = %self.database.display(), "database opened again");
-        }
-        self.connection.as_mut().ok_or_else(|| StoreError::Damaged {
-            path: self.database.clone(),
-            detail: "it could not be opened".to_owned(),
-        })
+    /// Reports a job as failed without having begun it.
+    pub(crate) fn refuse(
+        &mut self,
+        job: Job,
+        error: &StoreError,
+        outcomes: &mut impl FnMut(Outcome),
+    ) {
+        let frame = match &job {
+            Job::Keep { frame, .. } => Some(frame.id),
+            Job::Commit { segmentation, .. } => Some(segmentation.frame.id),
+            _ => None,
+        };
+        let job = match frame {
+            Some(frame) => Prepared::Unfit { frame, error: error.clone() },
+            None => self.prepare(job, outcomes),
+        };
+        self.report_failed(job, error, outcomes);
     }
 
     /// What can be done at once against `error`.

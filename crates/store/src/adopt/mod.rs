@@ -14,187 +14,28 @@
 //! 4. A part is noted as delivered only when the archive has all rows of it that the store has
 //!    now; otherwise it is requested.
 
+use rusqlite::{Connection, TransactionBehavior, params};
+
+use crate::adopt::given::{Broken, When};
+use crate::delivery::{Destination, Kind, Receipt};
+use crate::error::StoreError;
+use crate::orphans;
+use crate::read::deliveries;
+use crate::sql::identity::{self, Identity};
+use crate::sql::schema::damaged_or;
+use crate::sql::{claims, keys, log, requests};
+use crate::store::Store;
+use crate::write::writer::Writer;
+use reticle_base::crash;
+use reticle_base::ids::{SessionId, StoreId};
+
+mod given;
 mod part;
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
-
-use super::error::StoreError;
-use super::identity::{self, Identity};
-use super::outbox::{self, Deliveries, Destination, Kind, Receipt};
-use super::rows;
-use super::schema::damaged_or;
-use super::writer::Writer;
-use super::{Store, blobs, orphans};
-use reticle_base::clock::Stamp;
-use reticle_base::crash;
-use reticle_base::ids::{FrameId, SessionId, StoreId};
-use reticle_domain::facts::FrameFacts;
-use reticle_domain::label_image::LabelImage;
-use reticle_domain::look::Look;
-use reticle_domain::object::Object;
-use reticle_domain::segmentation::{ModelRef, Timings};
-use reticle_domain::session::Session;
-
-/// A session as the archive describes it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdoptedSession {
-    /// Its begin.
-    pub session: Session,
-    /// Its end, where the archive knows one.
-    pub ended: Option<Stamp>,
-    /// Day under which its tables are archived.
-    pub archive_date: String,
-    /// Its arrays.
-    pub series: Vec<AdoptedSeries>,
-}
-
-/// An array of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdoptedSeries {
-    /// Its number in the session.
-    pub number: u32,
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// 1 or 2.
-    pub bytes_per_pixel: u8,
-    /// Frames in one part.
-    pub part_frames: u32,
-    /// Positions that the array has in the archive.
-    pub frames: u64,
-}
-
-/// A frame of a part.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AdoptedFrame {
-    /// What its table says.
-    pub facts: FrameFacts,
-    /// Whether the archive has its pixels, compared with the recorded hash.
-    pub in_archive: bool,
-}
-
-/// A result of a part.
-#[derive(Clone, Debug)]
-pub struct AdoptedResult {
-    /// The frame.
-    pub frame: FrameId,
-    /// Its labels, as the database holds them: a part's label images would fill the memory.
-    packed: Vec<u8>,
-    count: u32,
-    labels_sha256: [u8; 32],
-    objects: Vec<Object>,
-    focus: f32,
-    timings: Timings,
-    look: Option<Look>,
-    committed: Option<Stamp>,
-}
-
-impl AdoptedResult {
-    /// A result, if these are the objects of these labels.
-    ///
-    /// # Errors
-    /// Why they are not.
-    pub fn new(
-        frame: FrameId,
-        labels: &LabelImage,
-        objects: Vec<Object>,
-        (focus, timings, look, committed): (f32, Timings, Option<Look>, Option<Stamp>),
-    ) -> Result<Self, String> {
-        let packed = blobs::encode_with(labels, &objects)?;
-        let (count, labels_sha256) = (labels.count(), labels.sha256());
-        Ok(Self { frame, packed, count, labels_sha256, objects, focus, timings, look, committed })
-    }
-}
-
-/// All results of one model in a part.
-#[derive(Clone, Debug)]
-pub struct AdoptedResults {
-    /// The model.
-    pub model: ModelRef,
-    /// Those that could be read.
-    pub results: Vec<AdoptedResult>,
-    /// How many the archive has, whether they could be read or not.
-    pub there: u64,
-    /// The objects of the archive that hold them.
-    pub receipts: Vec<Receipt>,
-}
-
-/// What the archive has of one part of a series.
-#[derive(Clone, Debug, Default)]
-pub struct AdoptedPart {
-    /// Number of the series.
-    pub series: u32,
-    /// Number of the part.
-    pub part: u64,
-    /// Its frames.
-    pub frames: Vec<AdoptedFrame>,
-    /// Their table; none where the archive has none.
-    pub table: Option<Receipt>,
-    /// Results by model.
-    pub results: Vec<AdoptedResults>,
-    /// The shard of its pixels, with how many frames are in it.
-    pub pixels: Option<Receipt>,
-}
-
-impl AdoptedPart {
-    /// Everything that was read for it.
-    pub fn receipts(&self) -> impl Iterator<Item = &Receipt> {
-        let results = self.results.iter().flat_map(|results| &results.receipts);
-        self.table.iter().chain(&self.pixels).chain(results)
-    }
-}
-
-/// What was not here and is now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct PartTaken {
-    /// Frames.
-    pub frames: u64,
-    /// Results.
-    pub results: u64,
-    /// Objects in them.
-    pub objects: u64,
-    /// Frames of which it is known now that the archive has their pixels.
-    pub pixels: u64,
-}
-
-impl PartTaken {
-    /// Whether nothing was taken.
-    pub fn is_nothing(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// Why something of the archive cannot be taken beside what is here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal(pub String);
-
-/// How an adoption ends.
-#[derive(Clone, Copy, Debug)]
-pub struct Adoption {
-    /// Another name for this store, where it is to have one.
-    pub store: Option<StoreId>,
-    /// The mark of deliveries that the archive knows.
-    pub archive_mark: i64,
-    /// The one that the central database knows.
-    pub central_mark: i64,
-    /// Whether the broker had everything that was here before.
-    pub published_all: bool,
-}
-
-type When<'a> = (&'a Deliveries, &'a Stamp);
-
-/// Undoes a transaction: its own fault, or the database's.
-enum Broken {
-    Refused(Refusal),
-    Database(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Broken {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error)
-    }
-}
+pub use given::{
+    AdoptedFrame, AdoptedPart, AdoptedResult, AdoptedResults, AdoptedSeries, AdoptedSession,
+    Adoption, PartTaken, Refusal,
+};
 
 impl Writer {
     /// One transaction, undone as a whole when it fails.
@@ -256,13 +97,13 @@ impl Store {
         describe: Option<bool>,
     ) -> Result<(), StoreError> {
         let written = self.0.adopt("note what an archive has", |db, when| {
-            let Some(pk) = rows::session(db, session)? else { return Ok(()) };
+            let Some(pk) = keys::session(db, session)? else { return Ok(()) };
             if describe == Some(true) {
-                rows::request_session(db, pk, when)?;
+                requests::request_session(db, pk, when)?;
             }
             let Some(item) = part::item(db, Kind::Session, pk, None)? else { return Ok(()) };
             for receipt in receipts {
-                outbox::put_receipt(db, item, receipt, when.1)?;
+                claims::put_receipt(db, item, receipt, when.1)?;
             }
             if describe.is_none() {
                 db.execute(
@@ -308,7 +149,7 @@ impl Store {
         let written = self.0.adopt("leave sessions to another store", |db, _| {
             let mut left = 0;
             for session in sessions {
-                let Some(pk) = rows::session(db, *session)? else { continue };
+                let Some(pk) = keys::session(db, *session)? else { continue };
                 left += db.execute(
                     "UPDATE session SET delivered_by = ?2
                      WHERE pk = ?1 AND delivered_by IS NULL",
@@ -365,7 +206,7 @@ impl Store {
                     "UPDATE destination SET high_water = max(high_water, ?2) + 1 WHERE name = ?1",
                     params![destination, known],
                 )?;
-                *mark = mark_of(db, destination)?;
+                *mark = deliveries::mark_of(db, destination)?;
             }
             if adoption.published_all {
                 // What came back was told before it was forgotten, or is in the archive.
@@ -376,7 +217,7 @@ impl Store {
                 )?;
             }
             let detail = serde_json::json!({ "store": identity.store, "epoch": identity.epoch });
-            rows::event(db, now, "adopted", &detail)?;
+            log::note(db, now, "adopted", &detail)?;
             Ok((identity, marks[0], marks[1]))
         })?;
         // Nothing in there refuses.
@@ -396,40 +237,5 @@ impl Store {
             Ok(())
         })?;
         written.or(Ok(()))
-    }
-}
-
-/// Deliveries that were claimed for a destination so far.
-pub(super) fn mark_of(db: &Connection, destination: Destination) -> rusqlite::Result<i64> {
-    db.query_row("SELECT high_water FROM destination WHERE name = ?1", [destination], |row| {
-        row.get(0)
-    })
-    .optional()
-    .map(|mark| mark.unwrap_or(0))
-}
-
-impl super::Reader {
-    /// Deliveries that were claimed for the archive so far.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn mark(&self, destination: Destination) -> Result<i64, StoreError> {
-        self.with("read a mark", |db| mark_of(db, destination))
-    }
-
-    /// Who delivers this session, where it is not this store.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub fn delivered_by(&self, session: SessionId) -> Result<Option<StoreId>, StoreError> {
-        self.with("read who delivers a session", |db| {
-            db.query_row(
-                "SELECT delivered_by FROM session WHERE id = ?1",
-                [session.as_bytes()],
-                |row| Ok(row.get::<_, Option<[u8; 16]>>(0)?.map(StoreId::from_bytes)),
-            )
-            .optional()
-            .map(Option::flatten)
-        })
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::{OptionalExtension, params};
 
-use super::error::StoreError;
-use super::readers::{Reader, unsigned};
+use crate::error::StoreError;
+use crate::read::columns;
+use crate::read::reader::Reader;
 use reticle_domain::facts::{ResultFacts, WellFacts};
 
 impl Reader {
@@ -50,11 +51,11 @@ impl Reader {
                             model: Arc::clone(&result.model),
                             plate: Some(plate.to_owned()).filter(|plate| !plate.is_empty()),
                             well: well.to_owned(),
-                            fields: unsigned(row, 0)?,
-                            frames: unsigned(row, 1)?,
-                            objects: unsigned(row, 2)?,
-                            frames_in_focus: unsigned(row, 3)?,
-                            objects_in_focus: unsigned(row, 4)?,
+                            fields: columns::unsigned(row, 0)?,
+                            frames: columns::unsigned(row, 1)?,
+                            objects: columns::unsigned(row, 2)?,
+                            frames_in_focus: columns::unsigned(row, 3)?,
+                            objects_in_focus: columns::unsigned(row, 4)?,
                             mean_area_px: row.get(5)?,
                             mean_intensity: row.get(6)?,
                             area_fraction: row.get(7)?,
