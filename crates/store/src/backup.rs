@@ -35,15 +35,12 @@ use reticle_base::clock::rfc3339;
 use reticle_base::durable;
 use reticle_base::foreign_file::{self, SMALL_BYTES};
 
-/// Schema from which on a database says whose it is.
-const WITH_IDENTITY: u32 = 5;
-
 /// What a database holds.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Contents {
     /// Schema version.
     pub schema: u32,
-    /// Whose it is; `None` before schema 5.
+    /// Whose it is.
     #[serde(flatten)]
     pub identity: Option<Identity>,
     /// Sessions.
@@ -220,7 +217,7 @@ pub(crate) fn contents(db: &Connection) -> rusqlite::Result<Contents> {
         db.query_row("SELECT max(committed_wall_ns) FROM segmentation", [], |row| row.get(0))?;
     Ok(Contents {
         schema,
-        identity: (schema >= WITH_IDENTITY).then(|| identity::identity(db)).transpose()?,
+        identity: Some(identity::identity(db)?),
         sessions: count("SELECT count(*) FROM session")?.cast_unsigned(),
         frames: count("SELECT count(*) FROM frame")?.cast_unsigned(),
         results: count("SELECT count(*) FROM segmentation")?.cast_unsigned(),

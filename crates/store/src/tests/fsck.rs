@@ -220,8 +220,9 @@ fn a_thousand_faults_are_counted_and_a_hundred_told() {
         &format!(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 150)
              INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
-                 captured_boot, width, height, bit_depth, sha256, file, file_bytes)
-             SELECT randomblob(16), session, n, 0, 0, captured_boot, 1, 1, 8, sha256, 'f' || n, 1
+                 captured_boot, width, height, bit_depth, sha256, file, file_bytes, series, position)
+             SELECT randomblob(16), session, n, 0, 0, captured_boot, 1, 1, 8, sha256, 'f' || n, 1,
+                    series, position + n
              FROM frame, n WHERE id = x'{id}';
              UPDATE session SET frames = 151"
         ),
