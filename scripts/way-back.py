@@ -112,7 +112,7 @@ class Box:
         with open(self.config, "w", encoding="utf-8") as file:
             file.write(
                 '[box]\nsite = "test"\nname = "box-1"\n'
-                "[source]\nwidth = 128\nheight = 128\nfps = 25.0\n"
+                "[source]\nwidth = 128\nheight = 128\nfps = 50.0\n"
                 "[store.frames]\nmin_free_bytes = 0\nmax_bytes = 20000000\n"
                 f'[sync.central]\nurl = "{postgres.url()}"\n'
             )
