@@ -212,7 +212,7 @@ async fn the_schema_is_made_from_nothing_and_found_again() {
     let postgres = Postgres::new();
     central(&postgres).check().await.unwrap();
     let history = postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version");
-    assert_eq!(history.lines().count(), 5, "{history}");
+    assert_eq!(history.lines().count(), 1, "{history}");
     central(&postgres).check().await.unwrap();
     assert_eq!(postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version"), history);
 }
@@ -228,7 +228,7 @@ async fn boxes_that_come_at_once_make_one_schema_and_share_it() {
     for delivered in boxes.join_all().await {
         delivered.unwrap();
     }
-    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "5");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "1");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "16");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.model"), "1");
 }
@@ -426,9 +426,21 @@ async fn a_role_that_may_not_make_the_schema_uses_one_that_is_there() {
     guest.check().await.unwrap();
     guest.deliver(&usual()).await.unwrap();
 
-    postgres.psql("DELETE FROM reticle.schema_history WHERE version > 1");
+    postgres.psql("DELETE FROM reticle.schema_history");
     let late = connect(postgres.url_of("guest"), postgres.password(), None);
-    refused(late.check().await, Remedy::Stop, "the schema reticle is version 1");
+    refused(late.check().await, Remedy::Stop, "this Reticle needs version 1");
+}
+
+#[tokio::test]
+async fn a_schema_from_before_the_first_release_is_refused_with_a_clear_word() {
+    let postgres = Postgres::new();
+    central(&postgres).check().await.unwrap();
+    // As those programs called it.
+    let old = "ALTER TABLE reticle.compatibility RENAME COLUMN oldest_reader TO oldest_writer";
+    postgres.psql(old);
+    let late = central(&postgres);
+    refused(late.deliver(&usual()).await, Remedy::Stop, "from before version 0.1.0");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "0");
 }
 
 #[tokio::test]
