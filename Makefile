@@ -1,7 +1,7 @@
 # Thin: what a target does is in scripts/. CONTRIBUTING.md says how long each takes.
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run test check faults prove-folders prove-kills prove-noise prove-tiff prove-unlike fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
+.PHONY: help run test check faults prove-folders prove-kills prove-noise prove-tiff prove-unlike prove-way-back fuzz soak bench bench-peers ui cross test-cross vm-camera vm-service model dist install
 
 ARGS ?=
 PREFIX ?= /usr
@@ -59,6 +59,11 @@ prove-unlike: ## how many real pictures are said to be unlike what their model k
 	@scripts/setup test
 	@scripts/ui
 	@scripts/prove-unlike
+
+prove-way-back: ## two builds in turns on one data folder, FRAMES=1000 results each: is nothing lost on the way back
+	@scripts/setup test
+	@scripts/ui
+	@scripts/prove-way-back $(FRAMES)
 
 fuzz: ## RUNS=1000000 made-up and damaged files for all readers: no panic, no hang, bounded memory
 	@scripts/setup test

@@ -120,7 +120,7 @@ fn an_older_database_put_back_takes_nothing_from_archive_and_database() {
     }
     nothing_was_taken(&server.bucket(), &before);
     assert_eq!(rows(), rows_before);
-    let disputed = "SELECT disputed_high_water < high_water FROM reticle.standing";
+    let disputed = "SELECT disputed_high_water < high_water FROM reticle.store";
     assert_eq!(postgres.psql(disputed), "t");
     lab.is_sound();
 }
@@ -211,9 +211,6 @@ fn what_the_box_forgot_stays_in_the_archive() {
     let db = lab.database();
     db.execute_batch(
         "DELETE FROM object WHERE segmentation IN
-             (SELECT segmentation.pk FROM segmentation JOIN frame ON frame.pk = frame
-              WHERE position >= 40);
-         DELETE FROM look WHERE segmentation IN
              (SELECT segmentation.pk FROM segmentation JOIN frame ON frame.pk = frame
               WHERE position >= 40);
          DELETE FROM segmentation WHERE frame IN (SELECT pk FROM frame WHERE position >= 40);

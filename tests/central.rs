@@ -212,7 +212,7 @@ async fn the_schema_is_made_from_nothing_and_found_again() {
     let postgres = Postgres::new();
     central(&postgres).check().await.unwrap();
     let history = postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version");
-    assert_eq!(history.lines().count(), 5, "{history}");
+    assert_eq!(history.lines().count(), 1, "{history}");
     central(&postgres).check().await.unwrap();
     assert_eq!(postgres.psql("SELECT * FROM reticle.schema_history ORDER BY version"), history);
 }
@@ -228,7 +228,7 @@ async fn boxes_that_come_at_once_make_one_schema_and_share_it() {
     for delivered in boxes.join_all().await {
         delivered.unwrap();
     }
-    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "5");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.schema_history"), "1");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "16");
     assert_eq!(postgres.psql("SELECT count(*) FROM reticle.model"), "1");
 }
@@ -426,9 +426,21 @@ async fn a_role_that_may_not_make_the_schema_uses_one_that_is_there() {
     guest.check().await.unwrap();
     guest.deliver(&usual()).await.unwrap();
 
-    postgres.psql("DELETE FROM reticle.schema_history WHERE version > 1");
+    postgres.psql("DELETE FROM reticle.schema_history");
     let late = connect(postgres.url_of("guest"), postgres.password(), None);
-    refused(late.check().await, Remedy::Stop, "the schema reticle is version 1");
+    refused(late.check().await, Remedy::Stop, "this Reticle needs version 1");
+}
+
+#[tokio::test]
+async fn a_schema_from_before_the_first_release_is_refused_with_a_clear_word() {
+    let postgres = Postgres::new();
+    central(&postgres).check().await.unwrap();
+    // As those programs called it.
+    let old = "ALTER TABLE reticle.compatibility RENAME COLUMN oldest_reader TO oldest_writer";
+    postgres.psql(old);
+    let late = central(&postgres);
+    refused(late.deliver(&usual()).await, Remedy::Stop, "from before version 0.1.0");
+    assert_eq!(postgres.psql("SELECT count(*) FROM reticle.frame"), "0");
 }
 
 #[tokio::test]
@@ -440,18 +452,18 @@ async fn a_newer_schema_is_written_to_until_it_says_no() {
     );
     postgres.psql("ALTER TABLE reticle.frame ADD COLUMN objective text NOT NULL DEFAULT ''");
     central(&postgres).deliver(&usual()).await.unwrap();
-    postgres.psql("UPDATE reticle.compatibility SET oldest_writer = 9");
+    postgres.psql("UPDATE reticle.compatibility SET oldest_reader = 9");
     refused(central(&postgres).deliver(&usual()).await, Remedy::Stop, "update Reticle on this box");
 }
 
 #[tokio::test]
 async fn rows_that_somebody_swallows_are_missed_before_the_commit() {
-    let tables = ["session", "frame", "segmentation", "object", "standing"];
+    let tables = ["session", "frame", "segmentation", "object", "store"];
     // Of a swallowed session or frame the foreign keys of what belongs to it speak.
     for (table, named) in [
         ("segmentation", "3 rows were sent for the table reticle.segmentation and 0 of them"),
         ("object", "4 rows were sent for the table reticle.object and 0 of them"),
-        ("standing", "who delivers was not written"),
+        ("store", "who delivers was not written"),
     ] {
         let postgres = Postgres::new();
         let central = central(&postgres);
@@ -545,7 +557,7 @@ async fn a_box_writes_its_own_rows_and_reads_all() {
         ("UPDATE reticle.frame SET well = 'Z99'", "UPDATE 4"),
         ("UPDATE reticle.segmentation SET objects = 0", "UPDATE 3"),
         ("DELETE FROM reticle.object", "DELETE 4"),
-        ("UPDATE reticle.standing SET high_water = 0", "UPDATE 1"),
+        ("UPDATE reticle.store SET high_water = 0", "UPDATE 1"),
     ];
     for (sql, own) in refusals {
         let answer = postgres.psql_as("scope_2", &format!("BEGIN; {sql}; ROLLBACK"));
@@ -580,7 +592,8 @@ async fn the_views_give_the_numbers_that_are_computed_by_hand() {
         postgres.psql(&format!("SELECT {} FROM reticle.{rest}", list.join(", ")))
     };
     let all = ["frames", "objects", "objects_per_frame", "area_mean", "area_p5", "area_p25"];
-    let rest = ["area_p50", "area_p75", "area_p95", "intensity_mean", "intensity_p5", "confluence"];
+    let rest =
+        ["area_p50", "area_p75", "area_p95", "intensity_mean", "intensity_p5", "area_fraction"];
     let well = "well_aggregate WHERE well = 'A01'";
     // Of 10, 20, 30, 40 and 150: p5 is a fifth of the way from the first to the second, p95 four
     // fifths from the fourth to the fifth.
@@ -600,7 +613,7 @@ async fn the_views_give_the_numbers_that_are_computed_by_hand() {
     assert_eq!(three(&um, well), "12.500|3.000|6.250");
     // A well without objects is a row, in focus from the floor on.
     let empty = "well_aggregate WHERE well = 'A02'";
-    let counts = ["frames", "objects", "frames_in_focus", "confluence", "area_mean"];
+    let counts = ["frames", "objects", "frames_in_focus", "area_fraction", "area_mean"];
     assert_eq!(three(&counts, empty), "1.000|0.000|1.000|0.000|");
     for (view, rows) in [
         ("session_aggregate", "3|5"),

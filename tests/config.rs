@@ -294,6 +294,35 @@ fn check_says_of_a_page_that_is_open_to_the_network_what_that_means() {
 }
 
 #[test]
+fn a_drop_in_of_a_newer_program_does_not_stop_this_one() {
+    let newer = "# written by reticle 99.0.0\n[store]\nfrom_the_future = 1\nmax_bytes = 7\n";
+    let config = Files::with("[store]\nmax_bytes = 5\n")
+        .drop_in("10-known.toml", "# written by reticle 99.0.0\n[box]\nsite = \"later\"\n")
+        .drop_in("50-update.toml", newer);
+    let said = config.run("check");
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    for part in ["50-update.toml was written by reticle 99.0.0", "passed over", "from_the_future"] {
+        assert!(said.err.contains(part), "{}", said.err);
+    }
+    let shown = config.run("show").out;
+    assert!(shown.contains("max_bytes = 5"), "it is passed over as a whole: {shown}");
+    assert!(shown.contains("site = \"later\""), "what this one knows is taken: {shown}");
+    // Nobody newer wrote these: a slip of the pen stops the program, as ever.
+    let own = concat!("# written by reticle ", env!("CARGO_PKG_VERSION"), "\n");
+    for (name, head) in
+        [("10.toml", ""), ("20.toml", own), ("30.toml", "# written by reticle new\n")]
+    {
+        let config =
+            Files::with("").drop_in(name, &format!("{head}[store]\nfrom_the_future = 1\n"));
+        let said = config.run("check");
+        assert_eq!(said.code, 1, "{head}: {}", said.out);
+        assert!(said.err.contains("is not a known key"), "{}", said.err);
+    }
+    // Nor is the main file an update's.
+    assert_eq!(Files::with(newer).run("check").code, 1);
+}
+
+#[test]
 fn check_can_answer_in_json() {
     let config = Files::with("[log]\nlevel = 3\n");
     let file = config.file();

@@ -595,7 +595,7 @@ fn what_the_archive_lost_is_named_and_never_made_up() {
     // Positions that are lost stay free: no array in the archive gets shorter.
     let free: i64 = lab
         .database("new")
-        .query_row("SELECT sum(last - first + 1) FROM lost", [], |row| row.get(0))
+        .query_row("SELECT sum(last - first + 1) FROM lost_position", [], |row| row.get(0))
         .unwrap();
     assert_eq!(free, lost);
     let manifests = |files: BTreeMap<String, String>| {

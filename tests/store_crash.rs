@@ -132,6 +132,7 @@ fn child_that_is_killed() {
         let line = match outcome {
             Outcome::Kept { frame } => format!("kept {frame}"),
             Outcome::Saved(record) => format!("saved {}", record.frame()),
+            Outcome::AlreadySaved { record, .. } => format!("saved before {}", record.frame()),
             Outcome::Evicted { .. }
             | Outcome::NotKept { .. }
             | Outcome::Held { .. }

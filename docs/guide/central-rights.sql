@@ -31,7 +31,7 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA reticle TO %I', role);
     EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA reticle TO %I', role);
     EXECUTE format('GRANT INSERT ON reticle.box, reticle.model TO %I', role);
-    EXECUTE format('GRANT INSERT, UPDATE ON reticle.standing, reticle.session, reticle.frame,
+    EXECUTE format('GRANT INSERT, UPDATE ON reticle.store, reticle.session, reticle.frame,
                         reticle.segmentation, reticle.object TO %I', role);
     -- A result that was computed again has fewer objects than before.
     EXECUTE format('GRANT DELETE ON reticle.object TO %I', role);
@@ -50,7 +50,7 @@ BEGIN
         FROM (VALUES
             ('box', '(site, name) IN (SELECT admitted.site, admitted.box FROM reticle.admitted
                       WHERE role = current_user)'),
-            ('standing', '(site, box) IN (SELECT admitted.site, admitted.box
+            ('store', '(site, box) IN (SELECT admitted.site, admitted.box
                            FROM reticle.admitted WHERE role = current_user)'),
             ('session', '(site, box) IN (SELECT admitted.site, admitted.box
                           FROM reticle.admitted WHERE role = current_user)'),

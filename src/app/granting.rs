@@ -105,7 +105,8 @@ mod tests {
     #[test]
     fn an_order_ends_when_the_store_has_answered_all_that_it_was_asked() {
         let mut granting = Granting::default();
-        let mut jobs = begin(&mut granting, vec![Ask::Retry, Ask::Hurry]).ok().unwrap().into_iter();
+        let mut jobs =
+            begin(&mut granting, vec![Ask::Retry, Ask::DeliverNow]).ok().unwrap().into_iter();
         assert!(granting.ended().is_empty());
         answer(jobs.next().unwrap(), Ok(Answer::Retried(3)));
         assert!(granting.ended().is_empty(), "the second is not answered");
@@ -120,8 +121,8 @@ mod tests {
     fn while_the_store_stands_still_a_bounded_number_of_orders_waits() {
         let mut granting = Granting::default();
         let held: Vec<_> =
-            (0..MOST).map(|_| begin(&mut granting, vec![Ask::Hurry]).ok().unwrap()).collect();
-        let refused = begin(&mut granting, vec![Ask::Hurry]).unwrap_err();
+            (0..MOST).map(|_| begin(&mut granting, vec![Ask::DeliverNow]).ok().unwrap()).collect();
+        let refused = begin(&mut granting, vec![Ask::DeliverNow]).unwrap_err();
         assert!(refused.result.unwrap_err().contains("ask again later"));
         drop(held);
         assert_eq!(granting.ended().len(), MOST, "the store has ended, and nobody is left waiting");

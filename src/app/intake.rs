@@ -116,7 +116,9 @@ impl Intake {
     /// What the store reported.
     pub(super) fn outcome(&self, outcome: &Outcome) {
         match outcome {
-            Outcome::Saved(record) => self.finished(record.frame(), Lost::Nothing),
+            Outcome::Saved(record) | Outcome::AlreadySaved { record, .. } => {
+                self.finished(record.frame(), Lost::Nothing);
+            }
             Outcome::Failed { frame: Some(frame), error } => {
                 let lost = match error.remedy() {
                     // It can never be saved, and that was said: reading it again helps nobody.

@@ -401,7 +401,11 @@ impl Monitor {
             Outcome::NotKept { frame, reason } => {
                 tracing::debug!(%frame, reason = reason.word(), "pixels not kept");
             }
-            Outcome::Saved(record) => {
+            Outcome::Saved(record) | Outcome::AlreadySaved { record, .. } => {
+                if matches!(outcome, Outcome::AlreadySaved { same: false, .. }) {
+                    let frame = record.frame();
+                    tracing::warn!(%frame, "this model gave the frame other labels before; those stay");
+                }
                 let now = self.clock.now();
                 let times = self.with(|inner| {
                     let awaited = inner.awaited.remove(&record.frame());
@@ -525,7 +529,7 @@ impl Monitor {
 fn sync_state(delivery: &Delivery) -> SyncState {
     SyncState {
         destination: delivery.destination.word().to_owned(),
-        place: delivery.place.clone(),
+        place: delivery.location.clone(),
         waiting: delivery.waiting_rows,
         quarantined: delivery.quarantined + delivery.refused,
         oldest: delivery.oldest.clone(),

@@ -57,8 +57,8 @@ impl Opened {
         // frame comes.
         store.deliver_to(destinations.deliveries())?;
         let broker = Broker::open(&settings.mqtt, &box_name)?;
-        let told_all = broker.as_ref().filter(|broker| broker.tells_all());
-        store.tell_to(told_all.map(Broker::place).as_deref())?;
+        let published_all = broker.as_ref().filter(|broker| broker.tells_all());
+        store.publish_to(published_all.map(Broker::place).as_deref())?;
         let store = store.report_to(stages.writer.clone());
         Ok(Self {
             stages,

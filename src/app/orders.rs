@@ -60,9 +60,9 @@ impl Executor for Orders {
             Command::Start => (Work::Run(Run::Start), done),
             Command::Pause => (Work::Run(Run::Pause), done),
             Command::Stop => (Work::Run(Run::Stop), done),
-            Command::Deliver => (Work::Store(vec![Ask::Hurry]), done),
-            Command::RetryDeliveries => (Work::Store(vec![Ask::Retry, Ask::Hurry]), done),
-            Command::DeliverAgain => (Work::Store(vec![Ask::Again, Ask::Hurry]), done),
+            Command::Deliver => (Work::Store(vec![Ask::DeliverNow]), done),
+            Command::RetryDeliveries => (Work::Store(vec![Ask::Retry, Ask::DeliverNow]), done),
+            Command::DeliverAgain => (Work::Store(vec![Ask::Again, Ask::DeliverNow]), done),
             Command::RetryImages => match self.intake.retrying(done) {
                 Ok(done) => (Work::Store(vec![Ask::Intake(Change::Retry)]), done),
                 Err((done, error)) => {

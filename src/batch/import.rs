@@ -18,7 +18,7 @@ use reticle_domain::object::Object;
 use reticle_domain::segmentation::ModelRef;
 use reticle_exchange::import::{self as exchange, Clue, Found, Kind, Source};
 use reticle_segment::measure;
-use reticle_store::{Imported, Reader, Record, StoreError};
+use reticle_store::{Imported, Outcome, Reader, StoreError};
 
 /// Positions whose facts are in memory at a time.
 const BATCH: u64 = 1_000;
@@ -47,6 +47,8 @@ pub struct Report {
     pub imported: u64,
     /// Objects in them.
     pub objects: u64,
+    /// Frames that had these labels already, under the same model.
+    pub already_saved: u64,
     /// Of those imported, measured without pixels.
     pub without_pixels: u64,
     /// What was not imported, each as a sentence that names it.
@@ -57,7 +59,7 @@ pub struct Report {
 
 /// Saves one label image as a result: by a store that nobody else has, or through the queue of a
 /// daemon.
-pub type Save<'a> = &'a mut dyn FnMut(Imported) -> Result<Record, StoreError>;
+pub type Save<'a> = &'a mut dyn FnMut(Imported) -> Result<Outcome, StoreError>;
 
 /// An import of which is known that it makes sense: there are files, and their session.
 pub struct Import {
@@ -114,12 +116,13 @@ impl Import {
             Some(error) => return Err(error),
         };
         let Importing { model, done, .. } = importing;
-        let Done { imported, objects, without_pixels, failed } = done;
+        let Done { imported, objects, already_saved, without_pixels, failed } = done;
         Ok(Report {
             session: session.id,
             model: ModelFacts { pk: 0, model }.key(),
             imported,
             objects,
+            already_saved,
             without_pixels,
             failed,
             is_cancelled,
@@ -146,6 +149,7 @@ fn model(request: &Request, sources: &[Source]) -> anyhow::Result<ModelRef> {
 struct Done {
     imported: u64,
     objects: u64,
+    already_saved: u64,
     /// Of those imported, measured without pixels.
     without_pixels: u64,
     failed: Vec<String>,
@@ -220,7 +224,17 @@ impl Importing<'_> {
             focus: f32::NAN,
         };
         match (self.save)(imported) {
-            Ok(_record) => {
+            Ok(Outcome::AlreadySaved { same: false, record }) => self.fail(format!(
+                "{name}: frame {} has other labels under this name already, with {} objects, and \
+                 they stay; import under another --name",
+                frame.id,
+                record.objects()
+            )),
+            Ok(Outcome::AlreadySaved { .. }) => {
+                self.seen.insert(frame.id);
+                self.done.already_saved += 1;
+            }
+            Ok(_) => {
                 self.seen.insert(frame.id);
                 self.done.imported += 1;
                 self.done.objects += count;

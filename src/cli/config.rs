@@ -83,20 +83,23 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 }
 
 fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Result<Outcome> {
-    let (files, warnings, problems) = match config::load_explained(path) {
+    let (files, passed_over, open, problems) = match config::load_explained(path) {
         Ok(loaded) => {
             let open = web::open_to_network(loaded.settings.web.listen);
             let refused = app::refusals(&loaded.settings, &Clock::system());
             let problems = refused.into_iter().map(|(key, why)| loaded.problem(&key, why));
             let problems = problems.collect();
-            (loaded.files, Vec::from_iter(open), problems)
+            let passed_over: Vec<String> =
+                loaded.passed_over.iter().map(ToString::to_string).collect();
+            (loaded.files, passed_over, open, problems)
         }
-        Err(error) => (Vec::new(), Vec::new(), error.problems),
+        Err(error) => (Vec::new(), Vec::new(), None, error.problems),
     };
     let ok = problems.is_empty();
     if json {
         let report = serde_json::json!({
-            "ok": ok, "files": files, "problems": problems, "warnings": warnings,
+            "ok": ok, "files": files, "problems": problems,
+            "warnings": Vec::from_iter(passed_over.iter().chain(&open)),
         });
         print_json(out, &report)?;
     } else if ok {
@@ -106,8 +109,11 @@ fn check(path: Option<&Path>, json: bool, out: &mut impl Write) -> anyhow::Resul
         for file in files {
             writeln!(out, "{}: fine", file.display())?;
         }
-        for warning in warnings {
-            out::tell(format!("web.listen: {warning}"));
+        for warning in passed_over {
+            out::tell(warning);
+        }
+        if let Some(open) = open {
+            out::tell(format!("web.listen: {open}"));
         }
     } else {
         for problem in problems {

@@ -90,13 +90,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 
 fn print(report: &Report, json: bool) -> anyhow::Result<Outcome> {
     let mut out = out::stdout();
-    let Report { session, model, imported, objects, without_pixels, failed, .. } = report;
+    let Report { session, model, imported, objects, already_saved, without_pixels, failed, .. } =
+        report;
     if json {
         let document = json!({
             "session": session,
             "model": model,
             "imported": imported,
             "objects": objects,
+            "already_saved": already_saved,
             "without_pixels": without_pixels,
             "failed": failed,
         });
@@ -104,6 +106,9 @@ fn print(report: &Report, json: bool) -> anyhow::Result<Outcome> {
         writeln!(out)?;
     } else {
         writeln!(out, "{imported} label images with {objects} objects saved as {model}")?;
+        if *already_saved > 0 {
+            writeln!(out, "{already_saved} were saved as {model} before, and stay as they are")?;
+        }
         if *without_pixels > 0 {
             writeln!(out, "{without_pixels} measured without grey values: their pixels are gone")?;
         }

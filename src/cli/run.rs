@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::Outcome;
 use crate::capture::SourceSpec;
-use crate::{app, config, telemetry};
+use crate::config::{self, Loaded};
+use crate::{app, telemetry};
 use reticle_base::clock::Clock;
 use reticle_base::memory;
 use reticle_base::shutdown::Shutdown;
@@ -41,7 +42,7 @@ pub struct Args {
 /// # Errors
 /// When the appliance cannot start.
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let mut settings = config::load(args.config.as_deref())?;
+    let Loaded { mut settings, passed_over, .. } = config::load_explained(args.config.as_deref())?;
     if let Some(spec) = args.source {
         settings.source.spec = spec;
     }
@@ -60,6 +61,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     memory::share_heaps();
     telemetry::init(&settings.log)?;
+    for drop_in in passed_over {
+        tracing::warn!("{drop_in}");
+    }
     app::run(&settings, &Clock::system(), &Shutdown::new())?;
     Ok(Outcome::Fine)
 }

@@ -1,7 +1,7 @@
 //! `reticle sync`: how far the deliveries to the archive and the central database are, and what
 //! to do about them.
 //!
-//! With `--json`: `status` and `drain` print `destinations`, a list (`destination`, `place`,
+//! With `--json`: `status` and `drain` print `destinations`, a list (`destination`, `location`,
 //! `waiting`, `waiting_rows`, `quarantined`, `refused`, `done`, `oldest`, `reason`); `verify`
 //! prints `sessions`, `objects`, `bytes`, `rows`, `waiting` and `differences` (each
 //! `destination`, `session`, `key`, `what`); `retry` prints `retried`.
@@ -161,7 +161,7 @@ fn drain(settings: &Settings, reason: Option<&str>) -> anyhow::Result<(Vec<Deliv
 fn wait_for_daemon(reader: &Reader, bar: &ProgressBar) -> anyhow::Result<()> {
     let (mut last, mut still) = (None, 0);
     loop {
-        let hurried = reader.hurried()?;
+        let hurried = reader.urgent()?;
         show(bar, &reader.deliveries()?);
         still = if last == Some(hurried) { still + 1 } else { 0 };
         if hurried == 0 {
@@ -265,8 +265,8 @@ pub(super) fn print_deliveries(deliveries: &[Delivery], json: bool) -> anyhow::R
         writeln!(out, "No destination is configured, or no daemon has run with one yet.")?;
     }
     for delivery in deliveries {
-        let Delivery { destination, place, waiting, waiting_rows, done, .. } = delivery;
-        writeln!(out, "{} {place}", destination.word())?;
+        let Delivery { destination, location, waiting, waiting_rows, done, .. } = delivery;
+        writeln!(out, "{} {location}", destination.word())?;
         writeln!(out, "  delivered    {done} parts")?;
         let oldest = delivery
             .oldest

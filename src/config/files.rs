@@ -22,20 +22,46 @@ pub(super) enum WhenMissing {
 pub(super) struct Fragment {
     pub(super) file: PathBuf,
     pub(super) text: String,
+    /// The version of the program that wrote it, where it is a drop-in that says so.
+    pub(super) written_by: Option<String>,
+}
+
+/// How the first line of a drop-in begins that a program wrote, as an update does; the version of
+/// the program follows. It is a comment, so that every TOML file may have it and no key is used up.
+const WRITTEN_BY: &str = "# written by reticle ";
+
+/// The version that a drop-in says wrote it.
+fn written_by(text: &str) -> Option<String> {
+    let version = text.lines().next()?.strip_prefix(WRITTEN_BY)?.trim();
+    (!version.is_empty()).then(|| version.to_owned())
+}
+
+/// Whether a version (`0.2.0`, `1.0.0-rc.1`) is newer than that of this program. One that cannot be
+/// read is not.
+pub(super) fn is_newer(version: &str) -> bool {
+    fn numbers(version: &str) -> Option<[u64; 3]> {
+        let mut parts = version.split(['-', '+']).next()?.split('.');
+        let mut next = || parts.next()?.parse().ok();
+        Some([next()?, next()?, next()?])
+    }
+    numbers(version).zip(numbers(env!("CARGO_PKG_VERSION"))).is_some_and(|(it, own)| it > own)
 }
 
 /// Reads `main` and its drop-ins, in the order in which they are to be merged.
 pub(super) fn read(main: &Path, when_missing: WhenMissing) -> Result<Vec<Fragment>, Problem> {
     let mut fragments = Vec::new();
     match read_text(main) {
-        Ok(text) => fragments.push(Fragment { file: main.to_owned(), text }),
+        Ok(text) => {
+            fragments.push(Fragment { file: main.to_owned(), text, written_by: None });
+        }
         Err(error)
             if error.kind() == ErrorKind::NotFound && when_missing == WhenMissing::UseDefaults => {}
         Err(error) => return Err(unreadable(main, &error)),
     }
     for file in drop_ins(main)? {
         let text = read_text(&file).map_err(|error| unreadable(&file, &error))?;
-        fragments.push(Fragment { file, text });
+        let written_by = written_by(&text);
+        fragments.push(Fragment { file, text, written_by });
     }
     Ok(fragments)
 }
@@ -126,6 +152,16 @@ mod tests {
             .map(|fragment| fragment.file.file_name().unwrap().to_owned())
             .collect();
         assert_eq!(names, ["r.toml", "10-a.toml", "20-b.toml"]);
+    }
+
+    #[test]
+    fn a_version_is_newer_by_its_numbers() {
+        let own = env!("CARGO_PKG_VERSION");
+        let [major, minor] =
+            [0, 1].map(|at| own.split('.').nth(at).unwrap().parse::<u64>().unwrap());
+        assert!(is_newer(&format!("{}.0.0", major + 1)));
+        assert!(is_newer(&format!("{major}.{}.0-rc.1", minor + 10)));
+        assert!(!is_newer(own) && !is_newer("0.0.1") && !is_newer("newest") && !is_newer("9"));
     }
 
     #[test]

@@ -4,6 +4,10 @@
 //! last one that says something wins. Everything has a default, and an empty file runs the
 //! virtual microscope on loopback with local storage only.
 //!
+//! A drop-in that a newer program wrote (its first line says `# written by reticle 0.2.0`) is passed
+//! over as a whole, with a warning, where this program cannot take something in it: so an update has
+//! a way back.
+//!
 //! - [`files`] finds and reads them; each file is judged alone, so that a message can name
 //!   file, line and key;
 //! - [`known`] is what may be written, taken from the JSON schema of [`Settings`], that is,
@@ -169,6 +173,33 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Where each key (`source.fps`) was set; what is not here has its default.
     pub origins: BTreeMap<String, Origin>,
+    /// Drop-ins of a newer program that this one cannot take.
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A drop-in that was left out, because a newer program wrote it and this one does not know all
+/// that is in it.
+#[derive(Clone, Debug)]
+pub struct PassedOver {
+    /// Which.
+    pub file: PathBuf,
+    /// The version that wrote it.
+    pub version: String,
+    /// What this program cannot take.
+    pub problems: Vec<Problem>,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} was written by reticle {} and is passed over; this is {}, which cannot take it",
+            self.file.display(),
+            self.version,
+            env!("CARGO_PKG_VERSION")
+        )?;
+        self.problems.iter().try_for_each(|problem| write!(f, "; {problem}"))
+    }
 }
 
 impl Loaded {
@@ -245,11 +276,19 @@ pub fn load_explained(path: Option<&Path>) -> Result<Loaded, ConfigError> {
     let mut merged = toml::Table::new();
     let mut origins = BTreeMap::new();
     let mut files = Vec::new();
+    let mut passed_over = Vec::new();
     for fragment in fragments {
         match known.judge(&fragment) {
             Ok(judged) => {
                 files::merge(&mut merged, judged.table);
                 origins.extend(judged.origins);
+            }
+            // An update put it there, and the program before it was put back: what it does not
+            // know must not stop it.
+            Err(found) if fragment.written_by.as_deref().is_some_and(files::is_newer) => {
+                let version = fragment.written_by.unwrap_or_default();
+                passed_over.push(PassedOver { file: fragment.file, version, problems: found });
+                continue;
             }
             Err(found) => problems.extend(found),
         }
@@ -269,7 +308,7 @@ pub fn load_explained(path: Option<&Path>) -> Result<Loaded, ConfigError> {
         }],
     })?;
     let contradictions = settings.contradictions();
-    let loaded = Loaded { settings, files, origins };
+    let loaded = Loaded { settings, files, origins, passed_over };
     if contradictions.is_empty() {
         return Ok(loaded);
     }

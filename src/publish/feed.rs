@@ -431,7 +431,7 @@ impl Feed {
                 self.work.spawn_blocking(move || {
                     let units = match stream {
                         Stream::Events => reader
-                            .untold_events(BATCH)
+                            .unpublished_events(BATCH)
                             .map(|events| telling::tell_events(&broker.topics, &events, &now)),
                         Stream::Results => read_results(&reader, &broker, &now),
                     };
@@ -449,7 +449,7 @@ impl Feed {
         self.counting = true;
         let reader = self.ports.reader.clone();
         self.work.spawn_blocking(move || {
-            let told = reader.told().unwrap_or_else(|error| {
+            let told = reader.publish_cursors().unwrap_or_else(|error| {
                 tracing::debug!(%error, "what waits for the broker cannot be counted");
                 Vec::new()
             });
@@ -539,7 +539,7 @@ fn read_results(
     now: &Stamp,
 ) -> Result<Vec<Unit>, reticle_store::StoreError> {
     let measurements = broker.options.measurements;
-    let results = reader.untold_results(BATCH)?;
+    let results = reader.unpublished_results(BATCH)?;
     let wells = if measurements.wells() && !results.is_empty() {
         reader.wells_of(&results)?
     } else {
@@ -551,7 +551,7 @@ fn read_results(
 /// Moves the mark; `None` where that did not work.
 fn mark(jobs: &reticle_base::queue::Sender<Job>, stream: Stream, upto: i64) -> Option<i64> {
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
-    jobs.send(Job::Ask { ask: Ask::Told { stream, upto }, reply });
+    jobs.send(Job::Ask { ask: Ask::Published { stream, upto }, reply });
     match answer.recv() {
         Ok(Ok(Answer::Written)) => Some(upto),
         Ok(Ok(other)) => {

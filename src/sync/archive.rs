@@ -98,7 +98,7 @@ impl Archiving {
             // Made again when it is wanted again; what stays is removed at the next start.
             std::fs::remove_file(&object.path).ok();
         }
-        Ok(Report::Done { item: item.pk, upto: built.upto, rows: built.rows, receipts })
+        Ok(Report::Delivered { item: item.pk, upto: built.upto, rows: built.rows, receipts })
     }
 
     /// Removes what an earlier process left in the spool.
@@ -148,7 +148,7 @@ impl Archiving {
 
     pub(super) fn receipt(&self, receipt: ObjectReceipt, rows: u64) -> Receipt {
         let ObjectReceipt { key, etag, bytes, sha256, checksum } = receipt;
-        Receipt { place: self.archive.name(), key, bytes, sha256, etag, checksum, rows }
+        Receipt { location: self.archive.name(), key, bytes, sha256, etag, checksum, rows }
     }
 
     /// Reads what a part is of, and makes the spool.

@@ -120,7 +120,7 @@ impl Centralising {
             Err(error) => return Err(error.into()),
         }
         let (upto, rows) = (rows.upto, rows.total);
-        Ok(Report::Done { item: item.pk, upto, rows, receipts: Vec::new() })
+        Ok(Report::Delivered { item: item.pk, upto, rows, receipts: Vec::new() })
     }
 
     async fn read(&self, item: &Item) -> Result<Rows, Undelivered> {
@@ -134,7 +134,7 @@ impl Centralising {
                 results: Vec::new(),
                 claimant,
             };
-            let mut rows = Rows { batch, upto: item.wanted, total: 0 };
+            let mut rows = Rows { batch, upto: item.requested, total: 0 };
             let Some(part) = item.part else { return Ok(rows) };
             let series = reader
                 .series(item.session)?
@@ -143,12 +143,12 @@ impl Centralising {
                 .ok_or_else(|| gone("its series"))?;
             let positions = series.part_positions(part.part);
             let refused = reader.refused_of(&item)?;
-            let wanted = |pk: i64| pk > item.done && !refused.contains(&pk);
+            let wanted = |pk: i64| pk > item.delivered && !refused.contains(&pk);
             match part.model {
                 None => {
                     let frames = reader.frames_of(&series, positions)?;
                     rows.total = frames.len() as u64;
-                    rows.upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.wanted);
+                    rows.upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(item.requested);
                     rows.batch.frames =
                         frames.into_iter().filter(|frame| wanted(frame.pk)).map(Arc::new).collect();
                 }
@@ -156,7 +156,8 @@ impl Centralising {
                     let model = reader.model(model)?.ok_or_else(|| gone("its model"))?;
                     let results = reader.results_of(&series, &model, positions)?;
                     rows.total = results.len() as u64;
-                    rows.upto = results.iter().map(|result| result.pk).max().unwrap_or(item.wanted);
+                    rows.upto =
+                        results.iter().map(|result| result.pk).max().unwrap_or(item.requested);
                     for result in results.into_iter().filter(|result| wanted(result.pk)) {
                         let objects =
                             reader.objects_of(&result).map_err(Undelivered::reading(result.pk))?;

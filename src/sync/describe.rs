@@ -77,7 +77,8 @@ impl Archiving {
                 rows: None,
             });
             // A replay asks for everything again: then nothing of this session is done yet.
-            if item.done > 0 && known.get(key.as_str()).is_some_and(|old| old.sha256 == sha256) {
+            if item.delivered > 0 && known.get(key.as_str()).is_some_and(|old| old.sha256 == sha256)
+            {
                 continue;
             }
             self.may_replace(&key, &bytes).await?;
@@ -91,7 +92,7 @@ impl Archiving {
         let manifest = new(entries);
         let put = self.archive.put_bytes(&manifest_key, manifest.to_json()).await?;
         sent.push(self.receipt(put, 0));
-        Ok(Report::Done { item: item.pk, upto: item.wanted, rows: 0, receipts: sent })
+        Ok(Report::Delivered { item: item.pk, upto: item.requested, rows: 0, receipts: sent })
     }
 
     /// The manifest that is there, if it is not the one that this store put.

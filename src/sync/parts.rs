@@ -131,7 +131,7 @@ impl Building<'_> {
     /// The table of the part's frames.
     fn frames(&self, (key, path): (String, PathBuf), refused: &[i64]) -> Result<Part, Undelivered> {
         let frames = self.reader.frames_of(&self.subject.series, self.subject.positions())?;
-        let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(self.item.wanted);
+        let upto = frames.iter().map(|frame| frame.pk).max().unwrap_or(self.item.requested);
         let known = frames.iter().map(|frame| frame.id.to_string()).collect();
         let there = self.table_there(&key, &known)?;
         let mut table = table::<Frames>(&path)?;
@@ -161,7 +161,7 @@ impl Building<'_> {
         let subject = self.subject;
         let Some(model) = &subject.model else { return Err(gone("its model")) };
         let results = self.reader.results_of(&subject.series, model, subject.positions())?;
-        let upto = results.iter().map(|result| result.pk).max().unwrap_or(self.item.wanted);
+        let upto = results.iter().map(|result| result.pk).max().unwrap_or(self.item.requested);
         let shape = subject.shard(4);
         let at = |result: &ResultFacts| subject.in_part(result.frame.position);
         let known = results.iter().map(at).collect();
@@ -248,7 +248,7 @@ impl Building<'_> {
         let series = &subject.series;
         let frames = reader.frames_of(series, subject.positions())?;
         let archived = reader.archived_frames_of(series, subject.positions())?;
-        let upto = archived.iter().map(|frame| frame.pk).max().unwrap_or(self.item.wanted);
+        let upto = archived.iter().map(|frame| frame.pk).max().unwrap_or(self.item.requested);
         let wanted: HashSet<i64> = archived.iter().map(|frame| frame.pk).collect();
         let shape = subject.shard(series.bytes_per_pixel);
         let known = frames.iter().map(|frame| subject.in_part(frame.position)).collect();

@@ -204,7 +204,7 @@ pub struct ResultFacts {
     pub labels_sha256: [u8; 32],
 }
 
-/// One well as it stands, by one model: the sums of its fields. Means and area fraction have the
+/// One well as it stands, by one model: the sums of its fields. Means and area fractions have the
 /// meaning that they have in the views; none where nothing is there to be divided by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WellFacts {

@@ -28,22 +28,19 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest as _, Sha256};
 
-use super::error::StoreError;
-use super::identity::{self, Identity};
-use super::schema::{self, damaged_or};
+use crate::error::StoreError;
+use crate::sql::identity::{self, Identity};
+use crate::sql::schema::{self, damaged_or};
 use reticle_base::clock::rfc3339;
 use reticle_base::durable;
 use reticle_base::foreign_file::{self, SMALL_BYTES};
-
-/// Schema from which on a database says whose it is.
-const WITH_IDENTITY: u32 = 5;
 
 /// What a database holds.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Contents {
     /// Schema version.
     pub schema: u32,
-    /// Whose it is; `None` before schema 5.
+    /// Whose it is.
     #[serde(flatten)]
     pub identity: Option<Identity>,
     /// Sessions.
@@ -104,7 +101,7 @@ pub fn backup(folder: &Path, to: &Path) -> Result<Backup, StoreError> {
 }
 
 /// Steps 1 to 3, without the look at it. `database` is where `source` is, for the errors.
-pub(super) fn copy(source: &Connection, database: &Path, draft: &Path) -> Result<(), StoreError> {
+pub(crate) fn copy(source: &Connection, database: &Path, draft: &Path) -> Result<(), StoreError> {
     let Some(name) = draft.to_str() else {
         let error = io::Error::new(io::ErrorKind::InvalidFilename, "its name is not UTF-8");
         return Err(StoreError::file("make the copy", draft)(error));
@@ -150,7 +147,7 @@ fn private(path: &Path) -> io::Result<File> {
 }
 
 /// Where the checksum of a backup is.
-pub(super) fn checksum_file(backup: &Path) -> PathBuf {
+pub(crate) fn checksum_file(backup: &Path) -> PathBuf {
     beside(backup, ".sha256")
 }
 
@@ -189,7 +186,7 @@ pub fn check(backup: &Path) -> Result<(Contents, bool), StoreError> {
 ///
 /// # Errors
 /// When it cannot be read, is damaged, is not of Reticle, or is of a newer one.
-pub(super) fn examine(path: &Path) -> Result<Contents, StoreError> {
+pub(crate) fn examine(path: &Path) -> Result<Contents, StoreError> {
     // Nobody writes it, and it may lie where nothing can be written: no log, no lock.
     let db = schema::open_as_it_lies(path)?;
     let damaged = |detail: String| StoreError::Damaged { path: path.to_owned(), detail };
@@ -213,14 +210,14 @@ pub(super) fn examine(path: &Path) -> Result<Contents, StoreError> {
 }
 
 /// What a database holds.
-pub(super) fn contents(db: &Connection) -> rusqlite::Result<Contents> {
+pub(crate) fn contents(db: &Connection) -> rusqlite::Result<Contents> {
     let count = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
     let schema = schema::version(db)?;
     let newest: Option<i64> =
         db.query_row("SELECT max(committed_wall_ns) FROM segmentation", [], |row| row.get(0))?;
     Ok(Contents {
         schema,
-        identity: (schema >= WITH_IDENTITY).then(|| identity::identity(db)).transpose()?,
+        identity: Some(identity::identity(db)?),
         sessions: count("SELECT count(*) FROM session")?.cast_unsigned(),
         frames: count("SELECT count(*) FROM frame")?.cast_unsigned(),
         results: count("SELECT count(*) FROM segmentation")?.cast_unsigned(),
@@ -250,8 +247,8 @@ fn hash(path: &Path) -> io::Result<(u64, [u8; 32])> {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use super::super::fixture::{self, Bench};
     use super::*;
+    use crate::fixture::{self, Bench};
 
     fn bench(folder: &Path, frames: u64) -> Bench {
         let mut bench = Bench::open(&fixture::options(folder));

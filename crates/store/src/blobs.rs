@@ -25,7 +25,7 @@ const MAX_PIXELS: u64 = reticle_imagefile::MAX_PIXELS;
 
 /// Why bytes are not a label image.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
+pub(crate) enum Broken {
     #[error("the label image was not stored by this version of Reticle, or its head is damaged")]
     Header,
     #[error("the label image's compressed data is damaged: {0}")]
@@ -35,7 +35,7 @@ pub(super) enum Broken {
 }
 
 /// Compresses a label image.
-pub(super) fn encode(image: &LabelImage) -> Result<Vec<u8>, Broken> {
+pub(crate) fn encode(image: &LabelImage) -> Result<Vec<u8>, Broken> {
     let (mut lengths, mut labels) = (Vec::new(), Vec::new());
     let width = image.width() as usize;
     if width > 0 {
@@ -59,7 +59,7 @@ pub(super) fn encode(image: &LabelImage) -> Result<Vec<u8>, Broken> {
 }
 
 /// The label image of a result as bytes, if it is one that the invariants allow.
-pub(super) fn encode_result(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
+pub(crate) fn encode_result(segmentation: &Segmentation) -> Result<Vec<u8>, String> {
     let (frame, labels) = (&segmentation.frame, &segmentation.labels);
     if (labels.width(), labels.height()) != (frame.width, frame.height) {
         return Err(format!(
@@ -74,7 +74,7 @@ pub(super) fn encode_result(segmentation: &Segmentation) -> Result<Vec<u8>, Stri
 }
 
 /// The label image as bytes, if these are its objects.
-pub(super) fn encode_with(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
+pub(crate) fn encode_with(labels: &LabelImage, objects: &[Object]) -> Result<Vec<u8>, String> {
     let areas = areas(labels);
     let told: Vec<(u32, u32)> = objects.iter().map(|object| (object.label, object.area)).collect();
     if !(1..).zip(areas).eq(told) {
@@ -84,7 +84,7 @@ pub(super) fn encode_with(labels: &LabelImage, objects: &[Object]) -> Result<Vec
 }
 
 /// Pixels of each object, by label from 1.
-pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
+pub(crate) fn areas(labels: &LabelImage) -> Vec<u32> {
     let mut areas = vec![0_u32; labels.count() as usize + 1];
     for &label in labels.labels() {
         areas[label as usize] += 1;
@@ -94,7 +94,7 @@ pub(super) fn areas(labels: &LabelImage) -> Vec<u32> {
 }
 
 /// Takes apart what [`encode`] made.
-pub(super) fn decode(bytes: &[u8]) -> Result<LabelImage, Broken> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<LabelImage, Broken> {
     let (head, packed) = bytes.split_at_checked(HEADER).ok_or(Broken::Header)?;
     if !head.starts_with(MAGIC) {
         return Err(Broken::Header);

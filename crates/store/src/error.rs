@@ -31,18 +31,31 @@ pub enum StoreError {
         /// Process that holds it, where it said so.
         pid: Option<u32>,
     },
-    /// The database has migrations that this program does not know.
+    /// The database has a schema that a program as old as this one must not open.
     #[error(
-        "{} was made by a newer Reticle (schema {found}; this one knows up to {known}); \
-         install that version or newer, or choose another data folder", path.display()
+        "{} was made by a newer Reticle (schema {found}, which needs a program that knows schema \
+         {needed}; this one knows up to {known}); install that version or newer, or choose another \
+         data folder", path.display()
     )]
     Newer {
         /// The database.
         path: PathBuf,
         /// Its schema version.
         found: u32,
+        /// The oldest schema that a program must know to open it.
+        needed: u32,
         /// The newest that this program knows.
         known: u32,
+    },
+    /// The database is of a program from before the first release.
+    #[error(
+        "{} was made by a Reticle from before version 0.1.0, whose data folders this one cannot read; \
+         choose another data folder, or open it with the program that made it (`reticle export` \
+         there writes its results as files)", path.display()
+    )]
+    Unreleased {
+        /// The database.
+        path: PathBuf,
     },
     /// The database is not what this program made, or is damaged.
     #[error(
@@ -112,6 +125,7 @@ impl StoreError {
         match self {
             Self::File { .. } | Self::Locked { .. } => Remedy::Retry,
             Self::Newer { .. }
+            | Self::Unreleased { .. }
             | Self::Damaged { .. }
             | Self::Unlinked { .. }
             | Self::Lost { .. } => Remedy::Stop,

@@ -92,7 +92,7 @@ pub(crate) fn model() -> Arc<ModelRef> {
 
 pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
     let labels = cells(frame.width, frame.height, count, frame.sequence + 1);
-    let objects = super::blobs::areas(&labels).into_iter().zip(1..).map(|(area, label)| Object {
+    let objects = crate::blobs::areas(&labels).into_iter().zip(1..).map(|(area, label)| Object {
         label,
         area,
         centroid_0: 1.5,
@@ -132,33 +132,33 @@ pub(crate) fn segmentation(frame: &Arc<Frame>, count: u32) -> Segmentation {
 pub(crate) struct Bench {
     pub(crate) clock: Clock,
     pub(crate) session: Session,
-    pub(crate) writer: super::writer::Writer,
-    pub(crate) recovery: super::Recovery,
-    pub(crate) outcomes: Vec<super::Outcome>,
+    pub(crate) writer: crate::write::writer::Writer,
+    pub(crate) recovery: crate::Recovery,
+    pub(crate) outcomes: Vec<crate::Outcome>,
 }
 
 /// Pixel edge of the frames that a [`Bench`] takes.
 pub(crate) const EDGE: u32 = 64;
 
 impl Bench {
-    pub(crate) fn open(options: &super::Options) -> Self {
+    pub(crate) fn open(options: &crate::Options) -> Self {
         let clock = Clock::system();
-        let (store, recovery) = super::Store::open(options, clock.clone()).unwrap();
+        let (store, recovery) = crate::Store::open(options, clock.clone()).unwrap();
         Self::begin(store, recovery, clock)
     }
 
     /// As [`Bench::open`], with destinations.
-    pub(crate) fn delivering(options: &super::Options, deliveries: super::Deliveries) -> Self {
+    pub(crate) fn delivering(options: &crate::Options, deliveries: crate::Deliveries) -> Self {
         let clock = Clock::system();
-        let (mut store, recovery) = super::Store::open(options, clock.clone()).unwrap();
+        let (mut store, recovery) = crate::Store::open(options, clock.clone()).unwrap();
         store.deliver_to(deliveries).unwrap();
         Self::begin(store, recovery, clock)
     }
 
-    fn begin(store: super::Store, recovery: super::Recovery, clock: Clock) -> Self {
+    fn begin(store: crate::Store, recovery: crate::Recovery, clock: Clock) -> Self {
         let session = session(&clock);
         let mut bench = Self { clock, session, writer: store.0, recovery, outcomes: Vec::new() };
-        let open = super::Job::Open(bench.session.clone());
+        let open = crate::Job::Open(bench.session.clone());
         bench.work(vec![open]);
         bench
     }
@@ -170,29 +170,29 @@ impl Bench {
     }
 
     /// Everything that may be claimed for a destination, full parts or not.
-    pub(crate) fn claim(&mut self, destination: super::Destination) -> Vec<super::Item> {
-        let claim = super::Claim {
+    pub(crate) fn claim(&mut self, destination: crate::Destination) -> Vec<crate::Item> {
+        let claim = crate::Claim {
             destination,
             limit: 100,
             lease: std::time::Duration::from_secs(3600),
             max_delay: std::time::Duration::ZERO,
             drain: true,
         };
-        match self.writer.ask(super::Ask::Claim(claim)).unwrap() {
-            super::Answer::Claimed(items) => items,
+        match self.writer.ask(crate::Ask::Claim(claim)).unwrap() {
+            crate::Answer::Claimed(items) => items,
             other => panic!("{other:?}"),
         }
     }
 
-    pub(crate) fn report(&mut self, report: super::Report) {
-        let answer = self.writer.ask(super::Ask::Report(report)).unwrap();
-        assert_eq!(answer, super::Answer::Written);
+    pub(crate) fn report(&mut self, report: crate::Report) {
+        let answer = self.writer.ask(crate::Ask::Report(report)).unwrap();
+        assert_eq!(answer, crate::Answer::Written);
     }
 
-    /// Reports an item as delivered up to what it wanted, with one receipt.
-    pub(crate) fn deliver(&mut self, item: &super::Item) {
-        let receipt = super::Receipt {
-            place: "file:/archive".into(),
+    /// Reports an item as delivered up to what it requested, with one receipt.
+    pub(crate) fn deliver(&mut self, item: &crate::Item) {
+        let receipt = crate::Receipt {
+            location: "file:/archive".into(),
             key: format!("object-{}", item.pk),
             bytes: 10,
             sha256: [7; 32],
@@ -201,23 +201,23 @@ impl Bench {
             rows: 1,
         };
         let receipts =
-            if item.destination == super::Destination::Archive { vec![receipt] } else { vec![] };
-        let upto = item.wanted;
-        self.report(super::Report::Done { item: item.pk, upto, rows: 1, receipts });
+            if item.destination == crate::Destination::Archive { vec![receipt] } else { vec![] };
+        let upto = item.requested;
+        self.report(crate::Report::Delivered { item: item.pk, upto, rows: 1, receipts });
     }
 
-    pub(crate) fn work(&mut self, jobs: Vec<super::Job>) {
+    pub(crate) fn work(&mut self, jobs: Vec<crate::Job>) {
         let outcomes = &mut self.outcomes;
         self.writer.work(jobs, &mut |outcome| outcomes.push(outcome));
     }
 
-    pub(crate) fn keep(&self, frame: &Arc<Frame>) -> super::Job {
-        super::Job::Keep { session: self.session.id, frame: Arc::clone(frame) }
+    pub(crate) fn keep(&self, frame: &Arc<Frame>) -> crate::Job {
+        crate::Job::Keep { session: self.session.id, frame: Arc::clone(frame) }
     }
 
-    pub(crate) fn commit(&self, segmentation: &Segmentation) -> super::Job {
+    pub(crate) fn commit(&self, segmentation: &Segmentation) -> crate::Job {
         let segmentation = segmentation.clone();
-        super::Job::Commit { session: self.session.id, segmentation }
+        crate::Job::Commit { session: self.session.id, segmentation }
     }
 
     /// Takes a frame and keeps it; with a result of `cells` objects if there are any.
@@ -232,12 +232,12 @@ impl Bench {
         answer
     }
 
-    pub(crate) fn reader(&self) -> super::Reader {
-        super::Reader::of(&self.writer.folder, self.writer.reach.clone())
+    pub(crate) fn reader(&self) -> crate::Reader {
+        crate::Reader::of(&self.writer.folder, self.writer.reach.clone())
     }
 
     /// Closes the store in order; what was reported.
-    pub(crate) fn close(self) -> Vec<super::Outcome> {
+    pub(crate) fn close(self) -> Vec<crate::Outcome> {
         let mut outcomes = self.outcomes;
         self.writer.close(&mut |outcome| outcomes.push(outcome));
         outcomes
@@ -245,21 +245,21 @@ impl Bench {
 }
 
 /// An archive that is to have the pixels too, and a database.
-pub(crate) fn deliveries() -> super::Deliveries {
-    super::Deliveries {
+pub(crate) fn deliveries() -> crate::Deliveries {
+    crate::Deliveries {
         archive: Some("file:/archive".into()),
-        pixels: super::Keep::All,
+        pixels: crate::Keep::All,
         central: Some("postgresql://lab/db".into()),
     }
 }
 
 /// The same, but without pixels for the archive.
-pub(crate) fn without_pixels() -> super::Deliveries {
-    super::Deliveries { pixels: super::Keep::None, ..deliveries() }
+pub(crate) fn without_pixels() -> crate::Deliveries {
+    crate::Deliveries { pixels: crate::Keep::None, ..deliveries() }
 }
 
 /// Options for a folder, with everything kept.
-pub(crate) fn options(folder: &std::path::Path) -> super::Options {
-    let frames = super::FrameRetention { min_free_bytes: 0, ..Default::default() };
-    super::Options { folder: folder.to_owned(), max_bytes: 0, frames }
+pub(crate) fn options(folder: &std::path::Path) -> crate::Options {
+    let frames = crate::FrameRetention { min_free_bytes: 0, ..Default::default() };
+    crate::Options { folder: folder.to_owned(), max_bytes: 0, frames }
 }

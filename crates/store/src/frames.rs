@@ -7,27 +7,27 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
+use crate::error::StoreError;
 use reticle_base::durable;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::frame::{Frame, Pixels};
 
 /// Folder of the frame files in the data folder.
-pub(super) const FRAMES: &str = "frames";
+pub(crate) const FRAMES: &str = "frames";
 const ENDING: &str = ".tif";
 
 /// Where a frame's file is, relative to the data folder: what the database holds.
-pub(super) fn file_name(session: SessionId, frame: FrameId) -> String {
+pub(crate) fn file_name(session: SessionId, frame: FrameId) -> String {
     format!("{FRAMES}/{session}/{frame}{ENDING}")
 }
 
 /// Bytes that the file of `frame` will take, to within its small head.
-pub(super) fn expected_bytes(frame: &Frame) -> u64 {
+pub(crate) fn expected_bytes(frame: &Frame) -> u64 {
     (frame.pixels.len() * frame.pixels.bytes_per_pixel()) as u64 + 4096
 }
 
 /// Writes the frame's file, durably, and gives its size.
-pub(super) fn write(folder: &Path, session: SessionId, frame: &Frame) -> Result<u64, StoreError> {
+pub(crate) fn write(folder: &Path, session: SessionId, frame: &Frame) -> Result<u64, StoreError> {
     let path = folder.join(file_name(session, frame.id));
     let bytes = reticle_imagefile::encode_frame_tiff(frame).map_err(|error| StoreError::Unfit {
         what: "write the file",
@@ -44,7 +44,7 @@ pub(super) fn write(folder: &Path, session: SessionId, frame: &Frame) -> Result<
 }
 
 /// Grey values of a frame file, with their width and height.
-pub(super) fn read(path: &Path) -> Result<(u32, u32, Pixels), String> {
+pub(crate) fn read(path: &Path) -> Result<(u32, u32, Pixels), String> {
     let bytes = fs::read(path).map_err(|error| error.to_string())?;
     let page = reticle_imagefile::decode_frame_tiff(&bytes).map_err(|error| error.to_string())?;
     Ok((page.width, page.height, page.pixels))
@@ -52,29 +52,29 @@ pub(super) fn read(path: &Path) -> Result<(u32, u32, Pixels), String> {
 
 /// A file found under `frames/`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Relative to the data folder, with `/`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Where it is.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its size.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Found {
     /// The frame it is named after.
-    pub(super) fn frame(&self) -> Option<FrameId> {
+    pub(crate) fn frame(&self) -> Option<FrameId> {
         self.path.file_name()?.to_str()?.strip_suffix(ENDING)?.parse().ok()
     }
 
     /// Whether it was still being written.
-    pub(super) fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.name.ends_with(durable::TEMPORARY)
     }
 }
 
 /// All files under `frames/`, and the folders of sessions that hold none.
-pub(super) fn list(folder: &Path) -> io::Result<(Vec<Found>, Vec<PathBuf>)> {
+pub(crate) fn list(folder: &Path) -> io::Result<(Vec<Found>, Vec<PathBuf>)> {
     let mut files = Vec::new();
     let mut empty = Vec::new();
     let root = folder.join(FRAMES);
@@ -111,7 +111,7 @@ fn push_found(files: &mut Vec<Found>, folder: &Path, path: PathBuf) -> io::Resul
 }
 
 /// Bytes free for us on the file system of `folder`.
-pub(super) fn free_bytes(folder: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(folder: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(folder)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use super::error::StoreError;
-use super::intake::Change;
-use super::outbox::{Answer, Ask};
+use crate::delivery::{Claim, Item, Report};
+use crate::error::StoreError;
 use crate::record::Record;
+use crate::sql::commands::{Noted, Noting};
+use crate::sql::cursor::Stream;
+use crate::sql::intake::{self, Change};
+use crate::words::words;
 use reticle_base::clock::Stamp;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::event::Event;
@@ -100,28 +103,64 @@ pub struct Gap {
     pub detail: String,
 }
 
-/// An enum that the database holds as a word.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($values:tt)+ }) => {
-        reticle_base::words! { $(#[$doc])* $name { $($values)+ } }
-
-        impl rusqlite::ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<rusqlite::types::ToSqlOutput<'_>> {
-                Ok(self.word().into())
-            }
-        }
-
-        impl rusqlite::types::FromSql for $name {
-            fn column_result(
-                value: rusqlite::types::ValueRef<'_>,
-            ) -> rusqlite::types::FromSqlResult<Self> {
-                Self::of_word(value.as_str()?).ok_or(rusqlite::types::FromSqlError::InvalidType)
-            }
-        }
-    };
+/// What is asked of the outbox, through the writer's queue.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Deliveries to make now, most urgent first.
+    Claim(Claim),
+    /// What became of one.
+    Report(Report),
+    /// Deliver what waits now as it is, full parts or not, without waiting for anything.
+    DeliverNow,
+    /// Quarantined and refused ones get another chance, and nobody waits any longer.
+    Retry,
+    /// As [`Ask::Retry`], and everything that was delivered is delivered again.
+    Again,
+    /// The broker has acknowledged all of a stream up to this key.
+    Published {
+        /// Which.
+        stream: Stream,
+        /// Key of the last event or result that it has.
+        upto: i64,
+    },
+    /// A command is about to be done: note its id, unless it was used before.
+    Command(Noting),
+    /// A command that was noted came to its end.
+    Commanded {
+        /// What was to be done.
+        operation: String,
+        /// Its id.
+        id: String,
+        /// What was answered, as JSON.
+        answer: String,
+    },
+    /// A change in the ledger of the watched folder.
+    Intake(intake::Change),
+    /// The day under which a session is archived; the given one if none was chosen before.
+    ArchiveDate {
+        /// Which session.
+        session: SessionId,
+        /// As `2026-11-23`.
+        date: String,
+    },
 }
 
-pub(super) use words;
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Claimed; nobody else gets them until the lease ends.
+    Claimed(Vec<Item>),
+    /// It is written and fsynced.
+    Written,
+    /// How many deliveries get another chance.
+    Retried(u64),
+    /// Whether the command may be done.
+    Command(Noted),
+    /// The row of the ledger, or how many there were.
+    Intake(i64),
+    /// The day that stays.
+    ArchiveDate(String),
+}
 
 words! {
     /// Why frames are missing.
@@ -179,8 +218,18 @@ pub enum Outcome {
         /// Why, and what to do.
         error: StoreError,
     },
-    /// The result is committed: it may be called saved.
+    /// The result is committed: it may be called saved. So is one that is given again, with the
+    /// same labels, after a crash.
     Saved(Record),
+    /// This model's answer to this frame was there already, and stays as it is; the record is of
+    /// that one. Labels that were imported a second time, or that differ from the saved ones.
+    AlreadySaved {
+        /// What is saved.
+        record: Record,
+        /// Whether it is what was given. If not, what was given is not saved: give it under the name
+        /// of another model.
+        same: bool,
+    },
     /// A result is not saved, or something small is not recorded yet.
     Failed {
         /// Of which frame the result. `None` for the begin or end of a session, a gap, an event: these are few

@@ -9,17 +9,17 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::error::StoreError;
+use crate::error::StoreError;
 
 /// Held for as long as the store is open.
 #[derive(Debug)]
-pub(super) struct FolderLock {
+pub(crate) struct FolderLock {
     file: File,
 }
 
 impl FolderLock {
     /// Takes the folder, and says whether its last owner died in it.
-    pub(super) fn take(folder: &Path) -> Result<(Self, bool), StoreError> {
+    pub(crate) fn take(folder: &Path) -> Result<(Self, bool), StoreError> {
         let path = path(folder);
         let mut file = OpenOptions::new()
             .read(true)
@@ -51,12 +51,12 @@ impl FolderLock {
     }
 
     /// The file that is locked, whatever is at its name now.
-    pub(super) fn file(&self) -> &File {
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 
     /// Says that the store was closed in order.
-    pub(super) fn release_clean(mut self, folder: &Path) -> Result<(), StoreError> {
+    pub(crate) fn release_clean(mut self, folder: &Path) -> Result<(), StoreError> {
         self.write_owner("").map_err(StoreError::file("write the lock", &path(folder)))
     }
 
@@ -83,14 +83,14 @@ fn lock_with_patience(file: &File) -> Result<(), TryLockError> {
 }
 
 /// Whether some process owns the folder now. For those who only look.
-pub(super) fn is_taken(folder: &Path) -> bool {
+pub(crate) fn is_taken(folder: &Path) -> bool {
     // Opened to read: looking needs no right to write. Shared: lookers do not see each other.
     File::open(path(folder))
         .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether the folder was not closed in order: its owner is at work, or died.
-pub(super) fn has_owner(folder: &Path) -> bool {
+pub(crate) fn has_owner(folder: &Path) -> bool {
     File::open(path(folder)).is_ok_and(|mut file| read_owner(&mut file).is_some())
 }
 

@@ -19,6 +19,9 @@ pub struct Options {
     pub max_bytes: u64,
     /// Which frames are kept as image files, and for how long.
     pub frames: FrameRetention,
+    /// A setting that a later release may add: what it notes of each result. For tests.
+    #[cfg(feature = "next-migration")]
+    pub next_note: String,
 }
 
 impl Default for Options {
@@ -27,6 +30,8 @@ impl Default for Options {
             folder: PathBuf::from("reticle-data"),
             max_bytes: 0,
             frames: FrameRetention::default(),
+            #[cfg(feature = "next-migration")]
+            next_note: "next".to_owned(),
         }
     }
 }

@@ -9,24 +9,24 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, params};
 
-use super::error::StoreError;
-use super::frames;
-use super::job::NoFile;
-use super::recovery::ORPHANS;
-use super::schema::damaged_or;
+use crate::error::StoreError;
+use crate::frames;
+use crate::job::NoFile;
+use crate::recovery::ORPHANS;
+use crate::sql::schema::damaged_or;
 use reticle_base::crash;
 use reticle_base::durable;
 use reticle_base::ids::{FrameId, SessionId};
 
 /// What became of the files that rows name.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Files that are there as their rows say.
-    pub(super) there: u64,
+    pub(crate) there: u64,
     /// Of those, the ones that were in `orphans/`.
-    pub(super) from_orphans: u64,
+    pub(crate) from_orphans: u64,
     /// Keys of the frames whose file is nowhere.
-    pub(super) missing: Vec<i64>,
+    pub(crate) missing: Vec<i64>,
 }
 
 /// A frame and what its file must hold.
@@ -39,7 +39,7 @@ struct Wanted {
 }
 
 /// Looks for the file of each row that names one, and brings it back where it is an orphan.
-pub(super) fn of_rows(
+pub(crate) fn of_rows(
     folder: &Path,
     db: &Connection,
     database: &Path,
@@ -62,7 +62,7 @@ pub(super) fn of_rows(
 }
 
 /// Takes the files of these frames out of their rows: they are not there any more.
-pub(super) fn without_file(db: &Connection, frames: &[i64]) -> rusqlite::Result<()> {
+pub(crate) fn without_file(db: &Connection, frames: &[i64]) -> rusqlite::Result<()> {
     // What was to be archived and is gone cannot be archived any more; adopting finds out whether
     // the archive has it.
     let mut forget = db.prepare_cached(
@@ -77,14 +77,14 @@ pub(super) fn without_file(db: &Connection, frames: &[i64]) -> rusqlite::Result<
 }
 
 /// A file that is back under `frames/`, and not yet in its row.
-pub(super) struct Back {
-    pub(super) frame: i64,
+pub(crate) struct Back {
+    pub(crate) frame: i64,
     name: String,
     bytes: u64,
 }
 
 /// Brings back the files that `orphans/` has for frames whose rows came back without one.
-pub(super) fn bring_all_back(
+pub(crate) fn bring_all_back(
     folder: &Path,
     db: &Connection,
     database: &Path,
@@ -101,7 +101,7 @@ pub(super) fn bring_all_back(
 }
 
 /// Gives a frame its file again.
-pub(super) fn give_file(db: &Connection, back: &Back) -> rusqlite::Result<()> {
+pub(crate) fn give_file(db: &Connection, back: &Back) -> rusqlite::Result<()> {
     db.prepare_cached("UPDATE frame SET file = ?2, file_bytes = ?3, no_file = NULL WHERE pk = ?1")?
         .execute(params![back.frame, back.name, back.bytes.cast_signed()])?;
     Ok(())

@@ -38,14 +38,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rusqlite::config::DbConfig;
 use rustix::fs::{Mode, OFlags};
 
-use super::error::StoreError;
-use super::frames::FRAMES;
-use super::job::{Job, Outcome};
-use super::schema;
-use super::writer::{Prepared, Writer};
+use crate::error::StoreError;
+use crate::frames::FRAMES;
+use crate::sql::schema;
 
 /// Name of the file that says that the store is elsewhere.
 const NOTE: &str = "store-is-elsewhere";
@@ -86,7 +83,7 @@ struct Place {
 
 /// The names of one open store. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
-pub(super) struct Reach(Arc<Shared>);
+pub(crate) struct Reach(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -108,7 +105,7 @@ struct Places {
 
 impl Reach {
     /// Of a store that was just opened to write, whose lock is `lock`.
-    pub(super) fn of(folder: &Path, database: &Path, lock: &File) -> Result<Self, StoreError> {
+    pub(crate) fn of(folder: &Path, database: &Path, lock: &File) -> Result<Self, StoreError> {
         // A working folder may be on a file system that is no longer mounted: names are whole.
         let folder = std::path::absolute(folder).map_err(unseen(folder))?;
         let database = std::path::absolute(database).map_err(unseen(database))?;
@@ -132,7 +129,7 @@ impl Reach {
     }
 
     /// Of a database that was just opened by somebody who only reads.
-    pub(super) fn of_database(database: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn of_database(database: &Path) -> Result<Self, StoreError> {
         let path = std::path::absolute(database).map_err(unseen(database))?;
         let folder = path.parent().unwrap_or(&path).to_owned();
         let id = FileId::opened(&path).map_err(unseen(&path))?;
@@ -142,7 +139,7 @@ impl Reach {
     }
 
     /// The writer has a connection, and with it a log and an index.
-    pub(super) fn opened(&self) -> Result<(), StoreError> {
+    pub(crate) fn opened(&self) -> Result<(), StoreError> {
         let mut opened = Vec::new();
         for (what, suffix) in [("the database's log", "-wal"), ("the database's index", "-shm")] {
             let path = self.beside(suffix);
@@ -158,12 +155,12 @@ impl Reach {
     }
 
     /// The writer's connection is gone; the last one of a process takes log and index with it.
-    pub(super) fn closed(&self) {
+    pub(crate) fn closed(&self) {
         self.with(|places| places.opened.clear());
     }
 
     /// Whether all names lead where they have to.
-    pub(super) fn check(&self) -> Result<(), StoreError> {
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
         self.with(|places| {
             let frames = places.frames.iter();
             for place in places.fixed.iter().chain(&places.opened).chain(frames) {
@@ -181,7 +178,7 @@ impl Reach {
     }
 
     /// Whether nobody else can be at work in the database that is open.
-    fn is_ours_alone(&self) -> bool {
+    pub(crate) fn is_ours_alone(&self) -> bool {
         self.with(|places| {
             let leads = |what| {
                 let place = places.fixed.iter().find(|place| place.what == what);
@@ -192,7 +189,7 @@ impl Reach {
     }
 
     /// Leaves a note where the folder was, if it is still somewhere else.
-    fn leave_note(&self, why: &StoreError) -> io::Result<()> {
+    pub(crate) fn leave_note(&self, why: &StoreError) -> io::Result<()> {
         let (folder, database) = (&self.0.folder, &self.0.database);
         let is_elsewhere = self.with(|places| {
             let links = places.held.as_ref().map(rustix::fs::fstat);
@@ -246,7 +243,7 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Refuses to make a new store where there was one whose database is not there now.
-pub(super) fn refuse_to_forget(folder: &Path) -> Result<(), StoreError> {
+pub(crate) fn refuse_to_forget(folder: &Path) -> Result<(), StoreError> {
     let database = schema::database_path(folder);
     let note = folder.join(NOTE);
     if database.exists() {
@@ -265,7 +262,7 @@ pub(super) fn refuse_to_forget(folder: &Path) -> Result<(), StoreError> {
     let mut log = database.clone().into_os_string();
     log.push("-wal");
     let has_log = fs::metadata(log).is_ok_and(|log| log.len() > 0);
-    let has_frames = super::frames::list(folder).is_ok_and(|(files, _)| !files.is_empty());
+    let has_frames = crate::frames::list(folder).is_ok_and(|(files, _)| !files.is_empty());
     if has_log || has_frames {
         let left = if has_log { "its log is" } else { "frame files of it are" };
         return lost(format!(
@@ -275,66 +272,4 @@ pub(super) fn refuse_to_forget(folder: &Path) -> Result<(), StoreError> {
         ));
     }
     Ok(())
-}
-
-impl Writer {
-    /// Whether what is reported next can be reached by its names. Once it could not, it never can
-    /// again: see the head of this module.
-    pub(super) fn reached(&mut self, outcomes: &mut impl FnMut(Outcome)) -> Result<(), StoreError> {
-        if let Some(error) = &self.unlinked {
-            return Err(error.clone());
-        }
-        let Err(error) = self.reach.check() else { return Ok(()) };
-        if !matches!(error, StoreError::Unlinked { .. }) {
-            return Err(error);
-        }
-        tracing::error!(%error, "nothing more is saved: the store is not where its names lead");
-        if let Some(connection) = &self.connection {
-            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
-            if let Err(error) = kept {
-                tracing::debug!(%error, "closing the database may remove a log by its name");
-            }
-            if self.reach.is_ours_alone() {
-                match schema::fold_log(connection) {
-                    Ok(folded) => tracing::info!(folded, "the log is in the database that is open"),
-                    Err(error) => tracing::warn!(%error, "the log could not be copied"),
-                }
-            }
-        }
-        if let Err(error) = self.reach.leave_note(&error) {
-            tracing::debug!(%error, "no note is left");
-        }
-        self.unlinked = Some(error.clone());
-        outcomes(Outcome::Unlinked { reason: error.to_string() });
-        Err(error)
-    }
-
-    /// Reports a job as failed without having begun it.
-    pub(super) fn refuse(
-        &mut self,
-        job: Job,
-        error: &StoreError,
-        outcomes: &mut impl FnMut(Outcome),
-    ) {
-        let frame = match &job {
-            Job::Keep { frame, .. } => Some(frame.id),
-            Job::Commit { segmentation, .. } => Some(segmentation.frame.id),
-            _ => None,
-        };
-        let job = match frame {
-            Some(frame) => Prepared::Unfit { frame, error: error.clone() },
-            None => self.prepare(job, outcomes),
-        };
-        self.report_failed(job, error, outcomes);
-    }
-
-    /// Gives the connection up after an error that a fresh one may mend.
-    pub(super) fn let_go(&mut self, outcomes: &mut impl FnMut(Outcome)) {
-        // The last connection removes the log by its name: not where another store is.
-        self.reached(outcomes).ok();
-        if self.unlinked.is_none() {
-            self.reach.closed();
-            self.connection = None;
-        }
-    }
 }

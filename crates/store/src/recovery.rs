@@ -1,4 +1,4 @@
-//! What [`Store::open`](super::Store::open) mends after a crash, before anything is written.
+//! What [`Store::open`](crate::Store::open) mends after a crash, before anything is written.
 //!
 //! # Recover, in order
 //!
@@ -20,16 +20,16 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::error::StoreError;
-use super::frames::{self, Found};
-use super::rows;
-use super::schema::damaged_or;
+use crate::error::StoreError;
+use crate::frames::{self, Found};
+use crate::sql::log;
+use crate::sql::schema::damaged_or;
 use reticle_base::clock::Clock;
 use reticle_base::crash;
 use reticle_base::durable;
 
 /// Folder for frame files of which the database knows nothing.
-pub(super) const ORPHANS: &str = "orphans";
+pub(crate) const ORPHANS: &str = "orphans";
 
 /// What opening the store found and mended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
@@ -53,7 +53,7 @@ impl Recovery {
 }
 
 /// Steps 3 to 8. Gives the report and the bytes of all frame files.
-pub(super) fn recover(
+pub(crate) fn recover(
     folder: &Path,
     database: &Path,
     connection: &Connection,
@@ -91,7 +91,7 @@ pub(super) fn recover(
     crash::point("recovered");
     if report.is_worth_a_note() {
         let detail = serde_json::to_value(&report).unwrap_or_default();
-        rows::event(connection, &clock.now(), "recovered", &detail).map_err(failed())?;
+        log::note(connection, &clock.now(), "recovered", &detail).map_err(failed())?;
         crash::point("recovery written");
     }
     let kept_bytes: i64 = connection
@@ -124,7 +124,7 @@ fn named_files(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
 }
 
 /// Whether the file's frame is recorded, without this file.
-pub(super) fn is_evicted(connection: &Connection, file: &Found) -> rusqlite::Result<bool> {
+pub(crate) fn is_evicted(connection: &Connection, file: &Found) -> rusqlite::Result<bool> {
     let Some(id) = file.frame() else { return Ok(false) };
     let reason: Option<Option<String>> = connection
         .prepare_cached("SELECT no_file FROM frame WHERE id = ?1")?

@@ -23,12 +23,13 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, TransactionBehavior};
 use serde::{Deserialize, Serialize};
 
-use super::backup::{self, Contents};
-use super::error::StoreError;
-use super::identity::{self, Identity};
-use super::lock::FolderLock;
-use super::schema::{self, damaged_or};
-use super::{orphans, rows, told};
+use crate::backup::{self, Contents};
+use crate::error::StoreError;
+use crate::lock::FolderLock;
+use crate::orphans;
+use crate::sql::identity::{self, Identity};
+use crate::sql::schema::{self, damaged_or};
+use crate::sql::{cursor, log};
 use reticle_base::clock::{Clock, Stamp, rfc3339};
 use reticle_base::crash;
 use reticle_base::durable;
@@ -186,13 +187,13 @@ impl Restoring {
 }
 
 /// Whether a restore was broken off behind the step from which on it is finished.
-pub(super) fn is_begun(folder: &Path) -> bool {
+pub(crate) fn is_begun(folder: &Path) -> bool {
     folder.join(MARKER).exists()
 }
 
 /// Goes on with a restore that was decided and broken off, and forgets one that was not. The caller
 /// has the folder's lock.
-pub(super) fn finish(folder: &Path) -> Result<(), StoreError> {
+pub(crate) fn finish(folder: &Path) -> Result<(), StoreError> {
     let path = folder.join(MARKER);
     let text = match fs::read(&path) {
         Ok(text) => text,
@@ -272,12 +273,12 @@ fn make_ready(folder: &Path, ready: &Path, clock: &Clock) -> Result<Restored, St
         let transaction = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let identity = identity::begin_epoch(&transaction, None)?;
         orphans::without_file(&transaction, &found.missing)?;
-        told::not_beyond(&transaction)?;
+        cursor::not_beyond(&transaction)?;
         let detail = serde_json::json!({
             "epoch": identity.epoch, "files": found.there, "from_orphans": found.from_orphans,
             "files_missing": found.missing.len(),
         });
-        rows::event(&transaction, &now, "restored", &detail)?;
+        log::note(&transaction, &now, "restored", &detail)?;
         let contents = backup::contents(&transaction)?;
         transaction.commit()?;
         Ok((identity, contents))

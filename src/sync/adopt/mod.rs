@@ -182,8 +182,9 @@ impl Adopting<'_> {
         if manifests.is_empty() && matches!(whose, Whose::Store(_) | Whose::Box) {
             return Err(self.found_nothing(&missing));
         }
-        let told = self.reader.told().map_err(failed)?;
-        let told_all = told.iter().all(|told| told.stream != Stream::Results || told.waiting == 0);
+        let told = self.reader.publish_cursors().map_err(failed)?;
+        let published_all =
+            told.iter().all(|told| told.stream != Stream::Results || told.waiting == 0);
         let mut adopted = Adopted { missing, ..self.nothing_yet(identity) };
         for (done, manifest) in manifests.iter().enumerate() {
             tell(done as u64, manifests.len() as u64);
@@ -221,7 +222,7 @@ impl Adopting<'_> {
                 store: None,
                 archive_mark: standing.map_or(0, |standing| standing.high_water),
                 central_mark: central.map_or(0, |standing| standing.high_water),
-                told_all,
+                published_all,
             };
             let (identity, mark, _) = self.store.finish_adoption(&adoption).map_err(failed)?;
             adopted.identity = identity;
@@ -459,7 +460,7 @@ impl Adopting<'_> {
             store: Some(StoreId::new()),
             archive_mark: 0,
             central_mark: 0,
-            told_all: false,
+            published_all: false,
         };
         let (identity, ..) = self.store.finish_adoption(&adoption).map_err(failed)?;
         Ok(Adopted { left, changed: true, ..self.nothing_yet(identity) })

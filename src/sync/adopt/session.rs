@@ -222,7 +222,7 @@ impl Adopting<'_> {
             }
         };
         Ok(Receipt {
-            place: self.archive.name(),
+            location: self.archive.name(),
             key: key.to_owned(),
             bytes,
             sha256,

@@ -1,6 +1,6 @@
 //! Delivery into the lab's central PostgreSQL.
 //!
-//! Owns the schema `reticle` there (`migrations/`, described for people in
+//! Owns the schema `reticle` there (`sql/`, described for people in
 //! `docs/guide/database.md`) and one connection, which is opened when it is first needed and
 //! again after anything but the data went wrong. Knows nothing of what is still to be delivered,
 //! when, or how often it was tried: that is the scheduler's.

@@ -3,7 +3,7 @@
 //! Whoever connects first and may, migrates; an advisory lock lets one at a time. A box whose
 //! role may not change the schema works with one that is new enough.
 //!
-//! A schema that is newer than this program is fine as long as its `compatibility.oldest_writer`
+//! A schema that is newer than this program is fine as long as its `compatibility.oldest_reader`
 //! is not: migrations only add (tables, views, columns that may be null or have a default,
 //! columns at the end of a view), and one that an older program could not live with raises that
 //! number. So the boxes of a lab can be updated one by one.
@@ -17,13 +17,12 @@ use tokio_postgres::error::SqlState;
 use super::connect::{LONG_STEP, STEP};
 use super::fault::{Failure, within};
 
-/// All migrations, oldest first. Frozen once released: mend by adding one.
-const MIGRATIONS: [(&str, &str); 5] = [
-    ("V1__tables", include_str!("migrations/V1__tables.sql")),
-    ("V2__views", include_str!("migrations/V2__views.sql")),
-    ("V3__standing", include_str!("migrations/V3__standing.sql")),
-    ("V4__pixel_size", include_str!("migrations/V4__pixel_size.sql")),
-    ("V5__look", include_str!("migrations/V5__look.sql")),
+/// All migrations, oldest first. Frozen once released: mend by adding one that only adds.
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("V1__schema", concat!(include_str!("sql/V1__schema.sql"), include_str!("sql/V1__views.sql"))),
+    // What a later release may add, for the test that shows the way back from it.
+    #[cfg(feature = "next-migration")]
+    ("V2__next", include_str!("sql/V2__next.sql")),
 ];
 
 /// Where refinery writes down what was applied.
@@ -37,7 +36,7 @@ const RIGHTS: [(&str, &[&str]); 9] = [
     (HISTORY, &["SELECT"]),
     ("reticle.compatibility", &["SELECT"]),
     ("reticle.box", &["SELECT", "INSERT"]),
-    ("reticle.standing", &["SELECT", "INSERT", "UPDATE"]),
+    ("reticle.store", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.session", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.frame", &["SELECT", "INSERT", "UPDATE"]),
     ("reticle.model", &["SELECT", "INSERT"]),
@@ -50,15 +49,17 @@ const RIGHTS: [(&str, &[&str]); 9] = [
 struct Found {
     /// 0 where there is none.
     version: i32,
-    /// The oldest version that a writer must know.
-    oldest_writer: i32,
+    /// The oldest version that a program must know; `None` where the schema does not say, as those
+    /// of programs before the first release.
+    oldest_reader: Option<i32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Fits,
     MustMigrate,
-    TooNew,
+    TooNew { needed: i32 },
+    Unreleased,
 }
 
 /// The newest version that this program knows.
@@ -71,7 +72,8 @@ pub(super) async fn ready(client: &mut Client) -> Result<(), Failure> {
     let found = find(client).await?;
     match verdict(found, newest()) {
         Verdict::Fits => Ok(()),
-        Verdict::TooNew => Err(too_new(found)),
+        Verdict::TooNew { needed } => Err(too_new(found, needed)),
+        Verdict::Unreleased => Err(unreleased()),
         Verdict::MustMigrate => migrate(client).await,
     }
 }
@@ -82,7 +84,8 @@ pub(super) async fn is_ready(client: &Client) -> Result<bool, Failure> {
     let found = find(client).await?;
     match verdict(found, newest()) {
         Verdict::Fits => Ok(true),
-        Verdict::TooNew => Err(too_new(found)),
+        Verdict::TooNew { needed } => Err(too_new(found, needed)),
+        Verdict::Unreleased => Err(unreleased()),
         Verdict::MustMigrate => Ok(false),
     }
 }
@@ -114,21 +117,28 @@ pub(super) async fn missing_rights(client: &Client) -> Result<Vec<String>, Failu
 }
 
 fn verdict(found: Found, known: i32) -> Verdict {
-    if found.version < known {
-        Verdict::MustMigrate
-    } else if found.oldest_writer > known {
-        Verdict::TooNew
-    } else {
-        Verdict::Fits
+    match found.oldest_reader {
+        None if found.version > 0 => Verdict::Unreleased,
+        Some(needed) if needed > known => Verdict::TooNew { needed },
+        _ if found.version < known => Verdict::MustMigrate,
+        _ => Verdict::Fits,
     }
 }
 
-fn too_new(found: Found) -> Failure {
+fn unreleased() -> Failure {
+    Failure::stop(
+        "its schema reticle was made by a Reticle from before version 0.1.0, which this one cannot \
+         work with: give this box another database, or drop the schema (DROP SCHEMA reticle CASCADE) \
+         and let the boxes deliver everything again (`reticle sync retry --everything`)",
+    )
+}
+
+fn too_new(found: Found, needed: i32) -> Failure {
     Failure::stop(format!(
         "its schema reticle (version {}) wants programs that know version {}, and this one knows \
          {}: update Reticle on this box",
         found.version,
-        found.oldest_writer,
+        needed,
         newest()
     ))
 }
@@ -137,17 +147,22 @@ async fn find(client: &Client) -> Result<Found, Failure> {
     const READ: &str = "read the schema's version";
     let exists = client.query_one("SELECT to_regclass($1) IS NOT NULL", &[&HISTORY]);
     if !within(STEP, READ, exists).await?.get::<_, bool>(0) {
-        return Ok(Found { version: 0, oldest_writer: 0 });
+        return Ok(Found { version: 0, oldest_reader: None });
     }
     let newest = client
         .query_one("SELECT coalesce(max(version), 0)::integer FROM reticle.schema_history", &[]);
     let version = within(STEP, READ, newest).await?.get(0);
-    if version == 0 {
-        return Ok(Found { version, oldest_writer: 0 });
+    let says = client.query_one(
+        "SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attname = 'oldest_reader'
+             AND attrelid = to_regclass('reticle.compatibility') AND NOT attisdropped)",
+        &[],
+    );
+    if !within(STEP, READ, says).await?.get::<_, bool>(0) {
+        return Ok(Found { version, oldest_reader: None });
     }
-    let oldest = client.query_one("SELECT oldest_writer FROM reticle.compatibility", &[]);
-    let oldest_writer = within(STEP, READ, oldest).await?.get(0);
-    Ok(Found { version, oldest_writer })
+    let oldest = client.query_one("SELECT oldest_reader FROM reticle.compatibility", &[]);
+    let oldest_reader = Some(within(STEP, READ, oldest).await?.get(0));
+    Ok(Found { version, oldest_reader })
 }
 
 /// Brings the schema up to date, one box at a time. The lock is the connection's: it ends with
@@ -158,7 +173,8 @@ async fn migrate(client: &mut Client) -> Result<(), Failure> {
     let found = find(client).await?;
     let done = match verdict(found, newest()) {
         Verdict::Fits => Ok(()),
-        Verdict::TooNew => Err(too_new(found)),
+        Verdict::TooNew { needed } => Err(too_new(found, needed)),
+        Verdict::Unreleased => Err(unreleased()),
         Verdict::MustMigrate => apply(client, found).await,
     };
     let unlocking = client.query_one("SELECT pg_advisory_unlock($1)", &[&LOCK]);
@@ -239,11 +255,12 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_written_to_as_long_as_it_allows_this_program() {
-        let judge = |version, oldest_writer| verdict(Found { version, oldest_writer }, 2);
-        assert_eq!(judge(0, 0), Verdict::MustMigrate);
-        assert_eq!(judge(1, 1), Verdict::MustMigrate);
-        assert_eq!(judge(2, 1), Verdict::Fits);
-        assert_eq!(judge(9, 2), Verdict::Fits);
-        assert_eq!(judge(9, 3), Verdict::TooNew);
+        let judge = |version, oldest_reader| verdict(Found { version, oldest_reader }, 2);
+        assert_eq!(judge(0, None), Verdict::MustMigrate);
+        assert_eq!(judge(1, Some(1)), Verdict::MustMigrate);
+        assert_eq!(judge(2, Some(1)), Verdict::Fits);
+        assert_eq!(judge(9, Some(2)), Verdict::Fits);
+        assert_eq!(judge(9, Some(3)), Verdict::TooNew { needed: 3 });
+        assert_eq!(judge(5, None), Verdict::Unreleased, "the last one before the first release");
     }
 }

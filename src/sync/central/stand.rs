@@ -17,13 +17,13 @@ const FIND: &str = "
            (extract(epoch FROM written_at) * 1000000000)::bigint,
            disputed_writer, disputed_machine, disputed_high_water,
            (extract(epoch FROM disputed_at) * 1000000000)::bigint
-    FROM reticle.standing WHERE store = $1";
+    FROM reticle.store WHERE id = $1";
 
 const WRITE: &str = "
-    INSERT INTO reticle.standing AS old
-        (store, epoch, site, box, writer, high_water, written_at)
+    INSERT INTO reticle.store AS old
+        (id, epoch, site, box, writer, high_water, written_at)
     VALUES ($1, $2, $3, $4, $5, $6, now())
-    ON CONFLICT (store) DO UPDATE SET
+    ON CONFLICT (id) DO UPDATE SET
         epoch = excluded.epoch, site = excluded.site, box = excluded.box,
         writer = excluded.writer, high_water = excluded.high_water,
         written_at = excluded.written_at,
@@ -31,9 +31,9 @@ const WRITE: &str = "
         disputed_at = NULL";
 
 const DISPUTE: &str = "
-    UPDATE reticle.standing
+    UPDATE reticle.store
     SET disputed_writer = $2, disputed_machine = $3, disputed_high_water = $4, disputed_at = now()
-    WHERE store = $1 AND disputed_at IS NULL";
+    WHERE id = $1 AND disputed_at IS NULL";
 
 /// Makes sure that the store may deliver, inside the delivery's transaction, and writes so.
 ///
@@ -63,7 +63,7 @@ pub(super) async fn take(
     }
     Err(Failure::stop(
         "the row that says who delivers was not written: look for triggers and rules \
-                       on the table reticle.standing",
+                       on the table reticle.store",
     ))
 }
 

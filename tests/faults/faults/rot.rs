@@ -66,7 +66,7 @@ fn ask_again(bench: &Bench, rotten: &Rotten) {
     if bench.ledger.noted() < EVERYTHING {
         return ask(bench, &["sync", "retry", "--everything"]);
     }
-    let again = "UPDATE outbox SET done = 0, done_rows = 0, state = 'waiting'
+    let again = "UPDATE outbox SET delivered = 0, delivered_rows = 0, state = 'waiting'
                  WHERE destination = 'archive' AND (series, part) IN
                        (SELECT series.pk, frame.position / series.part_frames
                         FROM frame JOIN series ON series.pk = frame.series WHERE frame.pk = ?1)";

@@ -2,31 +2,32 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
-use super::super::aggregates;
-use super::super::job::NoFile;
-use super::super::outbox::{self, Kind, PartRef, Receipt, Want};
-use super::super::rows::{self, NewResult};
-use super::{
+use crate::adopt::given::{
     AdoptedFrame, AdoptedPart, AdoptedResults, AdoptedSeries, AdoptedSession, Broken, PartTaken,
     Refusal, When,
 };
+use crate::delivery::{Kind, PartRef, Receipt};
+use crate::job::NoFile;
+use crate::sql::requests::{self, Request};
+use crate::sql::rows::{self, NewResult};
+use crate::sql::{aggregates, claims, keys};
 use reticle_base::clock::Stamp;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::pixel_size::PixelSizeSource;
 
-pub(super) fn take_session(
+pub(crate) fn take_session(
     db: &Connection,
     adopted: &AdoptedSession,
     when: When<'_>,
 ) -> Result<bool, Broken> {
     let id = adopted.session.id;
     let mut changed = false;
-    let pk = match rows::session(db, id)? {
+    let pk = match keys::session(db, id)? {
         Some(pk) => pk,
         None => {
             changed = true;
             rows::open_session(db, &adopted.session, when)?;
-            rows::session(db, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?
+            keys::session(db, id)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?
         }
     };
     let open: bool =
@@ -100,8 +101,10 @@ fn note_lost(
 ) -> rusqlite::Result<()> {
     let (from, to) = (part * part_frames, ((part + 1) * part_frames).min(frames));
     let range = params![series, from.cast_signed(), to.cast_signed()];
-    db.prepare_cached("DELETE FROM lost WHERE series = ?1 AND first >= ?2 AND first < ?3")?
-        .execute(range)?;
+    db.prepare_cached(
+        "DELETE FROM lost_position WHERE series = ?1 AND first >= ?2 AND first < ?3",
+    )?
+    .execute(range)?;
     let there: Vec<i64> = db
         .prepare_cached(
             "SELECT position FROM frame WHERE series = ?1 AND position >= ?2 AND position < ?3
@@ -112,15 +115,17 @@ fn note_lost(
     let mut next = from.cast_signed();
     for position in there.into_iter().chain([to.cast_signed()]) {
         if position > next {
-            db.prepare_cached("INSERT INTO lost (series, first, last) VALUES (?1, ?2, ?3)")?
-                .execute(params![series, next, position - 1])?;
+            db.prepare_cached(
+                "INSERT INTO lost_position (series, first, last) VALUES (?1, ?2, ?3)",
+            )?
+            .execute(params![series, next, position - 1])?;
         }
         next = position + 1;
     }
     Ok(())
 }
 
-pub(super) fn take_part(
+pub(crate) fn take_part(
     db: &Connection,
     session: SessionId,
     part: &AdoptedPart,
@@ -128,7 +133,7 @@ pub(super) fn take_part(
 ) -> Result<PartTaken, Broken> {
     let refused = |why: &str| Broken::Refused(Refusal(why.to_owned()));
     let session_pk =
-        rows::session(db, session)?.ok_or_else(|| refused("its session was not taken on"))?;
+        keys::session(db, session)?.ok_or_else(|| refused("its session was not taken on"))?;
     let (series, part_frames, frames): (i64, u64, u64) = db
         .query_row(
             "SELECT pk, part_frames, frames FROM series WHERE session = ?1 AND number = ?2",
@@ -168,7 +173,7 @@ pub(super) fn take_part(
     }
     for results in &part.results {
         take_results(db, session_pk, results, &mut taken, when)?;
-        let model = rows::model(db, &results.model)?;
+        let model = keys::model(db, &results.model)?;
         let place = PartRef { model: Some(model), ..place };
         settle(db, Kind::Results, session_pk, place, results.there, (&results.receipts, when.1))?;
     }
@@ -223,8 +228,8 @@ fn take_frame(
     let pk = insert_frame(db, session, place, adopted)?;
     db.prepare_cached("UPDATE session SET frames = frames + 1 WHERE pk = ?1")?
         .execute([session])?;
-    let want = Want { kind: Kind::Frames, session, part: Some(place), key: pk };
-    outbox::want(db, when.0, want, when.1)?;
+    let request = Request { kind: Kind::Frames, session, part: Some(place), key: pk };
+    requests::request(db, when.0, request, when.1)?;
     taken.frames += 1;
     taken.pixels += u64::from(adopted.in_archive);
     Ok(())
@@ -242,9 +247,9 @@ fn insert_frame(
         mono_ns: facts.captured.mono_ns,
         boot_id: facts.captured.boot,
     };
-    let boot = rows::boot(db, &captured)?;
+    let boot = keys::boot(db, &captured)?;
     if facts.captured.at_ns != facts.captured.recorded_ns {
-        // That boot was dated again: see dating.rs.
+        // That boot was dated again: see clock_correction.rs.
         let mended = db
             .prepare_cached(
                 "UPDATE boot SET untrusted = 1, offset_ns = ?2
@@ -298,10 +303,10 @@ fn take_results(
     taken: &mut PartTaken,
     when: When<'_>,
 ) -> Result<(), Broken> {
-    let model = rows::model(db, &adopted.model)?;
+    let model = keys::model(db, &adopted.model)?;
     let mut range: Option<(i64, i64)> = None;
     for result in &adopted.results {
-        let Some(frame) = rows::frame_pk(db, result.frame)? else { continue };
+        let Some(frame) = keys::frame_pk(db, result.frame)? else { continue };
         let known = db
             .prepare_cached(
                 "SELECT labels_sha256 FROM segmentation WHERE frame = ?1 AND model = ?2",
@@ -338,13 +343,13 @@ fn take_results(
         taken.objects += u64::from(result.count);
     }
     if let Some((first, last)) = range {
-        db.execute("INSERT INTO adopted (first, last) VALUES (?1, ?2)", [first, last])?;
+        db.execute("INSERT INTO adopted_result (first, last) VALUES (?1, ?2)", [first, last])?;
     }
     Ok(())
 }
 
 /// The row of the outbox that delivers this to the archive.
-pub(super) fn item(
+pub(crate) fn item(
     db: &Connection,
     kind: Kind,
     session: i64,
@@ -404,10 +409,10 @@ fn settle(
     let pk = match known {
         Some(pk) => pk,
         None => {
-            let boot = rows::boot(db, now)?;
+            let boot = keys::boot(db, now)?;
             db.prepare_cached(
-                "INSERT INTO outbox (destination, kind, session, series, part, model, wanted,
-                                     wanted_rows, since_mono_ns, since_boot, since_wall_ns,
+                "INSERT INTO outbox (destination, kind, session, series, part, model, requested,
+                                     requested_rows, since_mono_ns, since_boot, since_wall_ns,
                                      changed_mono_ns)
                  SELECT 'archive', ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?8
                  WHERE EXISTS (SELECT 1 FROM session WHERE pk = ?2 AND delivered_by IS NULL)",
@@ -431,21 +436,21 @@ fn settle(
         }
     };
     for receipt in receipts {
-        outbox::put_receipt(db, pk, receipt, now)?;
+        claims::put_receipt(db, pk, receipt, now)?;
     }
     let is_all = here.cast_unsigned() == there && open == 0.0 && !receipts.is_empty();
     if is_all {
         db.prepare_cached(
-            "UPDATE outbox SET wanted = max(wanted, ?2), done = max(wanted, ?2), done_rows = ?3,
-                               wanted_rows = ?3, state = 'done', attempts = 0, reason = NULL,
+            "UPDATE outbox SET requested = max(requested, ?2), delivered = max(requested, ?2), delivered_rows = ?3,
+                               requested_rows = ?3, state = 'delivered', attempts = 0, reason = NULL,
                                due_boot = NULL, due_mono_ns = NULL, lease_boot = NULL,
-                               lease_mono_ns = NULL, progress = NULL, hurry = 0
+                               lease_mono_ns = NULL, progress = NULL, urgent = 0
              WHERE pk = ?1",
         )?
         .execute(params![pk, newest, here])?;
     } else {
         db.prepare_cached(
-            "UPDATE outbox SET wanted = max(wanted, ?2), done = 0, done_rows = 0,
+            "UPDATE outbox SET requested = max(requested, ?2), delivered = 0, delivered_rows = 0,
                                state = iif(state = 'quarantined', state, 'waiting'),
                                progress = NULL
              WHERE pk = ?1",
@@ -456,7 +461,7 @@ fn settle(
 }
 
 /// A frame that has its file again: the archive gets it, if the rule says so and it has not.
-pub(super) fn want_pixels(
+pub(crate) fn request_pixels(
     db: &Connection,
     frame: i64,
     (deliveries, now): When<'_>,
@@ -468,14 +473,14 @@ pub(super) fn want_pixels(
         [frame],
         |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
     )?;
-    let is_wanted = deliveries.archive.is_some()
+    let is_requested = deliveries.archive.is_some()
         && archived == 0
         && deliveries.pixels.includes(sequence.cast_unsigned());
-    if is_wanted {
+    if is_requested {
         db.execute("UPDATE frame SET archived = 1 WHERE pk = ?1", [frame])?;
         let part = PartRef { series, part: part.cast_unsigned(), model: None };
-        let want = Want { kind: Kind::Pixels, session, part: Some(part), key: frame };
-        outbox::want(db, deliveries, want, now)?;
+        let request = Request { kind: Kind::Pixels, session, part: Some(part), key: frame };
+        requests::request(db, deliveries, request, now)?;
     }
     Ok(())
 }

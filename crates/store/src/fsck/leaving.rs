@@ -1,25 +1,25 @@
 //! Invariants of what leaves the box: places in series, sums, deliveries.
 
-use super::Check;
-use super::report::Depth;
+use crate::fsck::check::Check;
+use crate::fsck::report::Depth;
 
 /// Sums of numbers with fractions depend on their order in the last digits.
 const ROUNDING: f64 = 1e-9;
 
 impl<P: FnMut(u64, u64)> Check<'_, P> {
     /// I12 to I15.
-    pub(super) fn leaving(&mut self) -> rusqlite::Result<()> {
-        self.places()?;
+    pub(crate) fn leaving(&mut self) -> rusqlite::Result<()> {
+        self.positions()?;
         if self.depth == Depth::Full {
             self.sums("field_sum", &["session", "model", "plate", "well", "field"])?;
             self.sums("minute_sum", &["session", "model", "minute"])?;
         }
         self.deliveries()?;
-        self.told()
+        self.cursors()
     }
 
     /// I12.
-    fn places(&mut self) -> rusqlite::Result<()> {
+    fn positions(&mut self) -> rusqlite::Result<()> {
         self.each(
             12,
             "SELECT 'frame ' || hex(frame.id), iif(series.pk IS NULL, 'is in no series',
@@ -38,7 +38,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
              FROM series JOIN session ON session.pk = series.session
              LEFT JOIN frame ON frame.series = series.pk
              LEFT JOIN (SELECT series, sum(last - first + 1) AS positions, max(last) AS last
-                        FROM lost GROUP BY series) AS gone ON gone.series = series.pk
+                        FROM lost_position GROUP BY series) AS gone ON gone.series = series.pk
              GROUP BY series.pk
              HAVING series.frames <> count(frame.pk) + coalesce(gone.positions, 0)
                  OR series.frames <> max(coalesce(max(frame.position), -1),
@@ -47,7 +47,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         self.each(
             12,
             "SELECT 'series ' || lost.series, format('position %d is lost, and there', position)
-             FROM lost JOIN frame ON frame.series = lost.series
+             FROM lost_position AS lost JOIN frame ON frame.series = lost.series
                  AND frame.position BETWEEN lost.first AND lost.last",
         )
     }
@@ -104,7 +104,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
 
     /// I14.
     fn deliveries(&mut self) -> rusqlite::Result<()> {
-        // For every configured destination, what is there is wanted.
+        // For every configured destination, what is there is requested.
         self.each(
             14,
             "WITH own AS (SELECT pk FROM session WHERE delivered_by IS NULL),
@@ -124,24 +124,24 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                  JOIN series ON series.pk = frame.series
                  WHERE frame.session IN own GROUP BY 2, 3, 4)
              SELECT destination.name || ' ' || held.kind || ' of part ' || held.part,
-                    format('there are %d up to %d; %d up to %d are wanted', held.rows,
-                           held.newest, coalesce(outbox.wanted_rows, 0),
-                           coalesce(outbox.wanted, 0))
+                    format('there are %d up to %d; %d up to %d are requested', held.rows,
+                           held.newest, coalesce(outbox.requested_rows, 0),
+                           coalesce(outbox.requested, 0))
              FROM destination CROSS JOIN held
              LEFT JOIN outbox ON outbox.destination = destination.name
                  AND outbox.kind = held.kind AND outbox.series = held.series
                  AND outbox.part = held.part AND outbox.model IS held.model
              WHERE (destination.name <> 'central' OR held.kind <> 'pixels')
-               AND (coalesce(outbox.wanted, 0) < held.newest
-                    OR (held.kind <> 'pixels' AND outbox.wanted_rows <> held.rows))",
+               AND (coalesce(outbox.requested, 0) < held.newest
+                    OR (held.kind <> 'pixels' AND outbox.requested_rows <> held.rows))",
         )?;
         self.each(
             14,
-            "SELECT 'delivery ' || outbox.pk, 'is done, but there is no receipt for it'
+            "SELECT 'delivery ' || outbox.pk, 'is delivered, but there is no receipt for it'
              FROM outbox JOIN destination ON destination.name = outbox.destination
-             WHERE destination.name = 'archive' AND outbox.state = 'done'
+             WHERE destination.name = 'archive' AND outbox.state = 'delivered'
                AND NOT EXISTS (SELECT 1 FROM receipt WHERE receipt.outbox = outbox.pk
-                                  AND receipt.place = destination.place)",
+                                  AND receipt.location = destination.location)",
         )?;
         self.each(
             14,
@@ -153,7 +153,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
     /// I15. Keys are compared and never counted by: they only grow, and may have holes, as those of
     /// results that were imported twice by an older version. What is there is told from its rows. A
     /// result that is missing is found by I8 and I9.
-    fn told(&mut self) -> rusqlite::Result<()> {
+    fn cursors(&mut self) -> rusqlite::Result<()> {
         self.each(
             15,
             "WITH given AS (
@@ -161,8 +161,8 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'event'), 0) AS last
                  UNION ALL
                  SELECT 'results', coalesce(max(pk), 0) FROM segmentation)
-             SELECT 'cursor of ' || stream, format('is at %d; there are keys up to %d', done, last)
-             FROM told JOIN given USING (stream) WHERE done > last",
+             SELECT 'cursor of ' || stream, format('is at %d; there are keys up to %d', acknowledged, last)
+             FROM publish_cursor JOIN given USING (stream) WHERE acknowledged > last",
         )
     }
 }

@@ -1,46 +1,27 @@
 //! Checks every invariant of the store, one by one, and changes nothing.
 //!
 //! Works while a daemon writes (each check reads one consistent state; what changes between
-//! the database and the disk is looked at twice) and while none does. The invariants, by
-//! number, are those of `docs/design/storage.md`:
-//!
-//! | | |
-//! |-----|-----------------------------------------------------------------------------------|
-//! | I1  | The database is sound: pages, indexes, references.                                |
-//! | I2  | Its schema is one that this program knows.                                        |
-//! | I3  | A file that a frame's row names is there, in its place, with the recorded size.   |
-//! | I4  | It holds the pixels whose hash, width and height are recorded.                    |
-//! | I5  | Every file under `frames/` is named by a row.                                     |
-//! | I6  | A label image can be read, has its frame's size, its count and its hash.          |
-//! | I7  | The objects of a result are labels 1 to n, each with its area in the label image. |
-//! | I8  | A frame is marked as segmented if and only if it has a result.                    |
-//! | I9  | The counters of each session are what it holds.                                   |
-//! | I10 | Every eviction is counted, by its reason.                                         |
-//! | I11 | Within one boot, nothing is committed before it was captured, nor before what     |
-//! |     | was committed earlier; no session ends before it starts.                          |
-//! | I12 | Each frame has a place in a series of its session and shape, without holes.       |
-//! | I13 | The sums by field and by minute are those of the results.                         |
-//! | I14 | What is there is wanted by each destination; what is done has a receipt; what is  |
-//! |     | to be archived is still there.                                                    |
-//! | I15 | No cursor of what is told is beyond the keys that were given, so nothing is passed over. |
+//! the database and the disk is looked at twice) and while none does. The invariants, and what each
+//! says, are in `report.rs` ([`Invariant::text`]). I12 to I15 are checked when the others hold: a fault
+//! in the rows would only echo in them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Row, params};
 
-use super::error::StoreError;
-use super::schema::{self, damaged_or};
-use super::{blobs, frames, lock, readers, recovery};
+use crate::error::StoreError;
+use crate::fsck::check::Check;
+use crate::read::columns;
+use crate::sql::schema::{self, damaged_or};
+use crate::{blobs, frames, lock, recovery};
 use reticle_base::ids::{FrameId, SessionId};
 
+mod check;
 mod leaving;
 mod report;
 
 pub use report::{Checked, Depth, Finding, FsckReport, Invariant};
-
-/// Findings of one invariant that are told one by one; more are counted.
-const TOLD: u64 = 100;
 
 /// Rows read at a time, so that a check of a large store holds no long transaction.
 const PAGE: u32 = 256;
@@ -87,42 +68,24 @@ pub fn fsck(
     Ok(check.report)
 }
 
-struct Check<'a, P> {
-    folder: &'a Path,
-    depth: Depth,
-    db: &'a Connection,
-    in_work: bool,
-    progress: P,
-    steps: (u64, u64),
-    report: FsckReport,
-}
-
 impl<P: FnMut(u64, u64)> Check<'_, P> {
-    fn broken(&mut self, invariant: u8, place: impl Into<String>, what: impl Into<String>) {
-        let invariant = Invariant(invariant);
-        let count = self.report.broken_counts.entry(invariant.to_string()).or_default();
-        *count += 1;
-        if *count <= TOLD {
-            let (place, what) = (place.into(), what.into());
-            self.report.broken.push(Finding { invariant, place, what });
-        }
-    }
-
-    fn note(&mut self, invariant: u8, place: impl Into<String>, what: impl Into<String>) {
-        let (place, what) = (place.into(), what.into());
-        self.report.notes.push(Finding { invariant: Invariant(invariant), place, what });
-    }
-
     /// I1 and I2: whether there is any use in looking further.
     fn database(&mut self) -> rusqlite::Result<bool> {
         let version = schema::version(self.db)?;
-        if version != schema::newest_version() {
+        if version < schema::newest_version() {
             let what = format!(
                 "schema {version}; the next start brings it to {}, then check again",
                 schema::newest_version()
             );
             self.note(2, schema::DATABASE, what);
             return Ok(false);
+        }
+        if version > schema::newest_version() {
+            let what = format!(
+                "schema {version} of a newer Reticle, which this one may follow; what it added is not \
+                 checked"
+            );
+            self.note(2, schema::DATABASE, what);
         }
         let faults: Vec<String> = self
             .db
@@ -164,11 +127,6 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
         }
         // What follows from the rows above would only echo their faults.
         Ok(())
-    }
-
-    fn step(&mut self) {
-        self.steps.0 += 1;
-        (self.progress)(self.steps.0, self.steps.1.max(self.steps.0));
     }
 
     /// I3 and I4.
@@ -314,7 +272,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
 
     fn segmentation(&mut self, row: &Answer) -> rusqlite::Result<()> {
         let place = format!("result {} of frame {}", row.pk, row.frame);
-        let objects = readers::objects_of(self.db, row.pk)?;
+        let objects = columns::objects_of(self.db, row.pk)?;
         self.report.checked.objects += objects.len() as u64;
         let labelled = (1..=row.objects).eq(objects.iter().map(|object| object.label));
         if !labelled {
@@ -414,7 +372,7 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
                           lag(pk) OVER boot AS earlier,
                           lag(committed_mono_ns) OVER boot AS earlier_ns
                    FROM segmentation
-                   WHERE NOT EXISTS (SELECT 1 FROM adopted WHERE pk BETWEEN first AND last)
+                   WHERE NOT EXISTS (SELECT 1 FROM adopted_result WHERE pk BETWEEN first AND last)
                    WINDOW boot AS (PARTITION BY committed_boot ORDER BY pk))
              WHERE committed_mono_ns < earlier_ns",
         )?;
@@ -429,17 +387,6 @@ impl<P: FnMut(u64, u64)> Check<'_, P> {
             "SELECT 'session ' || hex(id), 'ended before it started' FROM session
              WHERE ended_boot = started_boot AND ended_mono_ns < started_mono_ns",
         )
-    }
-
-    /// Every row of `sql` is a broken place: what it is and what is wrong with it.
-    fn each(&mut self, invariant: u8, sql: &str) -> rusqlite::Result<()> {
-        let db = self.db;
-        let mut statement = db.prepare(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            self.broken(invariant, row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-        }
-        Ok(())
     }
 }
 

@@ -14,7 +14,7 @@ pub enum Depth {
     Full,
 }
 
-/// One of the numbered invariants.
+/// One of the numbered invariants. This is the list of them: other places point here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(into = "String")]
 pub struct Invariant(pub(super) u8);
@@ -23,20 +23,41 @@ impl Invariant {
     /// What it says.
     pub fn text(self) -> &'static str {
         match self.0 {
+            // Pages and indexes (`integrity_check`), and every reference leads to a row: there is no
+            // result without frame, no object without result.
             1 => "the database is sound",
+            // One of a newer program is, too, where it allows this one.
             2 => "the schema is one that this program knows",
+            // Its place is `frames/<session>/<frame>.tif`.
             3 => "a named frame file is there, in its place, with the recorded size",
+            // SHA-256, width and height.
             4 => "a frame file holds the recorded pixels",
+            // While a daemon works, and after a crash until the next start, files in work are no
+            // fault; they are noted.
             5 => "every frame file is named by a row",
+            // It has its frame's width and height, the recorded number of objects and SHA-256.
             6 => "a label image can be read and is the recorded one",
+            // Labels 1 to n, each with the area that it has in the label image.
             7 => "the objects of a result are those of its label image",
             8 => "a frame is marked as segmented if and only if it has a result",
             9 => "the counters of a session are what it holds",
+            // By its reason.
             10 => "every eviction is counted",
+            // Nothing is committed before it was captured, nor before what was committed earlier; no
+            // session ends before it starts. The sequence number of frames is no invariant: a source
+            // that is lost and opened again counts from 0.
             11 => "time goes forward within a boot",
-            12 => "frames have places in their series, without holes",
+            // Of its session and shape; there are no holes but those noted as lost.
+            12 => "frames have positions in their series, without holes",
+            // By field and by minute.
             13 => "the sums are those of the results",
-            _ => "everything is delivered, or noted to be, and done only with a receipt",
+            // For every configured destination, what is there is requested; what is delivered has a
+            // receipt; what is to be archived with its pixels still has them.
+            14 => "everything is delivered, or noted to be, and done only with a receipt",
+            // So nothing is passed over. No invariant counts by keys: they only grow, and may have
+            // holes. A result that is missing shows in I8 and I9; an event that was deleted by hand
+            // is not missed.
+            _ => "no cursor of what is published is beyond the keys that were given",
         }
     }
 

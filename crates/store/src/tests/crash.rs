@@ -4,6 +4,7 @@
 //! environment ([`reticle_base::crash`]). The child tells over a pipe what was acknowledged.
 //! `tests/store_crash.rs` does the same at random moments, from outside.
 
+use reticle_base::clock::Clock;
 use reticle_base::remedy::Remedy;
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,9 +13,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::fixture::{self, Bench, EDGE};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench, EDGE};
+use crate::*;
 use reticle_base::ids::{EventId, FrameId, SessionId};
 use reticle_domain::event::{Event, What};
 
@@ -74,7 +75,7 @@ fn child() {
         bench.close();
         return;
     }
-    bench.writer.tell_to(Some("mqtt://broker")).unwrap();
+    bench.writer.publish_to(Some("mqtt://broker")).unwrap();
     for n in 0..10 {
         let frame = fixture::frame(&bench.clock, n, EDGE, EDGE);
         let answer = fixture::segmentation(&frame, 3);
@@ -118,11 +119,11 @@ fn child() {
 fn tell(bench: &mut Bench) {
     let reader = bench.reader();
     let mut out = std::io::stdout();
-    let events = reader.untold_events(100).unwrap();
+    let events = reader.unpublished_events(100).unwrap();
     for event in &events {
         writeln!(out, "ack told {} event", event.id).unwrap();
     }
-    let results = reader.untold_results(100).unwrap();
+    let results = reader.unpublished_results(100).unwrap();
     for result in &results {
         writeln!(out, "ack told {} result", result.frame.id).unwrap();
     }
@@ -132,7 +133,7 @@ fn tell(bench: &mut Bench) {
     ];
     for (stream, upto) in last {
         if let Some(upto) = upto {
-            bench.writer.ask(Ask::Told { stream, upto }).unwrap();
+            bench.writer.ask(Ask::Published { stream, upto }).unwrap();
         }
     }
 }
@@ -145,12 +146,12 @@ fn verify_told(reader: &Reader, acks: &[String], context: &str) {
         .map(str::to_owned)
         .collect();
     // Killed before the broker was known: nobody was to be told.
-    if reader.told().unwrap().is_empty() {
+    if reader.publish_cursors().unwrap().is_empty() {
         assert!(told.is_empty(), "{context}");
         return;
     }
-    told.extend(reader.untold_events(100).unwrap().iter().map(|event| event.id.to_string()));
-    told.extend(reader.untold_results(100).unwrap().iter().map(|it| it.frame.id.to_string()));
+    told.extend(reader.unpublished_events(100).unwrap().iter().map(|event| event.id.to_string()));
+    told.extend(reader.unpublished_results(100).unwrap().iter().map(|it| it.frame.id.to_string()));
     for event in reader.events(None, 100).unwrap() {
         assert!(told.contains(&event.id.to_string()), "{context}: {event:?}");
     }
@@ -200,14 +201,13 @@ fn verify(folder: &Path, acks: &[String], context: &str) {
             let labels = reader.labels(id).unwrap().unwrap();
             assert_eq!(hex::encode(labels.sha256()), sha256, "{context}: {ack}");
         } else {
-            let pixels =
-                super::super::rows::pixels_of(bench.writer.connection.as_ref().unwrap(), id);
+            let pixels = crate::sql::rows::pixels_of(bench.writer.connection.as_ref().unwrap(), id);
             match pixels.unwrap().expect(context) {
-                super::super::rows::Pixels::Filed { .. } => {
+                crate::sql::rows::Pixels::Filed { .. } => {
                     let pixels = reader.pixels(id).unwrap().unwrap();
                     assert_eq!(hex::encode(pixels.pixels.sha256()), sha256, "{context}: {ack}");
                 }
-                super::super::rows::Pixels::Without(reason) => {
+                crate::sql::rows::Pixels::Without(reason) => {
                     assert_eq!(reason, NoFile::EvictedMaxBytes, "{context}: {ack}");
                 }
             }
@@ -261,7 +261,8 @@ fn a_kill_in_the_middle_of_a_recovery_is_recovered_too() {
 fn no_point_in_the_code_is_left_out() {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = BTreeSet::new();
-    for folder in [here.join("src"), here.join("../base/src")] {
+    let folders = ["src", "src/adopt", "src/read", "src/sql", "src/write", "../base/src"];
+    for folder in folders.map(|folder| here.join(folder)) {
         for file in std::fs::read_dir(folder).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_none_or(|ending| ending != "rs") {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 
 /// A store with three results (one frame evicted), closed in order.
 fn store() -> (tempfile::TempDir, PathBuf) {
@@ -77,9 +77,14 @@ fn i1_a_damaged_page_is_found() {
 fn i2_another_schema_is_told_and_not_misread() {
     let (folder, _) = store();
     vandalise(folder.path(), "UPDATE refinery_schema_history SET version = version + 74");
+    let newest = crate::sql::schema::newest_version();
+    let report = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap();
+    assert!(report.is_clean(), "{report:#?}");
+    assert!(report.notes[0].what.contains("of a newer Reticle"), "{report:#?}");
+    vandalise(folder.path(), "UPDATE compatibility SET oldest_reader = 70");
     let error = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap_err();
-    let newest = super::super::schema::newest_version();
     assert!(matches!(error, StoreError::Newer { found, .. } if found == newest + 74), "{error}");
+    vandalise(folder.path(), "UPDATE compatibility SET oldest_reader = 1");
     vandalise(folder.path(), "DELETE FROM refinery_schema_history");
     let report = fsck(folder.path(), Depth::Full, |_, _| {}).unwrap();
     let what = format!("the next start brings it to {newest}");
@@ -215,8 +220,9 @@ fn a_thousand_faults_are_counted_and_a_hundred_told() {
         &format!(
             "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 150)
              INSERT INTO frame (id, session, sequence, captured_wall_ns, captured_mono_ns,
-                 captured_boot, width, height, bit_depth, sha256, file, file_bytes)
-             SELECT randomblob(16), session, n, 0, 0, captured_boot, 1, 1, 8, sha256, 'f' || n, 1
+                 captured_boot, width, height, bit_depth, sha256, file, file_bytes, series, position)
+             SELECT randomblob(16), session, n, 0, 0, captured_boot, 1, 1, 8, sha256, 'f' || n, 1,
+                    series, position + n
              FROM frame, n WHERE id = x'{id}';
              UPDATE session SET frames = 151"
         ),
@@ -267,8 +273,8 @@ fn delivered() -> tempfile::TempDir {
 #[test]
 fn i14_what_nobody_would_deliver_is_found() {
     for (damage, words) in [
-        ("DELETE FROM receipt; DELETE FROM outbox WHERE kind = 'results'", "are wanted"),
-        ("UPDATE outbox SET wanted = 0, done = 0 WHERE kind = 'frames'", "0 are wanted"),
+        ("DELETE FROM receipt; DELETE FROM outbox WHERE kind = 'results'", "are requested"),
+        ("UPDATE outbox SET requested = 0, delivered = 0 WHERE kind = 'frames'", "0 are requested"),
         ("DELETE FROM receipt", "there is no receipt"),
     ] {
         let folder = delivered();
@@ -282,12 +288,18 @@ fn i14_what_nobody_would_deliver_is_found() {
 #[test]
 fn i15_a_cursor_that_would_pass_over_what_comes_is_found() {
     for (damage, words) in [
-        ("UPDATE told SET done = 7 WHERE stream = 'results'", "is at 7; there are keys up to 1"),
-        ("UPDATE told SET done = 3 WHERE stream = 'events'", "is at 3; there are keys up to 2"),
+        (
+            "UPDATE publish_cursor SET acknowledged = 7 WHERE stream = 'results'",
+            "is at 7; there are keys up to 1",
+        ),
+        (
+            "UPDATE publish_cursor SET acknowledged = 3 WHERE stream = 'events'",
+            "is at 3; there are keys up to 2",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let mut bench = Bench::open(&fixture::options(folder.path()));
-        bench.writer.tell_to(Some("mqtt://broker")).unwrap();
+        bench.writer.publish_to(Some("mqtt://broker")).unwrap();
         for _ in 0..2 {
             let what = reticle_domain::event::What::Stopping {};
             let id = reticle_base::ids::EventId::new();
@@ -309,7 +321,7 @@ fn i15_a_cursor_that_would_pass_over_what_comes_is_found() {
 fn a_healthy_store_whose_keys_have_holes_is_clean_and_counts_rows() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::open(&fixture::options(folder.path()));
-    bench.writer.tell_to(Some("mqtt://broker")).unwrap();
+    bench.writer.publish_to(Some("mqtt://broker")).unwrap();
     bench.take(0, 4);
     for hole in ["seq + 1", "seq + 40"] {
         let db = bench.writer.connection().unwrap();
@@ -321,7 +333,7 @@ fn a_healthy_store_whose_keys_have_holes_is_clean_and_counts_rows() {
         bench.work(vec![Job::Event(event)]);
         bench.take(2, 4);
     }
-    let told = bench.reader().told().unwrap();
+    let told = bench.reader().publish_cursors().unwrap();
     assert_eq!(told.iter().map(|told| told.waiting).collect::<Vec<_>>(), [2, 5], "{told:?}");
     bench.close();
     clean(folder.path());

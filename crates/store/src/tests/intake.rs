@@ -1,8 +1,8 @@
 //! The ledger of a watched folder, and the share of the room that one image file has.
 
-use super::super::fixture::{self, Bench, EDGE};
-use super::super::*;
 use super::{PIXEL_BYTES, clean, files, saved};
+use crate::fixture::{self, Bench, EDGE};
+use crate::*;
 use reticle_base::ids::FrameId;
 use reticle_domain::frame::Frame;
 use reticle_domain::taken::{FileIdentity, TakenPage};

@@ -2,14 +2,15 @@
 
 #![expect(clippy::disallowed_methods, reason = "files and channels of a test need not last")]
 
+mod clock_correction;
 mod crash;
-mod dating;
+mod cursor;
 mod fsck;
 mod intake;
 mod outbox;
 mod reach;
 mod recover;
-mod told;
+mod way_back;
 
 use reticle_base::remedy::Remedy;
 use std::fs;
@@ -17,9 +18,11 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::fixture::{self, Bench, EDGE};
 use super::*;
+use crate::fixture::{self, Bench, EDGE};
+use reticle_base::clock::Clock;
 use reticle_base::ids::{FrameId, SessionId};
+use reticle_base::queue;
 use reticle_domain::pixel_size::PixelSizeSource;
 
 /// Bytes of one frame file of the fixture, to within its head.

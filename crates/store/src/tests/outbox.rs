@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
 
 fn kinds(items: &[Item]) -> Vec<Kind> {
     items.iter().map(|item| item.kind).collect()
@@ -23,7 +23,7 @@ fn a_committed_result_is_wanted_by_each_destination_most_urgent_first() {
     let archive = bench.claim(Destination::Archive);
     // The session's description waits for what it describes.
     assert_eq!(kinds(&archive), [Kind::Frames, Kind::Results, Kind::Pixels]);
-    assert!(archive.iter().all(|item| item.session == bench.session.id && item.done == 0));
+    assert!(archive.iter().all(|item| item.session == bench.session.id && item.delivered == 0));
     let part = archive[1].part.unwrap();
     assert_eq!((part.part, part.model.is_some()), (0, true));
     let central = bench.claim(Destination::Central);
@@ -53,8 +53,8 @@ fn what_is_committed_during_a_delivery_is_delivered_by_the_next() {
     let next = bench.claim(Destination::Central);
     assert_eq!(kinds(&next), [Kind::Frames, Kind::Results]);
     for (item, before) in next.iter().zip(&first[1..]) {
-        assert_eq!((item.pk, item.done), (before.pk, before.wanted));
-        assert!(item.wanted > before.wanted);
+        assert_eq!((item.pk, item.delivered), (before.pk, before.requested));
+        assert!(item.requested > before.requested);
         bench.deliver(item);
     }
     assert_eq!(bench.claim(Destination::Central), []);
@@ -103,7 +103,7 @@ fn what_can_never_be_taken_blocks_nothing_else() {
     let items = bench.claim(Destination::Archive);
     let [frames, results, pixels] = &items[..] else { panic!("{items:?}") };
     let reason = "its labels are damaged".to_owned();
-    let subject = results.wanted - 1;
+    let subject = results.requested - 1;
     bench.report(Report::Refused { item: results.pk, subject, reason: reason.clone() });
     bench.report(Report::Quarantined { item: pixels.pk, reason: "too large".into() });
     bench.deliver(frames);
@@ -150,7 +150,7 @@ fn a_destination_that_is_new_or_elsewhere_gets_everything() {
     bench.writer.deliver_to(elsewhere).unwrap();
     let items = bench.claim(Destination::Central);
     assert_eq!(kinds(&items), [Kind::Session, Kind::Frames, Kind::Results]);
-    assert!(items.iter().all(|item| item.done == 0));
+    assert!(items.iter().all(|item| item.delivered == 0));
     bench.close();
     clean(folder.path());
 }
@@ -263,9 +263,20 @@ fn imported_labels_are_a_result_of_their_own() {
         objects: (*drawn.objects).clone(),
         focus: f32::NAN,
     };
-    let record = store.import(imported.clone()).unwrap();
+    let Ok(Outcome::Saved(record)) = store.import(imported.clone()) else { panic!("not saved") };
     assert_eq!((record.frame(), record.session()), (answer.frame.id, session));
-    store.import(imported.clone()).unwrap();
+    let again = store.import(imported.clone()).unwrap();
+    assert!(matches!(again, Outcome::AlreadySaved { same: true, .. }), "{again:?}");
+    let other = fixture::segmentation(&answer.frame, 3);
+    let corrected = Imported {
+        labels: (*other.labels).clone(),
+        objects: (*other.objects).clone(),
+        ..imported.clone()
+    };
+    match store.import(corrected).unwrap() {
+        Outcome::AlreadySaved { record, same: false } => assert_eq!(record.objects(), 7),
+        said => panic!("a correction was dropped, and {said:?} was said"),
+    }
     let reader = store.reader();
     let series = reader.series(session).unwrap().remove(0);
     let models = reader.models_of(session).unwrap();
@@ -323,10 +334,10 @@ fn marks_only_grow_and_a_conflict_ends_the_deliveries_of_its_epoch() {
     bench.close();
 
     // By a new epoch, which counts on from above what was found.
-    let db = rusqlite::Connection::open(schema::database_path(folder.path())).unwrap();
+    let db = rusqlite::Connection::open(crate::sql::schema::database_path(folder.path())).unwrap();
     let conflict = "UPDATE destination SET conflict = 'ahead', conflict_mark = 40";
     db.execute(conflict, []).unwrap();
-    identity::begin_epoch(&db, None).unwrap();
+    crate::sql::identity::begin_epoch(&db, None).unwrap();
     drop(db);
     let mut bench = Bench::delivering(&options, fixture::deliveries());
     assert_eq!(bench.claim(Destination::Archive)[0].mark, 41);

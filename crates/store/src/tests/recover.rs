@@ -5,9 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
-use super::super::fixture::{self, Bench};
-use super::super::*;
 use super::clean;
+use crate::fixture::{self, Bench};
+use crate::*;
+use reticle_base::clock::Clock;
 use reticle_base::clock::Stamp;
 use reticle_base::ids::FrameId;
 use reticle_domain::facts::Dated;
@@ -114,7 +115,7 @@ fn a_restore_says_what_it_takes_away_and_begins_an_epoch() {
     let data = folder.path().join("data");
     let before = Reader::open(&data).unwrap().identity().unwrap();
     // A file of the backup's own frames that went meanwhile, and one that became an orphan.
-    let files: Vec<_> = super::super::frames::list(&data).unwrap().0;
+    let files: Vec<_> = crate::frames::list(&data).unwrap().0;
     let of_backup: Vec<_> =
         files.iter().filter(|file| old.contains(file.frame().unwrap().as_bytes())).collect();
     std::fs::remove_file(&of_backup[0].path).unwrap();
@@ -207,7 +208,7 @@ fn donor(data: &Path) -> (AdoptedSession, AdoptedPart) {
 
 fn receipt(key: &str, rows: u64) -> Receipt {
     Receipt {
-        place: "file:/archive".into(),
+        location: "file:/archive".into(),
         key: key.into(),
         bytes: 10,
         sha256: [7; 32],
