@@ -4,14 +4,14 @@
 //! last one that says something wins. Everything has a default, and an empty file runs the
 //! virtual microscope on loopback with local storage only.
 //!
-//! - [`files`] finds and reads them; each file is judged alone, so that a message can name
-//!   file, line and key;
-//! - [`known`] is what may be written, taken from the JSON schema of [`Settings`], that is,
-//!   from the doc comments and types of each stage's `Options`;
 //! A drop-in that a newer program wrote (its first line says `# written by reticle 0.2.0`) is passed
 //! over as a whole, with a warning, where this program cannot take something in it: so an update has
 //! a way back.
 //!
+//! - [`files`] finds and reads them; each file is judged alone, so that a message can name
+//!   file, line and key;
+//! - [`known`] is what may be written, taken from the JSON schema of [`Settings`], that is,
+//!   from the doc comments and types of each stage's `Options`;
 //! - [`render`] writes the documented default file and the effective settings.
 //!
 //! A new table is a field of [`Settings`] and a line in [`table_order`]; nothing else knows
