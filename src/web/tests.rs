@@ -21,7 +21,9 @@ use reticle_base::supervise::{Thread, Watched};
 use reticle_domain::status::{Command, SaveState, SourceState, StatusBoard};
 use reticle_store::Store;
 
+mod commands;
 mod limits;
+mod surface;
 
 struct Server {
     address: SocketAddr,
@@ -241,8 +243,8 @@ fn latency_is_capture_to_shown_by_the_boxs_clock_and_old_frames_do_not_count() {
     viewer.shown(id);
     let screen = loop {
         let status = viewer.status();
-        if !status["screen"].is_null() {
-            break status["screen"].clone();
+        if !status["capture_to_screen"].is_null() {
+            break status["capture_to_screen"].clone();
         }
     };
     assert_eq!(screen["frames"], 1);
@@ -274,30 +276,6 @@ fn a_client_that_talks_nonsense_is_sent_away_with_a_reason() {
         }
     };
     assert!(reason.contains("shown"), "{reason}");
-}
-
-#[test]
-fn a_command_reaches_the_daemon_and_a_wrong_one_is_told_what_there_is() {
-    let server = Server::start();
-    let answer = server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]);
-    assert_eq!((answer.status, &answer.json()["command"]), (202, &"pause".into()));
-    let commands = server.commands.as_ref().unwrap();
-    assert_eq!(commands.recv(), Some(Command::Pause));
-    let unknown = server.ask("POST", "/api/v1/commands/fly", &[("Content-Length", "0")]);
-    assert_eq!(unknown.status, 404);
-    assert!(unknown.problem().contains("start, pause and stop"));
-    let wrong = server.get("/api/v1/commands/pause");
-    assert_eq!(wrong.status, 405);
-    wrong.problem();
-}
-
-#[test]
-fn a_daemon_that_is_stopping_says_so_to_a_command() {
-    let mut server = Server::start();
-    server.commands = None;
-    let answer = server.ask("POST", "/api/v1/commands/stop", &[("Content-Length", "0")]);
-    assert_eq!(answer.status, 503);
-    assert!(answer.problem().contains("stopping"));
 }
 
 #[test]
@@ -410,21 +388,6 @@ fn ready_means_that_frames_come_and_results_are_saved() {
     assert!(!foreign.problem().contains("/data"), "a foreign name is told no path");
     server.status.update(|status| status.hold = None);
     assert_eq!(server.ask("GET", "/readyz", &[("Host", "evil.example")]).status, 200);
-}
-
-#[test]
-fn the_page_is_in_the_program_and_may_load_nothing_from_elsewhere() {
-    let server = Server::start();
-    let page = server.get("/");
-    assert_eq!(page.status, 200, "run `make ui` before building");
-    assert!(page.head.contains("content-security-policy: default-src 'self'"), "{}", page.head);
-    assert!(page.head.contains("cache-control: no-cache"));
-    let html = String::from_utf8(page.body.clone()).unwrap();
-    let script = html.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
-    let asset = server.get(script);
-    assert!(asset.head.contains("immutable"), "{}", asset.head);
-    let etag = page.head.split("etag: ").nth(1).unwrap().lines().next().unwrap().to_owned();
-    assert_eq!(server.ask("GET", "/", &[("If-None-Match", &etag)]).status, 304);
 }
 
 #[test]

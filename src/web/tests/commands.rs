@@ -1,0 +1,95 @@
+//! Commands, as a client sends them.
+
+use std::time::Duration;
+
+use super::Server;
+use reticle_base::queue::Received;
+use reticle_domain::status::Command;
+
+/// Sends a command, with a key or without.
+fn send(server: &Server, command: &str, key: Option<&str>) -> super::Answer {
+    let key = key.map(|key| ("Idempotency-Key", key));
+    let headers: Vec<_> = [("Content-Length", "0")].into_iter().chain(key).collect();
+    server.ask("POST", &format!("/api/v1/commands/{command}"), &headers)
+}
+
+/// What has reached the daemon.
+fn taken(server: &Server) -> Vec<Command> {
+    let commands = server.commands.as_ref().unwrap();
+    let next = || match commands.recv_timeout(Duration::ZERO) {
+        Received::Item(command) => Some(command),
+        _ => None,
+    };
+    std::iter::from_fn(next).collect()
+}
+
+#[test]
+fn a_command_reaches_the_daemon_and_a_wrong_one_is_told_what_there_is() {
+    let server = Server::start();
+    let answer = server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]);
+    assert_eq!((answer.status, &answer.json()["command"]), (202, &"pause".into()));
+    let commands = server.commands.as_ref().unwrap();
+    assert_eq!(commands.recv(), Some(Command::Pause));
+    let unknown = server.ask("POST", "/api/v1/commands/fly", &[("Content-Length", "0")]);
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.problem().contains("start, pause and stop"));
+    let wrong = server.get("/api/v1/commands/pause");
+    assert_eq!(wrong.status, 405);
+    wrong.problem();
+}
+
+#[test]
+fn a_daemon_that_is_stopping_says_so_to_a_command() {
+    let mut server = Server::start();
+    server.commands = None;
+    let answer = server.ask("POST", "/api/v1/commands/stop", &[("Content-Length", "0")]);
+    assert_eq!(answer.status, 503);
+    assert!(answer.problem().contains("stopping"));
+}
+
+#[test]
+fn a_command_that_is_sent_again_under_its_key_is_carried_out_once() {
+    let server = Server::start();
+    let first = send(&server, "start", Some("a key"));
+    let again = send(&server, "start", Some("a key"));
+    assert_eq!((first.status, again.status), (202, 202));
+    assert_eq!(first.body, again.body);
+    assert!(!first.head.contains("idempotency-replayed"), "{}", first.head);
+    assert!(again.head.contains("idempotency-replayed: true"), "{}", again.head);
+    assert!(again.head.contains("content-type: application/json"), "{}", again.head);
+    assert_eq!(taken(&server), [Command::Start]);
+    send(&server, "start", Some("another key"));
+    send(&server, "start", None);
+    assert_eq!(taken(&server), [Command::Start, Command::Start]);
+}
+
+#[test]
+fn a_key_is_of_one_command_and_has_a_form() {
+    let server = Server::start();
+    assert_eq!(send(&server, "start", Some("a key")).status, 202);
+    let other = send(&server, "stop", Some("a key"));
+    assert_eq!(other.status, 422);
+    assert!(other.problem().contains("a key of its own"));
+    assert_eq!(taken(&server), [Command::Start]);
+    for wrong in ["", &"k".repeat(256)] {
+        let answer = send(&server, "stop", Some(wrong));
+        assert_eq!(answer.status, 400, "{wrong}");
+        assert!(answer.problem().contains("Idempotency-Key"));
+    }
+}
+
+#[test]
+fn a_command_that_was_refused_is_never_carried_out_and_may_be_tried_again_under_its_key() {
+    let server = Server::start();
+    // As many as the queue of this server holds; the daemon takes none.
+    for _ in 0..4 {
+        assert_eq!(send(&server, "start", None).status, 202);
+    }
+    let refused = send(&server, "stop", Some("a key"));
+    assert_eq!(refused.status, 503);
+    assert!(refused.problem().contains("was not given to it"));
+    assert_eq!(taken(&server), [Command::Start; 4]);
+    assert_eq!(taken(&server), [], "nothing hands it on later");
+    assert_eq!(send(&server, "stop", Some("a key")).status, 202);
+    assert_eq!(taken(&server), [Command::Stop]);
+}
