@@ -8,9 +8,7 @@ use super::health::Health;
 use reticle_base::ids::{FrameId, SessionId};
 
 /// What a person asked for.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
     /// Begin a new session, or go on after a pause.
@@ -22,17 +20,7 @@ pub enum Command {
 }
 
 /// Whether frames are being taken.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// No session yet, or it was stopped.
@@ -45,9 +33,7 @@ pub enum RunState {
 }
 
 /// State of the source.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SourceState {
     /// Being opened for the first time.
@@ -67,9 +53,7 @@ pub enum SourceState {
 }
 
 /// Whether results reach the disk.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SaveState {
     /// Nothing had to be saved yet.
@@ -87,7 +71,7 @@ pub enum SaveState {
 }
 
 /// How far one destination is.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SyncState {
     /// `archive`, `central` or `broker`.
     pub destination: String,
@@ -108,17 +92,7 @@ pub struct SyncState {
 }
 
 /// Counters since the daemon started. They only grow.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Frames the source gave.
     pub captured: u64,
@@ -152,7 +126,7 @@ pub struct Counters {
 }
 
 /// The newest segmented frame, in one glance.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Newest {
     /// Which frame.
     pub frame: FrameId,
@@ -173,9 +147,7 @@ pub struct Newest {
 }
 
 /// Everything a status line needs. One writer (`app`), many readers.
-#[derive(
-    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Status {
     /// Whether frames are being taken.
     pub run: RunState,
