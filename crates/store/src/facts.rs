@@ -23,7 +23,7 @@ use reticle_domain::pixel_size::PixelSizeSource;
 use reticle_domain::segmentation::{ModelRef, Timings};
 
 /// How far one destination is. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Delivery {
     /// Which.
     pub destination: Destination,
@@ -49,7 +49,7 @@ pub struct Delivery {
 }
 
 /// A delivery that was never taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Quarantined {
     /// Where to.
     pub destination: Destination,
@@ -68,7 +68,7 @@ pub struct Quarantined {
 }
 
 /// A frame or result that was never taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Refused {
     /// Where to.
     pub destination: Destination,

@@ -78,7 +78,7 @@ pub struct StoredEvent {
 }
 
 /// How far one stream was told.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Told {
     /// Which.
     pub stream: Stream,
