@@ -11,6 +11,7 @@ use axum::http::{Request, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::web::local;
 use reticle_base::shutdown::Shutdown;
@@ -80,20 +81,12 @@ async fn post(
         .header(header::HOST, "localhost")
         .header(header::CONTENT_TYPE, "application/json")
         .body(Body::from(body.to_string()))?;
-    let answered = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let bytes = axum::body::to_bytes(Body::new(response.into_body()), LONGEST_ANSWER).await?;
-        anyhow::Ok((status, bytes))
-    };
-    // The connection does the work; it ends when the daemon closes it.
-    let (status, bytes) = tokio::select! {
-        answered = answered => answered?,
-        ended = connection => {
-            ended?;
-            bail!("it closed the connection without an answer");
-        }
-    };
+    // The connection does the work beside this; where it breaks, the answer is an error.
+    let mut driving = JoinSet::new();
+    driving.spawn(connection);
+    let response = sender.send_request(request).await?;
+    let status = response.status();
+    let bytes = axum::body::to_bytes(Body::new(response.into_body()), LONGEST_ANSWER).await?;
     let answer: Value = serde_json::from_slice(&bytes).context("its answer is no JSON")?;
     if !status.is_success() {
         bail!("{}", answer["detail"].as_str().unwrap_or(status.as_str()));
