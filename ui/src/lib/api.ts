@@ -509,6 +509,102 @@ export interface components {
              */
             uptime_s: number;
         };
+        /**
+         * @description One segmented object, by the names of scikit-image's `regionprops_table`. Lengths are in pixels,
+         *     areas in pixels, intensities in grey values.
+         *
+         *     `centroid-0` is the row and `centroid-1` the column, as in scikit-image; the bounding box
+         *     is half open: rows `bbox-0..bbox-2`, columns `bbox-1..bbox-3`.
+         */
+        MeasuredObject: {
+            /**
+             * Format: int32
+             * @description Number of pixels.
+             */
+            area: number;
+            /**
+             * Format: int32
+             * @description First row.
+             */
+            "bbox-0": number;
+            /**
+             * Format: int32
+             * @description First column.
+             */
+            "bbox-1": number;
+            /**
+             * Format: int32
+             * @description Row after the last.
+             */
+            "bbox-2": number;
+            /**
+             * Format: int32
+             * @description Column after the last.
+             */
+            "bbox-3": number;
+            /**
+             * Format: double
+             * @description Row of the centre of mass.
+             */
+            "centroid-0": number;
+            /**
+             * Format: double
+             * @description Column of the centre of mass.
+             */
+            "centroid-1": number;
+            /**
+             * Format: double
+             * @description Eccentricity of the ellipse with the same second moments, 0 (circle) to 1.
+             */
+            eccentricity: number;
+            /**
+             * Format: double
+             * @description Largest grey value.
+             */
+            intensity_max: number;
+            /**
+             * Format: double
+             * @description Mean grey value.
+             */
+            intensity_mean: number;
+            /**
+             * Format: double
+             * @description Smallest grey value.
+             */
+            intensity_min: number;
+            /**
+             * Format: int32
+             * @description Value in the label image, from 1.
+             */
+            label: number;
+            /**
+             * Format: double
+             * @description Long axis of that ellipse.
+             */
+            major_axis_length: number;
+            /**
+             * Format: double
+             * @description Short axis of that ellipse.
+             */
+            minor_axis_length: number;
+            /**
+             * Format: double
+             * @description Angle of the long axis to the row axis, in radians, −π/2 to π/2.
+             */
+            orientation: number;
+            /**
+             * Format: double
+             * @description Perimeter by the 4-neighbourhood weights of scikit-image (Benkrid & Crookes).
+             */
+            perimeter: number;
+            /**
+             * Format: double
+             * @description Area over the area of the convex hull, 0 to 1.
+             */
+            solidity: number;
+            /** @description Whether it touches the edge of the frame, so that its size is not the cell's. */
+            touches_border: boolean;
+        };
         /** @description The newest segmented frame, in one glance. */
         Newest: {
             /**
@@ -1249,7 +1345,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": Record<string, never>[];
+                    "application/json": components["schemas"]["MeasuredObject"][];
                 };
             };
             404: {
