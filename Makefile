@@ -83,7 +83,7 @@ ui: ## build the page into ui/dist
 cross: ## build for aarch64; prints the path of the stripped binary
 	@cross/build
 
-test-cross: ## segment one image with the aarch64 build under qemu and with the native one
+test-cross: ## segment three images with the aarch64 build under qemu and natively, and compare every byte
 	@cross/test
 
 vm-camera: ## a real kernel with a virtual camera in qemu, and our program on it

@@ -297,6 +297,7 @@ fn model() -> Arc<ModelRef> {
 }
 
 /// Discs with wavy edges, so that they pack about as well as cells.
+#[expect(clippy::disallowed_methods, reason = "made-up objects are no results")]
 fn labels(seed: u64) -> (Arc<LabelImage>, Arc<Vec<Object>>) {
     let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
     let mut labels = vec![0; (EDGE * EDGE) as usize];

@@ -11,12 +11,29 @@
 //! ```
 //!
 //! Where to look, from left to right: a frame enters in [`capture`], is segmented in
-//! [`segment`], stored in [`store`], and leaves to people in [`web`], to the lab in [`sync`]
-//! and [`publish`], and into files of other programs in [`exchange`]. [`app`] wires them, in one
-//! screen; [`batch`] segments sets of files, exports and imports; [`check`] looks a box over. Who may name whom (`tests/layering.rs` keeps it so):
-//! `base ← domain ← imagefile ← {capture, segment, store, exchange}`; `store ← {web, publish}`;
-//! `{store, exchange} ← sync`;
-//! `{segment, store} ← learn`; `{segment, store, exchange} ← batch`; everything `← config ← {app, check} ← cli`.
+//! [`reticle_segment`], stored in [`reticle_store`], and leaves to people in [`web`], to the lab in
+//! [`sync`] and [`publish`], and into files of other programs in [`reticle_exchange`]. [`app`] wires
+//! them, in one screen; [`batch`] segments sets of files, exports and imports; [`check`] looks a box
+//! over.
+//!
+//! What other programs link too lies in crates, and Cargo keeps who may name whom there:
+//! `base ← domain ← {imagefile, nn} ← segment`; `{store, exchange} ← domain, imagefile`;
+//! `object-storage ← base`. Only the store can make a [`Record`](reticle_store::Record). In this
+//! program (`tests/layering` keeps it so) stages never name each other, they meet in [`app`]:
+//! `store ← {web, publish}`; `{store, exchange, object-storage} ← sync`; `{segment, store} ← learn`;
+//! `{segment, store, exchange} ← batch`;
+//! everything `← config ← {app, check} ← cli`.
+//!
+//! Where something new goes:
+//!
+//! | new | goes into |
+//! |---|---|
+//! | route of the HTTP API | [`web`]: one entry registers path, action, handler and documentation |
+//! | column of a table | a new migration beside `crates/store/src/sql`, then its row type in [`reticle_store`] |
+//! | destination | [`sync`] or [`publish`]; what it still needs is in the store's outbox |
+//! | image format | [`reticle_imagefile`] |
+//! | camera, or another source of frames | [`capture`] |
+//! | measure of an object | `measure` in [`reticle_segment`], then [`reticle_domain::object`] |
 
 pub mod app;
 pub mod batch;

@@ -150,6 +150,8 @@ fn the_page_says_the_state_of_the_box_in_words() {
     page_box.status.update(|status| status.save = SaveState::Saved);
     browser.wait_for_text("#save", "Saved");
 
+    page_box.set_look(Look { unlike: Some(Unlike::DarkOnBright), ..Look::PLAIN });
+    browser.wait_for_text("#doubt", "dark on bright?");
     page_box.hold();
     page_box.status.update(|status| {
         let reason = "the device is gone (ENODEV)".into();
@@ -161,6 +163,7 @@ fn the_page_says_the_state_of_the_box_in_words() {
     let greyed = "document.querySelector('canvas').classList.contains('stale')";
     browser.wait(greyed);
     browser.wait_for_text("#age", "ago");
+    browser.wait_for_text("#doubt", "dark on bright?");
     browser.shot("camera-lost");
 
     page_box.status.update(|status| status.source = SourceState::Ready);

@@ -342,6 +342,7 @@ fn version_says_what_runs() {
     let said = reticle(&["version", "--json"]);
     let version: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(version["numerics"], serde_json::json!(["f32-fma-1"]));
     assert!(version["sqlite"].as_str().unwrap().starts_with("3."));
     assert!(version["target"].as_str().unwrap().starts_with(std::env::consts::ARCH));
     let said = reticle(&["version"]);

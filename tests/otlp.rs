@@ -152,7 +152,7 @@ fn sending(port: u16, trace_every: u32) -> Sending {
     sending_with(port, trace_every, "")
 }
 
-fn sending_with(port: u16, trace_every: u32, drills: &str) -> Sending {
+fn sending_with(port: u16, trace_every: u32, injections: &str) -> Sending {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("reticle.toml");
     let text = format!(
@@ -166,7 +166,7 @@ fn sending_with(port: u16, trace_every: u32, drills: &str) -> Sending {
         .data(folder.path().join("data"))
         .env("OTEL_BSP_SCHEDULE_DELAY", "200")
         .env("OTEL_METRIC_EXPORT_INTERVAL", "200")
-        .env("RETICLE_DRILL", drills)
+        .env("RETICLE_INJECT", injections)
         .start();
     Sending { _folder: folder, daemon }
 }

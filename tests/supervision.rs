@@ -1,6 +1,6 @@
 //! A stage that hangs or panics, a thread that dies: found out, named, and got over, by the daemon
 //! itself or by whoever watches it. Nothing that the daemon has to say waits for a disk that hangs.
-//! The faults are drills (`RETICLE_DRILL`), the service manager is a socket of
+//! The faults are injected (`RETICLE_INJECT`), the service manager is a socket of
 //! the test's own. Each test prints the times that it measured.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
@@ -19,7 +19,7 @@ use common::{Daemon, Start, mosquitto, reticle, wait_for};
 /// A small, fast virtual microscope.
 const CONFIG: &str = "[source]\nwidth = 256\nheight = 256\nfps = 25.0\n";
 
-/// What the drills count as stuck, instead of the limits of real work.
+/// What counts as stuck here, instead of the limits of real work.
 const STUCK_AFTER: Duration = Duration::from_secs(2);
 
 /// A folder for data, a configuration, and a service manager that only listens.
@@ -42,13 +42,13 @@ impl Bench {
         self.folder.path().join("data")
     }
 
-    /// Starts the daemon with these drills; none where the text is empty.
-    fn start(&self, drills: &str) -> Daemon {
+    /// Starts the daemon with these faults; none where the text is empty.
+    fn start(&self, faults: &str) -> Daemon {
         Start::default()
             .config(self.folder.path().join("reticle.toml"))
             .data(self.data())
             .env("NOTIFY_SOCKET", self.folder.path().join("notify").to_str().unwrap())
-            .env("RETICLE_DRILL", drills)
+            .env("RETICLE_INJECT", faults)
             .start()
     }
 
@@ -130,14 +130,14 @@ fn now() -> Instant {
 fn a_panic_costs_its_frame_and_no_more() {
     let bench = Bench::new();
     let daemon = bench.start("segment-panic:10");
-    daemon.wait_for_log("A DRILL is ordered");
+    daemon.wait_for_log("FAULT INJECTION is on");
     wait_for("the panic to be counted", || (counter(&daemon, "refused") == 1).then_some(()));
     let panicked = now();
     let before = counter(&daemon, "segmented");
     wait_for("frames to go on", || (counter(&daemon, "segmented") > before + 5).then_some(()));
     eprintln!("a panic: five more frames {:?} after it was counted", panicked.elapsed());
     let refusal = daemon.json("/api/v1/status")["last_refusal"].as_str().unwrap().to_owned();
-    assert!(refusal.contains("its segmentation panicked (a drill:"), "{refusal}");
+    assert!(refusal.contains("its segmentation panicked (injected fault:"), "{refusal}");
     daemon.wait_for_log("the segmentation of a frame panicked");
     assert!(daemon.stop().success());
     bench.fsck();
@@ -170,7 +170,7 @@ fn a_writer_that_stalls_and_goes_on_is_called_stuck_meanwhile() {
     let bench = Bench::new();
     let daemon = bench.start("writer-stall:40:8,stuck-after:2");
     bench.wait_until_told("WATCHDOG=1");
-    daemon.wait_for_log("a drill: the stage stands still");
+    daemon.wait_for_log("injected fault: the stage stands still");
     let stalled = now();
     wait_until_stuck(&daemon, "store-writer");
     eprintln!("writer: called stuck after {:?}, limit {STUCK_AFTER:?}", stalled.elapsed());
@@ -206,12 +206,12 @@ fn a_disk_that_hangs_starves_the_watchdog_and_nothing_is_lost() {
 }
 
 /// The stage hangs for ever: the manager hears nothing, kills the process and starts another.
-fn starves(drill: &str, name: &str) {
+fn starves(fault: &str, name: &str) {
     let bench = Bench::new();
-    let daemon = bench.start(&format!("{drill},stuck-after:{}", STUCK_AFTER.as_secs()));
+    let daemon = bench.start(&format!("{fault},stuck-after:{}", STUCK_AFTER.as_secs()));
     bench.wait_until_told("READY=1");
     bench.wait_until_told("WATCHDOG=1");
-    daemon.wait_for_log("a drill: the stage stands still");
+    daemon.wait_for_log("injected fault: the stage stands still");
     let hung = now();
     wait_until_stuck(&daemon, name);
     eprintln!("{name}: called stuck after {:?}, limit {STUCK_AFTER:?}", hung.elapsed());
@@ -240,7 +240,7 @@ fn starves(drill: &str, name: &str) {
 /// Within which the death of any thread is in status, log and alarm.
 const NOTICED: Duration = Duration::from_secs(5);
 
-/// Waits until the thread has died of its drill, and for all that must be told of it.
+/// Waits until the thread has died of its fault, and for all that must be told of it.
 fn wait_until_told_of_death(daemon: &Daemon, name: &str, policy: &str) {
     daemon.wait_for_log("was ordered to panic here");
     let died = now();
@@ -264,10 +264,10 @@ fn wait_until_told_of_death(daemon: &Daemon, name: &str, policy: &str) {
     assert!(line.contains(name) && line.contains(policy), "{line}");
 }
 
-/// The thread dies of the drill; the process ends, and a fresh one has all that was saved.
-fn ends_the_process(drill: &str, name: &str) {
+/// The thread dies of the fault; the process ends, and a fresh one has all that was saved.
+fn ends_the_process(fault: &str, name: &str) {
     let bench = Bench::new();
-    let mut daemon = bench.start(drill);
+    let mut daemon = bench.start(fault);
     wait_until_told_of_death(&daemon, name, "end_the_process");
     let promised = daemon.try_json("/api/v1/frames?limit=500").map(|page| ids(&page));
     wait_for("the daemon to end", || (!daemon.is_running()).then_some(()));
@@ -285,9 +285,9 @@ fn ids(page: &Value) -> BTreeSet<String> {
     frames.map(|frame| frame["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The thread dies of the drill and works again; frames were saved all the while.
-fn begins_again(bench: &Bench, drill: &str, name: &str) -> Daemon {
-    let daemon = bench.start(drill);
+/// The thread dies of the fault and works again; frames were saved all the while.
+fn begins_again(bench: &Bench, fault: &str, name: &str) -> Daemon {
+    let daemon = bench.start(fault);
     wait_until_told_of_death(&daemon, name, "restart");
     wait_for("the thread to work again", || {
         let threads = daemon.try_json("/api/v1/status").ok()?["health"]["threads"].clone();
@@ -479,17 +479,22 @@ fn an_order_of_the_command_line_is_carried_out_once_however_long_that_takes() {
 }
 
 #[test]
-fn a_drill_that_is_none_is_refused_at_the_start() {
+fn a_fault_that_is_none_is_refused_at_the_start() {
     let bench = Bench::new();
     let config = bench.folder.path().join("reticle.toml");
     let output = run_once(&config, &bench.data());
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("`camera-hang:1:2` is no drill; write THREAD-panic:NUMBER"), "{said}");
+    assert!(
+        said.contains(
+            "`camera-hang:1:2` is no fault that can be injected; write THREAD-panic:NUMBER"
+        ),
+        "{said}"
+    );
 }
 
 fn run_once(config: &Path, data: &Path) -> std::process::Output {
     let mut command = reticle();
     command.args(["run", "--listen", "127.0.0.1:0", "--config"]).arg(config);
-    command.arg("--data").arg(data).env("RETICLE_DRILL", "camera-hang:1:2").output().unwrap()
+    command.arg("--data").arg(data).env("RETICLE_INJECT", "camera-hang:1:2").output().unwrap()
 }

@@ -17,7 +17,7 @@ use super::control::{Control, LAST_WORDS, TICK};
 use super::monitor::Monitor;
 use super::watchdog::Watchdog;
 use reticle_base::clock::{Clock, Stamp};
-use reticle_base::supervise::Thread;
+use reticle_base::thread::Thread;
 
 /// How long the end may take. Longer than the longest piece of work of a stage, so that a slow
 /// one is waited for; shorter than `TimeoutStopSec` of the unit, which kills (`tests/service.rs`

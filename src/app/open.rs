@@ -14,7 +14,7 @@ use crate::sync::Destinations;
 use crate::web;
 use reticle_base::clock::Clock;
 use reticle_base::descriptors;
-use reticle_base::drill::Drills;
+use reticle_base::fault_injection::Injections;
 use reticle_base::supervise::Roster;
 use reticle_segment::Segmenter;
 use reticle_store::{Reader, Recovery, Store};
@@ -41,9 +41,9 @@ impl Opened {
     /// When something is refused: the port is in use, the model or the data folder is unusable, a
     /// destination or the broker cannot be meant.
     pub(super) fn open(settings: &Settings, clock: &Clock) -> anyhow::Result<Self> {
-        let mut drills = Drills::from_environment()?;
-        let stages = Stages::new(&mut drills, clock);
-        let roster = Roster::new(drills, clock.clone());
+        let mut injections = Injections::from_environment()?;
+        let stages = Stages::new(&mut injections, clock);
+        let roster = Roster::new(injections, clock.clone());
         descriptors::raise_limit();
         let listener = web::bind(&settings.web)?;
         let address = listener.local_addr().context("cannot tell the port")?;

@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::service::Service;
 use reticle_base::clock::{Clock, Stamp};
-use reticle_base::drill::Drills;
+use reticle_base::fault_injection::Injections;
 use reticle_base::progress::Progress;
-use reticle_base::supervise::{Look, Roster, Thread};
+use reticle_base::supervise::{Look, Roster};
+use reticle_base::thread::Thread;
 use reticle_domain::health::{StageHealth, ThreadHealth};
 use reticle_domain::status::{RunState, Status, StatusBoard};
 
@@ -39,11 +40,11 @@ pub(super) struct Stages {
 }
 
 impl Stages {
-    /// With their part of the drills.
-    pub(super) fn new(drills: &mut Drills, clock: &Clock) -> Self {
+    /// With the faults that are injected into them.
+    pub(super) fn new(injections: &mut Injections, clock: &Clock) -> Self {
         let mut stage = |thread: Thread, limit| {
-            let limit = drills.stuck_after.unwrap_or(limit);
-            Progress::with_drills(thread.name(), limit, clock.clone(), drills.take(thread))
+            let limit = injections.stuck_after.unwrap_or(limit);
+            Progress::with_injections(thread.name(), limit, clock.clone(), injections.take(thread))
         };
         Self {
             capture: stage(Thread::Capture, CAPTURE_LIMIT),
@@ -194,9 +195,9 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         manager.set_nonblocking(true).unwrap();
         let (clock, board) = (Clock::manual(0), StatusBoard::new());
-        let mut drills: Drills = "stuck-after:5".parse().unwrap();
-        let stages = Stages::new(&mut drills, &clock);
-        let roster = Roster::new(drills, clock.clone());
+        let mut injections: Injections = "stuck-after:5".parse().unwrap();
+        let stages = Stages::new(&mut injections, &clock);
+        let roster = Roster::new(injections, clock.clone());
         let service = Service::at(path.as_os_str());
         let (all, now) = (stages.clone(), clock.clone());
         let watchdog = Watchdog::new(all, roster, service, board.clone(), now);

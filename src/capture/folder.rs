@@ -23,6 +23,7 @@
 //! is not taken again by the next process either. A replay never asks it: as a camera, it gives its
 //! images whenever it is started.
 
+mod arrival;
 mod events;
 pub mod ledger;
 mod memory;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Event, Options, Source, SourceError};
+use arrival::Arrival;
 use ledger::Ledger;
 pub use memory::Memory;
 use reticle_base::clock::{Clock, Stamp};
@@ -47,7 +49,7 @@ use reticle_base::ids::FrameId;
 use reticle_domain::frame::{Frame, Shot};
 use reticle_imagefile::{Limits, Page, Pages, Problem, Selection};
 use taking::{Asked, Asking, Entry};
-use watch::{Arrival, Watch};
+use watch::Watch;
 
 /// A replay that is later than this (after a pause) sets its schedule anew instead of racing
 /// to catch up; up to this much it catches up, so that the mean rate is kept.

@@ -20,8 +20,8 @@ pub(super) fn model(scene: &Scene) -> Finding {
             Finding::ok(format!("{name}; its golden frame comes out identical"))
         }
         Ok(report) if report.is_good() => Finding::ok(format!(
-            "{name}; its golden frame comes out within bounds (foreground IoU {:.4}, {} objects \
-             instead of {})",
+            "{name}; its golden frame comes out within the bounds for a network that tract runs \
+             (foreground IoU {:.4}, {} objects instead of {})",
             report.foreground_iou, report.found_objects, report.expected_objects
         )),
         Ok(report) => Finding::fail(

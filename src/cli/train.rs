@@ -19,6 +19,7 @@ use reticle_domain::label_image::LabelImage;
 use reticle_exchange::made::Made;
 use reticle_segment::golden;
 use reticle_segment::normalise::Normalisation;
+use reticle_segment::numerics;
 use reticle_segment::package::{
     self, FORMAT, MANIFEST, Manifest, Metrics, ModelPackage, NetworkFile, Training,
 };
@@ -197,6 +198,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             sha256: hex::encode(Sha256::digest(&network)),
             object_diameter_px: recipe.object_diameter_px,
             pixel_size_um: pixel_size_um(&args, start.as_ref())?,
+            numerics: numerics::F32_FMA_1.to_owned(),
         },
         normalisation: NORMALISATION,
         postprocessing: tune::START,

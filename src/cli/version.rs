@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::{Outcome, out};
+use reticle_segment::numerics;
 
 /// Arguments of `reticle version`.
 #[derive(clap::Args)]
@@ -21,6 +22,8 @@ pub struct Version {
     pub git_commit: Option<&'static str>,
     /// Machine it was built for, as `x86_64-linux-gnu`.
     pub target: String,
+    /// How it computes results: what a package may ask for.
+    pub numerics: &'static [&'static str],
     /// Version of the SQLite library within.
     pub sqlite: &'static str,
 }
@@ -33,6 +36,7 @@ pub fn version() -> Version {
         // From the environment of the build, so that building needs neither git nor a clone.
         git_commit: option_env!("RETICLE_GIT_COMMIT").filter(|commit| !commit.is_empty()),
         target: format!("{}-{}-{c_library}", std::env::consts::ARCH, std::env::consts::OS),
+        numerics: &numerics::KNOWN,
         sqlite: rusqlite::version(),
     }
 }
@@ -51,6 +55,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         writeln!(out, "reticle {}", version.version)?;
         writeln!(out, "commit: {}", version.git_commit.unwrap_or("not recorded in this build"))?;
         writeln!(out, "target: {}", version.target)?;
+        writeln!(out, "numerics: {}", version.numerics.join(", "))?;
         writeln!(out, "SQLite: {}", version.sqlite)?;
     }
     Ok(Outcome::Fine)

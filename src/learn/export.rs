@@ -318,6 +318,7 @@ mod tests {
                 let (x, y) = (at % size, at / size);
                 let channel = 4 * map + 2 * (y % 2) + x % 2;
                 let logit = logits.row(0, y / 2)[x / 2].0[channel];
+                #[expect(clippy::disallowed_methods, reason = "compared within bounds")]
                 let expected = 1.0 / (1.0 + (-logit).exp());
                 assert!((value - expected).abs() < 1e-4, "map {map} at ({x}, {y})");
             }

@@ -320,6 +320,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "they are what it is compared with")]
     fn exponentials_and_logarithms_are_those_of_the_library() {
         for at in 0..2000 {
             let x = -0.05 * at as f32;

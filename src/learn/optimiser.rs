@@ -51,6 +51,7 @@ impl Learner {
         }
         let shorten = (LONGEST_GRADIENT / length.max(LONGEST_GRADIENT)) as f32;
         let count = (self.step + 1) as f32;
+        #[expect(clippy::disallowed_methods, reason = "training: no result comes from here")]
         let corrections = (1.0 - BETAS.0.powf(count), 1.0 - BETAS.1.powf(count));
         let mut decays = vec![1.0_f32; gradients.len()];
         for layer in &self.net.layers {

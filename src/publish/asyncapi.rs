@@ -149,7 +149,7 @@ fn messages() -> (Value, Value) {
         &mut generator,
         &mut messages,
         "Presence",
-        json!({"state": "online", "boot_id": "1f0c…", "life": "0199…", "sequence": 2, "at": at,
+        json!({"state": "online", "boot_id": "1f0c…", "instance": "0199…", "sequence": 2, "at": at,
                "version": "0.1.0"}),
     );
     add::<Health>(&mut generator, &mut messages, "Health", Value::Null);

@@ -75,7 +75,7 @@ pub(super) struct Feed {
     broker: Arc<Broker>,
     ports: Ports,
     board: PublishBoard,
-    life: String,
+    instance: String,
     sequence: u64,
     pictures: Pictures,
     events: Telling,
@@ -120,7 +120,7 @@ impl Feed {
             ports,
             board,
             // An id of its own would be a type more; this is one that was never used before.
-            life: EventId::new().to_string(),
+            instance: EventId::new().to_string(),
             sequence: 0,
             pictures: Pictures::default(),
             events: Telling::default(),
@@ -239,7 +239,7 @@ impl Feed {
         Presence {
             state,
             boot_id: now.boot_id.to_string(),
-            life: self.life.clone(),
+            instance: self.instance.clone(),
             sequence: self.sequence,
             at: now.rfc3339(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

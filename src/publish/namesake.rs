@@ -61,14 +61,14 @@ impl Namesake {
         self.sign(now);
     }
 
-    /// Under `status` another life has spoken, as its word number `sequence`.
-    pub(super) fn heard(&mut self, life: &str, sequence: u64, now: &Stamp) {
+    /// Under `status` another instance has spoken, as its word number `sequence`.
+    pub(super) fn heard(&mut self, instance: &str, sequence: u64, now: &Stamp) {
         let is_known =
-            self.word.as_ref().is_some_and(|(known, last)| known == life && sequence <= *last);
+            self.word.as_ref().is_some_and(|(known, last)| known == instance && sequence <= *last);
         if is_known {
             return;
         }
-        self.word = Some((life.to_owned(), sequence));
+        self.word = Some((instance.to_owned(), sequence));
         if !std::mem::take(&mut self.told) {
             self.sign(now);
         }
@@ -131,7 +131,7 @@ mod tests {
     /// The other one says something new.
     fn hear(namesake: &mut Namesake, now: &Stamp) {
         let sequence = namesake.word.as_ref().map_or(1, |(_, sequence)| sequence + 2);
-        namesake.heard("another life", sequence, now);
+        namesake.heard("another instance", sequence, now);
     }
 
     fn reason(namesake: &Namesake) -> Option<String> {
@@ -166,7 +166,7 @@ mod tests {
     fn the_same_word_heard_again_is_no_sign() {
         let (mut namesake, now) = (Namesake::default(), Clock::manual(0).now());
         for _ in 0..5 {
-            namesake.heard("an old life", 7, &now);
+            namesake.heard("an old instance", 7, &now);
         }
         assert_eq!((namesake.total(), reason(&namesake)), (1, None));
     }

@@ -12,8 +12,8 @@ use reticle_store::StoredEvent;
 
 /// Whether the box is there. Retained; its will says `offline`.
 ///
-/// A broker may send the will of an earlier life after the box is back. Who remembers `life` and
-/// `sequence` knows it: within one life the greater sequence is the newer, a will has the sequence
+/// A broker may send the will of an earlier instance after the box is back. Who remembers `instance` and
+/// `sequence` knows it: within one instance the greater sequence is the newer, a will has the sequence
 /// of its connection, and the box says `online` again as soon as it hears such a will.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(super) struct Presence {
@@ -21,8 +21,8 @@ pub(super) struct Presence {
     /// Boot of the machine.
     pub(super) boot_id: String,
     /// Start of the daemon.
-    pub(super) life: String,
-    /// Grows with every such message of a life.
+    pub(super) instance: String,
+    /// Grows with every such message of an instance.
     pub(super) sequence: u64,
     /// When it was said; for a will when the connection was made.
     pub(super) at: String,
@@ -112,7 +112,7 @@ pub(super) struct TwinDestination {
     /// `archive` or `central`.
     pub(super) destination: String,
     /// Where it is.
-    pub(super) place: String,
+    pub(super) location: String,
     /// What it does not have yet.
     pub(super) waiting: u64,
     /// What it never took.
@@ -177,7 +177,7 @@ impl TwinSync {
         let others = status.sync.iter().filter(|sync| sync.destination != super::DESTINATION);
         let destinations = others.map(|sync| TwinDestination {
             destination: sync.destination.clone(),
-            place: sync.place.clone(),
+            location: sync.place.clone(),
             waiting: sync.waiting,
             quarantined: sync.quarantined,
             oldest: sync.oldest.clone(),
@@ -344,7 +344,7 @@ pub(super) struct WellMessage {
     pub(super) mean_area_px: Option<f64>,
     pub(super) mean_intensity: Option<f64>,
     /// Share of the area that objects cover, 0 to 1.
-    pub(super) confluence: Option<f64>,
+    pub(super) area_fraction: Option<f64>,
     /// Mean focus score, 0 to 1.
     pub(super) mean_focus: Option<f64>,
 }
@@ -370,7 +370,7 @@ impl WellMessage {
             objects_in_focus: well.objects_in_focus,
             mean_area_px: finite(well.mean_area_px),
             mean_intensity: finite(well.mean_intensity),
-            confluence: finite(well.confluence),
+            area_fraction: finite(well.area_fraction),
             mean_focus: finite(well.mean_focus),
         }
     }

@@ -13,12 +13,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::built::Built;
 use super::error::SyncError;
 use super::outbox::{NoAnswer, Outbox};
-use super::parts::{Building, Built, Part, Subject};
+use super::parts::{Building, Part, Subject};
 use super::standing::{Claimant, Memory, Writer};
 use super::there::{Fetched, There};
-use super::undelivered::Undelivered;
+use super::undelivered::{Undelivered, closing, gone};
 use reticle_base::durable;
 use reticle_base::ids::EpochId;
 use reticle_domain::facts::{BoxName, SessionFacts};
@@ -299,13 +300,4 @@ pub(super) async fn blocking<T: Send + 'static>(
         Err(SyncError::give_up("build a delivery", format!("{error}; report this as a defect"))
             .into())
     })
-}
-
-pub(super) fn gone(what: &str) -> Undelivered {
-    let why = format!("{what} is not in the store: run `reticle fsck`");
-    SyncError::give_up("build a delivery", why).into()
-}
-
-pub(super) fn closing() -> Undelivered {
-    SyncError::retry("make a delivery", "the store is closed").into()
 }

@@ -3,10 +3,10 @@
 use reticle_base::remedy::Remedy;
 use std::sync::Arc;
 
-use super::archive::{Archiving, blocking, gone};
+use super::archive::{Archiving, blocking};
 use super::central::{Batch, Central};
 use super::standing::{Claimant, Writer};
-use super::undelivered::Undelivered;
+use super::undelivered::{Undelivered, gone};
 use reticle_object_storage::Throttle;
 use reticle_store::{Destination, Item, Kind, Reader, Report};
 

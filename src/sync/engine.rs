@@ -33,7 +33,8 @@ use super::outbox::{NoAnswer, Outbox, die_of};
 use super::undelivered::Undelivered;
 use reticle_base::backoff::Backoff;
 use reticle_base::queue::Sender;
-use reticle_base::supervise::{Roster, Thread, Watched};
+use reticle_base::supervise::{Roster, Watched};
+use reticle_base::thread::Thread;
 use reticle_store::{Answer, Ask, Claim, Delivery, Destination, Item, Job, Reader, Report};
 
 /// How often an idle loop looks into the outbox.

@@ -12,6 +12,7 @@
 
 mod adopt;
 mod archive;
+mod built;
 pub mod central;
 mod delivering;
 mod describe;

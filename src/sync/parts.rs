@@ -10,29 +10,19 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::archive::gone;
+use super::built::Built;
 use super::there::{Fetched, ShardThere, TableThere, unwritten};
-use super::undelivered::Undelivered;
+use super::undelivered::{Undelivered, gone};
 use reticle_domain::facts::{BoxName, FrameFacts, ModelFacts, ResultFacts, Series, SessionFacts};
 use reticle_domain::label_image::LabelImage;
 use reticle_domain::object::Object;
 use reticle_exchange::layout::{self, SeriesKeys};
-use reticle_exchange::output::{Output, Written};
+use reticle_exchange::output::Output;
 use reticle_exchange::tables::{
     Frames, ModelKey, ObjectRow, Objects, ParquetTable, Results, Table,
 };
 use reticle_exchange::zarr::{ShardShape, ShardWriter};
 use reticle_store::{Item, Kind, Reader};
-
-/// A file that is to be an object.
-pub(super) struct Built {
-    pub(super) key: String,
-    pub(super) path: PathBuf,
-    pub(super) written: Written,
-    pub(super) rows: u64,
-    /// Whether something that belongs to it is not in it, because the store cannot supply it.
-    pub(super) lacks: bool,
-}
 
 /// A part, ready to be sent.
 pub(super) struct Part {

@@ -11,8 +11,8 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use super::built::Built;
 use super::error::SyncError;
-use super::parts::Built;
 use super::standing;
 use super::undelivered::Undelivered;
 use reticle_exchange::ReadError;

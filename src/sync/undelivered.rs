@@ -47,3 +47,14 @@ impl From<StoreError> for Undelivered {
         Self::Whole(SyncError::retry("read what is to be delivered", error))
     }
 }
+
+/// What is to be delivered names something that the store does not have.
+pub(super) fn gone(what: &str) -> Undelivered {
+    let why = format!("{what} is not in the store: run `reticle fsck`");
+    SyncError::give_up("build a delivery", why).into()
+}
+
+/// The store has been closed meanwhile.
+pub(super) fn closing() -> Undelivered {
+    SyncError::retry("make a delivery", "the store is closed").into()
+}

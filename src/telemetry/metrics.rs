@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use reticle_base::clock::Stamp;
-use reticle_base::supervise::Thread;
+use reticle_base::thread::Thread;
 use reticle_domain::alarm::AlarmKind;
 use reticle_domain::segmentation::Timings;
 use reticle_domain::status::{RunState, SourceState, Status};

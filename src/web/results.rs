@@ -185,11 +185,9 @@ fn not_saved(id: FrameId) -> Problem {
 }
 
 fn labels_png(image: &LabelImage) -> Result<Vec<u8>, Problem> {
-    let labels: Result<Vec<u16>, _> = image.labels().iter().map(|&l| u16::try_from(l)).collect();
-    let labels = labels.map_err(|_too_large| {
+    reticle_imagefile::encode_labels_png(image).ok_or_else(|| {
         Problem::unavailable(format!("{} labels do not fit into 16 bits", image.count()))
-    })?;
-    png_16(&labels, image.width(), image.height())
+    })
 }
 
 fn png_16(values: &[u16], width: u32, height: u32) -> Result<Vec<u8>, Problem> {

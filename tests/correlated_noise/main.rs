@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers are part of the test")]
 #![expect(clippy::print_stdout, reason = "figures of the long run are printed to be kept")]
 
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 mod fields;
 
 use std::num::NonZeroUsize;

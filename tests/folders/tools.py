@@ -95,6 +95,9 @@ class Job:
                 size = (self.source / name).stat().st_size
                 subprocess.run(["fallocate", "-l", str(size), drop / name], check=True)
                 os.chmod(drop / name, 0o666)
+                if self.tool == "ftp":
+                    # MDTM is for the owner.
+                    shutil.chown(drop / name, "ftp")
         TOOLS[self.tool](self)
 
     def names(self):

@@ -440,7 +440,7 @@ fn two_boxes_of_one_name_notice_say_so_and_do_not_fight() {
     let lives = || {
         let said = listener.under("/status").into_iter().map(|heard| heard.json());
         let online = said.filter(|said| said["state"] == "online");
-        online.map(|said| said["life"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+        online.map(|said| said["instance"].as_str().map(str::to_owned)).collect::<Vec<_>>()
     };
     // Both are there for a part of the time.
     let before = lives().len();

@@ -17,8 +17,11 @@ use serde_json::Value;
 
 #[path = "../common/mod.rs"]
 mod common;
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 mod measure;
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 mod more;
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 mod pictures;
 mod scales;
 

@@ -1,5 +1,5 @@
 //! What every other module stands on: time, ids, shutdown, queues, rates, progress, supervision, back-off,
-//! drills, percentiles, durable files, descriptors, files and texts of others, addresses without
+//! fault injection, percentiles, durable files, descriptors, files and texts of others, addresses without
 //! their secrets.
 //!
 //! Nothing here knows what a frame is. `base` names no other module of the crate.
@@ -9,8 +9,8 @@ pub mod backoff;
 pub mod clock;
 pub mod crash;
 pub mod descriptors;
-pub mod drill;
 pub mod durable;
+pub mod fault_injection;
 pub mod foreign_file;
 pub mod ids;
 pub mod memory;
@@ -22,4 +22,5 @@ pub mod rate;
 pub mod remedy;
 pub mod shutdown;
 pub mod supervise;
+pub mod thread;
 pub mod words;

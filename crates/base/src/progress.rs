@@ -5,7 +5,7 @@
 //! piece takes longer than its limit. Waiting for work, or for room in the next queue, is not
 //! work: there the stage is idle, however long it takes.
 //!
-//! A [`Drill`] that was ordered strikes in the middle of a piece of work, where the real fault
+//! A [`Injection`] that was ordered strikes in the middle of a piece of work, where the real fault
 //! would.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::drill::Drill;
+use super::fault_injection::Injection;
 
 /// Progress of one stage. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -25,23 +25,23 @@ struct Inner {
     clock: Clock,
     /// When the piece of work at hand was begun, in ns of monotonic time plus one; 0 while idle.
     begun: AtomicU64,
-    drills: Vec<Drill>,
+    injections: Vec<Injection>,
 }
 
 impl Progress {
     /// Of the stage `name`, which may take as long as `limit` for one piece of work.
     pub fn new(name: &'static str, limit: Duration, clock: Clock) -> Self {
-        Self::with_drills(name, limit, clock, Vec::new())
+        Self::with_injections(name, limit, clock, Vec::new())
     }
 
     /// As [`Progress::new`], with faults that were ordered.
-    pub fn with_drills(
+    pub fn with_injections(
         name: &'static str,
         limit: Duration,
         clock: Clock,
-        drills: Vec<Drill>,
+        injections: Vec<Injection>,
     ) -> Self {
-        Self(Arc::new(Inner { name, limit, clock, begun: AtomicU64::new(0), drills }))
+        Self(Arc::new(Inner { name, limit, clock, begun: AtomicU64::new(0), injections }))
     }
 
     /// Of a stage that nobody watches, as in a command that ends by itself.
@@ -67,10 +67,10 @@ impl Progress {
         Busy(self.clone())
     }
 
-    /// In the middle of the `n`-th frame or batch, counted here: lets a drill strike.
+    /// In the middle of the `n`-th frame or batch, counted here: lets an injected fault strike.
     pub fn pass(&self) {
-        for drill in &self.0.drills {
-            drill.pass(self.0.name);
+        for injection in &self.0.injections {
+            injection.pass(self.0.name);
         }
     }
 

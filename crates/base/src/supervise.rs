@@ -16,7 +16,7 @@
 //! What does not belong here: threads that work for one call (the pool of the segmentation, the
 //! threads of a runtime that block). Their panic comes out in whoever waits for them.
 //!
-//! A [`Drill`] that was ordered strikes in [`Watched::pass`].
+//! A [`Injection`] that was ordered strikes in [`Watched::pass`].
 
 use std::any::Any;
 use std::future::poll_fn;
@@ -28,7 +28,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use super::clock::{Clock, Stamp};
-use super::drill::{Drill, Drills};
+use super::fault_injection::{Injection, Injections};
+use super::thread::{Policy, Thread};
 use crate::backoff::Backoff;
 
 /// The pause after a death, before the thread begins again.
@@ -44,97 +45,6 @@ const WELL: Duration = Duration::from_secs(600);
 /// How long a death is told after the thread works again: longer than the longest pause, so that
 /// a thread that dies again and again is one alarm.
 const LATELY: Duration = Duration::from_secs(90);
-
-/// A long-lived thread of the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Thread {
-    /// The main thread: commands, signals, alarms, the watchdog.
-    Control,
-    /// Takes frames from the source.
-    Capture,
-    /// Segments them.
-    Segment,
-    /// The only one that writes the database.
-    StoreWriter,
-    /// Tells how far the destinations are.
-    Sync,
-    /// Delivers into the archive.
-    SyncArchive,
-    /// Delivers into the central database.
-    SyncCentral,
-    /// Speaks with the broker.
-    Publish,
-    /// Serves the page and the HTTP API.
-    Web,
-    /// Sends numbers to the collector.
-    Otlp,
-}
-
-/// What happens when a thread dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Policy {
-    /// The process ends, so that whoever started it starts a fresh one.
-    EndTheProcess,
-    /// The thread begins again.
-    Restart,
-}
-
-impl Policy {
-    /// The word for it, as `restart`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::EndTheProcess => "end_the_process",
-            Self::Restart => "restart",
-        }
-    }
-}
-
-impl Thread {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Control,
-        Self::Capture,
-        Self::Segment,
-        Self::StoreWriter,
-        Self::Sync,
-        Self::SyncArchive,
-        Self::SyncCentral,
-        Self::Publish,
-        Self::Web,
-        Self::Otlp,
-    ];
-
-    /// Its name, as `store-writer`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Control => "control",
-            Self::Capture => "capture",
-            Self::Segment => "segment",
-            Self::StoreWriter => "store-writer",
-            Self::Sync => "sync",
-            Self::SyncArchive => "sync-archive",
-            Self::SyncCentral => "sync-central",
-            Self::Publish => "publish",
-            Self::Web => "web",
-            Self::Otlp => "otlp",
-        }
-    }
-
-    /// What happens when it dies. The reasons stand at the head of this module.
-    pub fn policy(self) -> Policy {
-        match self {
-            Self::Control | Self::Capture | Self::Segment | Self::StoreWriter => {
-                Policy::EndTheProcess
-            }
-            Self::Sync
-            | Self::SyncArchive
-            | Self::SyncCentral
-            | Self::Publish
-            | Self::Web
-            | Self::Otlp => Policy::Restart,
-        }
-    }
-}
 
 /// What a thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,21 +92,22 @@ pub struct Roster(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
-    drills: Mutex<Drills>,
+    injections: Mutex<Injections>,
     threads: Mutex<Vec<Watched>>,
 }
 
 impl Roster {
-    /// Nobody yet. Each thread gets the drills that were ordered for it.
-    pub fn new(drills: Drills, clock: Clock) -> Self {
-        let (drills, threads) = (Mutex::new(drills), Mutex::default());
-        Self(Arc::new(Inner { clock, drills, threads }))
+    /// Nobody yet. Each thread gets the faults that are injected into it.
+    pub fn new(injections: Injections, clock: Clock) -> Self {
+        let (injections, threads) = (Mutex::new(injections), Mutex::default());
+        Self(Arc::new(Inner { clock, injections, threads }))
     }
 
     /// Watches a thread from now on.
     pub fn watch(&self, thread: Thread) -> Watched {
-        let drills = self.0.drills.lock().unwrap_or_else(PoisonError::into_inner).take(thread);
-        let watched = Watched::new(thread, drills, self.0.clock.clone());
+        let injections =
+            self.0.injections.lock().unwrap_or_else(PoisonError::into_inner).take(thread);
+        let watched = Watched::new(thread, injections, self.0.clock.clone());
         self.0.threads.lock().unwrap_or_else(PoisonError::into_inner).push(watched.clone());
         watched
     }
@@ -233,7 +144,7 @@ pub struct Watched(Arc<Entry>);
 struct Entry {
     thread: Thread,
     clock: Clock,
-    drills: Vec<Drill>,
+    injections: Vec<Injection>,
     state: Mutex<State>,
 }
 
@@ -246,10 +157,10 @@ struct State {
 }
 
 impl Watched {
-    fn new(thread: Thread, drills: Vec<Drill>, clock: Clock) -> Self {
+    fn new(thread: Thread, injections: Vec<Injection>, clock: Clock) -> Self {
         let begun = clock.now();
         let state = State { life: Life::Works, begun, deaths: 0, in_a_row: 0, last: None };
-        Self(Arc::new(Entry { thread, clock, drills, state: Mutex::new(state) }))
+        Self(Arc::new(Entry { thread, clock, injections, state: Mutex::new(state) }))
     }
 
     /// One that nobody looks after, as in a command that ends by itself.
@@ -257,10 +168,10 @@ impl Watched {
         Self::new(thread, Vec::new(), Clock::system())
     }
 
-    /// In the middle of the `n`-th piece of work, counted here: lets a drill strike.
+    /// In the middle of the `n`-th piece of work, counted here: lets an injected fault strike.
     pub fn pass(&self) {
-        for drill in &self.0.drills {
-            drill.pass(self.0.thread.name());
+        for injection in &self.0.injections {
+            injection.pass(self.0.thread.name());
         }
     }
 
@@ -392,7 +303,7 @@ mod tests {
 
     fn roster() -> (Roster, Clock) {
         let clock = Clock::manual(0);
-        (Roster::new(Drills::default(), clock.clone()), clock)
+        (Roster::new(Injections::default(), clock.clone()), clock)
     }
 
     fn panics() -> io::Result<()> {
@@ -458,9 +369,9 @@ mod tests {
     }
 
     #[test]
-    fn a_drill_of_a_thread_strikes_once_and_not_in_its_next_life() {
-        let drills: Drills = "publish-panic:2".parse().unwrap();
-        let roster = Roster::new(drills, Clock::manual(0));
+    fn a_injection_of_a_thread_strikes_once_and_not_in_its_next_life() {
+        let injections: Injections = "publish-panic:2".parse().unwrap();
+        let roster = Roster::new(injections, Clock::manual(0));
         let (publish, web) = (roster.watch(Thread::Publish), roster.watch(Thread::Web));
         let work = || {
             for _ in 0..5 {

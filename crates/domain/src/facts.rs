@@ -204,7 +204,7 @@ pub struct ResultFacts {
     pub labels_sha256: [u8; 32],
 }
 
-/// One well as it stands, by one model: the sums of its fields. Means and confluence have the
+/// One well as it stands, by one model: the sums of its fields. Means and area fraction have the
 /// meaning that they have in the views; none where nothing is there to be divided by.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WellFacts {
@@ -231,7 +231,7 @@ pub struct WellFacts {
     /// Mean over the objects in focus of their mean grey value.
     pub mean_intensity: Option<f64>,
     /// Share of the pixels of frames in focus that objects cover, 0 to 1.
-    pub confluence: Option<f64>,
+    pub area_fraction: Option<f64>,
     /// Mean focus score of all frames, 0 to 1; one that could not be told counts as 0.
     pub mean_focus: Option<f64>,
 }

@@ -1,5 +1,7 @@
 //! A label image: 0 is background, 1..n are objects.
 
+use std::collections::HashMap;
+
 use sha2::{Digest, Sha256};
 
 /// Labels hashed at a time.
@@ -43,6 +45,27 @@ impl LabelImage {
         }
         let count = labels.iter().copied().max().unwrap_or(0);
         Ok(Self { width, height, count, labels })
+    }
+
+    /// Takes labels of others' making: as they are, except where one is larger than the image has
+    /// pixels. Then they are numbered anew in reading order, because tables by label would be mostly
+    /// holes.
+    ///
+    /// # Errors
+    /// When there are not `width × height` of them.
+    pub fn of_others(
+        width: u32,
+        height: u32,
+        mut labels: Vec<u32>,
+    ) -> Result<Self, WrongLabelCount> {
+        if labels.iter().any(|&label| label as usize > labels.len()) {
+            let mut numbers = HashMap::new();
+            for label in labels.iter_mut().filter(|label| **label != 0) {
+                let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
+                *label = *numbers.entry(*label).or_insert(next);
+            }
+        }
+        Self::new(width, height, labels)
     }
 
     /// Takes labels that are known to be 1 to `count`, each at least once, without looking.
@@ -195,6 +218,14 @@ mod tests {
         assert_eq!(image.labels(), [0, 1, 1, 2, 0, 3]);
         assert_eq!(image.count(), 3);
         assert!(image.is_contiguous());
+    }
+
+    #[test]
+    fn labels_of_others_stay_unless_one_is_larger_than_there_are_pixels() {
+        let image = LabelImage::of_others(3, 2, vec![0, 6, 6, 2, 0, 6]).unwrap();
+        assert_eq!(image.labels(), [0, 6, 6, 2, 0, 6]);
+        let image = LabelImage::of_others(3, 1, vec![0, 4_000_000_000, 7]).unwrap();
+        assert_eq!(image.labels(), [0, 1, 2]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod label_image;
 pub mod look;
 pub mod object;
 pub mod order;
+pub mod outline;
 pub mod pixel_size;
 pub mod segmentation;
 pub mod session;

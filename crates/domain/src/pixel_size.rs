@@ -224,8 +224,9 @@ impl fmt::Display for Um {
         let Self(um) = *self;
         if (0.001..100_000.0).contains(&um.abs()) {
             // Rounded to four digits, written without zeros at the end.
-            let digits = (3 - um.abs().log10().floor() as i32).max(0);
-            let factor = 10_f64.powi(digits);
+            let least = [1000.0, 100.0, 10.0, 1.0, 0.1, 0.01];
+            let digits = least.iter().take_while(|least| um.abs() < **least).count();
+            let factor = 10_f64.powi(digits as i32);
             write!(f, "{}", (um * factor).round() / factor)
         } else {
             write!(f, "{um:.2e}")

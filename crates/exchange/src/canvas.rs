@@ -56,7 +56,8 @@ impl Canvas {
 
     /// What was drawn.
     pub(super) fn finish(self) -> Result<LabelImage, String> {
-        super::import::label_image(self.width, self.height, self.labels)
+        LabelImage::of_others(self.width, self.height, self.labels)
+            .map_err(|error| error.to_string())
     }
 }
 

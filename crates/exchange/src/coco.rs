@@ -13,7 +13,7 @@ use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
-use super::import::{Clue, Found, Shape, Shapes};
+use super::found::{self, Clue, Found, Shape, Shapes};
 use super::outline::Ring;
 use super::output::{Output, WriteError, Written};
 use super::{ReadError, canvas, ome_tiff, rle};
@@ -279,7 +279,7 @@ fn found(
 ) -> Result<Found, ReadError> {
     let failed = |why: String| ReadError::new(path, format!("{member}: {why}"));
     let size = (image.width, image.height);
-    super::import::check_size(size).map_err(failed)?;
+    found::check_size(size).map_err(failed)?;
     let have_labels = annotations.iter().all(|annotation| annotation.label.is_some_and(|n| n > 0));
     let mut objects = Vec::with_capacity(annotations.len());
     for (number, annotation) in (1_u32..).zip(annotations) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use geojson::{Feature, FeatureCollection, GeoJson, Geometry, GeometryValue, JsonObject, Position};
 use serde_json::{Value, json};
 
-use super::import::{Clue, Found, Shape, Shapes};
+use super::found::{Clue, Found, Shape, Shapes};
 use super::outline::{self, Polygon, Ring};
 use super::{ReadError, canvas, rle};
 use reticle_base::foreign_file;
@@ -26,9 +26,10 @@ pub fn encode(frame: &FrameFacts, labels: &LabelImage, objects: &[Object]) -> Ve
         Some(object) if object.label == label => Some(object),
         _ => measured(label),
     };
-    let features = rle::regions(labels).into_iter().map(|region| {
-        let mut polygons: Vec<_> =
-            outline::trace(labels, &region).into_iter().map(closed).collect();
+    let regions = rle::regions(labels);
+    let traced = outline::trace(labels, &regions);
+    let features = regions.iter().zip(traced).map(|(region, polygons)| {
+        let mut polygons: Vec<_> = polygons.into_iter().map(closed).collect();
         let geometry = if polygons.len() == 1 {
             GeometryValue::Polygon { coordinates: polygons.swap_remove(0) }
         } else {

@@ -10,20 +10,16 @@
 //! What a label image says about its frame is a [`Clue`]; who knows the frames decides. One that
 //! cannot be read is an error of its own, and the next one is read.
 
-use std::collections::HashMap;
 use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::canvas::Canvas;
-use super::outline::{self, Polygon};
+use super::found::Shapes;
+pub use super::found::{Clue, Found, name_of_origin};
 use super::zarr::{FILE_BYTES, LabelArray};
-use super::{ReadError, coco, geojson, ome_tiff, rle};
+use super::{ReadError, coco, geojson, ome_tiff};
 use reticle_base::foreign_file;
-use reticle_base::ids::FrameId;
-use reticle_domain::label_image::LabelImage;
-use reticle_imagefile::MAX_PIXELS;
 
 /// How label images are written down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,141 +41,6 @@ pub struct Source {
     pub path: PathBuf,
     /// What it is.
     pub kind: Kind,
-}
-
-/// What a label image says about the frame that it belongs to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Clue {
-    /// Its frame.
-    pub frame: Option<FrameId>,
-    /// Name of the image that was labelled, without folder and ending; see [`name_of_origin`].
-    pub name: Option<String>,
-    /// Place in its series.
-    pub position: Option<u64>,
-    /// Number of its series.
-    pub series: Option<u32>,
-}
-
-/// One label image.
-#[derive(Debug)]
-pub struct Found {
-    path: PathBuf,
-    member: String,
-    clue: Clue,
-    shapes: Shapes,
-}
-
-/// Objects as they were written down.
-#[derive(Debug)]
-pub(super) enum Shapes {
-    Labels(LabelImage),
-    /// By label, to be drawn in their order once the frame is known.
-    Drawn {
-        size: Option<(u32, u32)>,
-        objects: Vec<(u32, Shape)>,
-    },
-}
-
-/// One object that is to be drawn.
-#[derive(Debug)]
-pub(super) enum Shape {
-    /// Lengths of runs, as in [`rle`].
-    Runs(Vec<u32>),
-    Polygons(Vec<Polygon>),
-}
-
-impl Found {
-    pub(super) fn new(path: &Path, member: &str, clue: Clue, shapes: Shapes) -> Self {
-        Self { path: path.to_owned(), member: member.to_owned(), clue, shapes }
-    }
-
-    /// Which frame it belongs to, as far as it says.
-    pub fn clue(&self) -> &Clue {
-        &self.clue
-    }
-
-    /// Width and height, where it says them.
-    pub fn size(&self) -> Option<(u32, u32)> {
-        match &self.shapes {
-            Shapes::Labels(labels) => Some((labels.width(), labels.height())),
-            Shapes::Drawn { size, .. } => *size,
-        }
-    }
-
-    /// Where it was found, for people.
-    pub fn name(&self) -> String {
-        let between = if self.member.is_empty() { "" } else { ": " };
-        format!("{}{between}{}", self.path.display(), self.member)
-    }
-
-    /// The label image, for a frame of this width and height.
-    ///
-    /// # Errors
-    /// When it is of another size, or its objects cannot be drawn on it.
-    pub fn labels(self, frame: (u32, u32)) -> Result<LabelImage, ReadError> {
-        let failed = |why: String| {
-            let member = if self.member.is_empty() { "" } else { ": " };
-            ReadError::new(&self.path, format!("{}{member}{why}", self.member))
-        };
-        if let Some((width, height)) = self.size().filter(|size| *size != frame) {
-            return Err(failed(format!(
-                "has {width}×{height} pixels, but its frame has {}×{}",
-                frame.0, frame.1
-            )));
-        }
-        match self.shapes {
-            Shapes::Labels(labels) => Ok(labels),
-            Shapes::Drawn { objects, .. } => {
-                let mut canvas = Canvas::new(frame);
-                for (number, (label, shape)) in (1..).zip(&objects) {
-                    match shape {
-                        Shape::Runs(counts) => rle::draw(counts, *label, &mut canvas),
-                        Shape::Polygons(polygons) => outline::fill(polygons, *label, &mut canvas),
-                    }
-                    .map_err(|why| failed(format!("object {number}: {why}")))?;
-                }
-                canvas.finish().map_err(failed)
-            }
-        }
-    }
-}
-
-impl Clue {
-    /// From the name of a file: the id of a frame that is in it, and the name itself.
-    pub(super) fn of_name(file: &str) -> Self {
-        let stem = name_of_origin(file);
-        let name = stem.strip_suffix(ome_tiff::LABELS).map_or(stem.clone(), str::to_owned);
-        Self { frame: frame_in(file), name: Some(name), ..Self::default() }
-    }
-
-    /// From a file: its name, else what it says inside where it is an OME-TIFF.
-    pub(super) fn of_file(path: &Path) -> Self {
-        let clue = Self::of_name(&path.file_name().unwrap_or_default().to_string_lossy());
-        let inside = || ome_tiff::description(path).and_then(|text| frame_in(&text));
-        Self { frame: clue.frame.or_else(inside), ..clue }
-    }
-}
-
-/// What remains of the name of a frame's file (`plate/t 1.ome.tif#2`) without its folder and
-/// endings; the page stays, as `reticle segment` writes it (`t 1-page0002`).
-pub fn name_of_origin(origin: &str) -> String {
-    let (file, page) = match origin.rsplit_once('#') {
-        Some((file, page)) if page.parse::<u32>().is_ok() => (file, page.parse::<u32>().ok()),
-        _ => (origin, None),
-    };
-    let stem = Path::new(file).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let stem = stem.strip_suffix(".ome").map_or(stem.clone(), str::to_owned);
-    page.map_or(stem.clone(), |page| format!("{stem}-page{page:04}"))
-}
-
-/// The first id of a frame in a text.
-fn frame_in(text: &str) -> Option<FrameId> {
-    // As text: 8-4-4-4-12 hex digits.
-    const LENGTH: usize = 36;
-    text.as_bytes()
-        .windows(LENGTH)
-        .filter(|window| window[8] == b'-')
-        .find_map(|window| std::str::from_utf8(window).ok()?.parse().ok())
 }
 
 /// Lists what is at `paths`: files and Zarr folders as they are named, other folders by what is
@@ -361,49 +222,12 @@ fn is_folder(path: &Path, was_named: bool) -> Result<bool, ReadError> {
     Ok(is_folder)
 }
 
-/// Whether labels of this size are read at all: asked before memory is taken.
-pub(super) fn check_size((width, height): (u32, u32)) -> Result<(), String> {
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(format!("has {width}×{height} pixels; {MAX_PIXELS} are the most"));
-    }
-    Ok(())
-}
-
-/// Labels as they are, except where one is larger than the image has pixels: then they are
-/// numbered anew in reading order, because tables by label would be mostly holes.
-pub(super) fn label_image(
-    width: u32,
-    height: u32,
-    mut labels: Vec<u32>,
-) -> Result<LabelImage, String> {
-    if labels.iter().any(|&label| label as usize > labels.len()) {
-        let mut numbers = HashMap::new();
-        for label in labels.iter_mut().filter(|label| **label != 0) {
-            let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
-            *label = *numbers.entry(*label).or_insert(next);
-        }
-    }
-    LabelImage::new(width, height, labels).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn a_frame_is_known_by_its_id_or_by_the_name_of_its_file() {
-        let id = FrameId::new();
-        assert_eq!(Clue::of_name(&format!("export-{id}_labels.ome.tif")).frame, Some(id));
-        assert_eq!(Clue::of_name("t1_labels.ome.tif").name.as_deref(), Some("t1"));
-        assert_eq!(Clue::of_name("t1.png").name.as_deref(), Some("t1"));
-        assert_eq!(name_of_origin("plate/t1.TIF"), "t1");
-        assert_eq!(name_of_origin("t1.ome.tif#12"), "t1-page0012");
-        assert_eq!(name_of_origin("a#b.png"), "a#b");
-        assert_eq!(Clue::of_name(&"-".repeat(80)).frame, None);
-    }
 
     #[test]
     fn a_folder_gives_its_label_images_and_not_what_was_labelled() {
@@ -455,21 +279,5 @@ mod tests {
         assert_ne!(digest(&all[..2]).unwrap(), before);
         fs::write(at("c.zarr/0/x"), b"4").unwrap();
         assert_ne!(digest(&all).unwrap(), before);
-    }
-
-    #[test]
-    fn another_size_than_the_frame_s_is_refused() {
-        let labels = LabelImage::empty(3, 2);
-        let found = Found::new(Path::new("a.png"), "", Clue::default(), Shapes::Labels(labels));
-        let error = found.labels((4, 2)).unwrap_err().to_string();
-        assert_eq!(error, "a.png: has 3×2 pixels, but its frame has 4×2");
-    }
-
-    #[test]
-    fn labels_far_above_the_number_of_pixels_are_numbered_anew() {
-        let image = label_image(3, 1, vec![0, 4_000_000_000, 7]).unwrap();
-        assert_eq!(image.labels(), [0, 1, 2]);
-        let image = label_image(3, 1, vec![0, 3, 3]).unwrap();
-        assert_eq!(image.labels(), [0, 3, 3]);
     }
 }

@@ -15,6 +15,7 @@
 
 mod canvas;
 pub mod coco;
+mod found;
 pub mod geojson;
 pub mod import;
 pub mod layout;

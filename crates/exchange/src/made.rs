@@ -15,23 +15,23 @@
 //! A copy of the folder takes its list along; without the list (as `cp out/* …` leaves it behind)
 //! all files are a person's. So are those of versions before the list.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+pub(crate) mod list;
 
-use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use sha2::{Digest, Sha256};
+
+pub use list::LIST;
+use list::{Known, List};
 
 use super::output::{Output, WriteError};
 use reticle_base::durable;
 use reticle_base::foreign_file::{self, ForeignFileError};
-
-/// Name of the list.
-pub const LIST: &str = ".reticle-made";
 
 /// Largest list that is read, bytes: a million files.
 const LIST_BYTES: u64 = 256 << 20;
@@ -94,98 +94,6 @@ pub enum State {
     Foreign,
 }
 
-/// One line of the list.
-#[derive(Serialize, Deserialize)]
-struct Line<'a> {
-    file: std::borrow::Cow<'a, str>,
-    /// None where the file was only begun.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    sha256: Option<String>,
-    /// Whether it has its name before it is whole.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    grows: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    of: Option<std::borrow::Cow<'a, str>>,
-}
-
-/// What the list says of a file.
-#[derive(Clone, Debug, Default)]
-struct Known {
-    /// Of all contents that it was given.
-    hashes: HashSet<String>,
-    /// Whether it has its name before it is whole.
-    grows: bool,
-    of: Option<String>,
-}
-
-/// The list's file, once it is needed.
-pub(super) struct List {
-    path: PathBuf,
-    file: Mutex<Option<File>>,
-}
-
-impl List {
-    /// Lists a file: that it is begun, or what it will hold.
-    pub(super) fn add(
-        &self,
-        file: &str,
-        of: Option<&str>,
-        sha256: Option<&[u8; 32]>,
-    ) -> io::Result<()> {
-        let (sha256, of) = (sha256.map(hex::encode), of.map(Into::into));
-        self.append(&Line { file: file.into(), sha256, grows: false, of })
-    }
-
-    /// Lists a file that has its name before it is whole.
-    fn add_growing(&self, file: &str) -> io::Result<()> {
-        self.append(&Line { file: file.into(), sha256: None, grows: true, of: None })
-    }
-
-    fn append(&self, line: &Line<'_>) -> io::Result<()> {
-        let mut text = serde_json::to_string(line)?;
-        text.push('\n');
-        let mut list = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = match &mut *list {
-            Some(file) => file,
-            none => none.insert(self.open()?),
-        };
-        // One write: two processes on a file system without locks do not mix their lines.
-        file.write_all(text.as_bytes())?;
-        file.sync_data()
-    }
-
-    fn open(&self) -> io::Result<File> {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&self.path)?;
-        if file.metadata()?.len() > 0 {
-            // A kill may have left half a line.
-            file.write_all(b"\n")?;
-        }
-        durable::sync_dir(self.path.parent().unwrap_or(Path::new(".")))?;
-        Ok(file)
-    }
-
-    fn clear(&self) -> io::Result<()> {
-        let mut list = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        *list = None;
-        match OpenOptions::new()
-            .write(true)
-            .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-            .open(&self.path)
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            opened => {
-                let file = opened?;
-                file.set_len(0)?;
-                file.sync_all()
-            }
-        }
-    }
-}
-
 /// A folder for results, held by this process.
 pub struct Made {
     folder: PathBuf,
@@ -210,7 +118,7 @@ impl Made {
         }
         let path = folder.join(LIST);
         let known = match foreign_file::read_no_link(&path, LIST_BYTES) {
-            Ok(bytes) => parse(&bytes),
+            Ok(bytes) => list::parse(&bytes),
             Err(ForeignFileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 BTreeMap::new()
             }
@@ -218,7 +126,7 @@ impl Made {
                 return Err(MadeError::File { what: "read", path, error: error.into() });
             }
         };
-        let list = Arc::new(List { path, file: Mutex::new(None) });
+        let list = Arc::new(List::at(path));
         Ok(Self { folder: folder.to_owned(), list, known, _lock: lock })
     }
 
@@ -424,28 +332,8 @@ impl Made {
     }
 
     fn list_failed(&self, error: io::Error) -> MadeError {
-        MadeError::File { what: "write", path: self.list.path.clone(), error }
+        MadeError::File { what: "write", path: self.list.path().to_owned(), error }
     }
-}
-
-/// What the list says; the last line may be half a one, and others may be somebody's.
-fn parse(bytes: &[u8]) -> BTreeMap<String, Known> {
-    let mut files: BTreeMap<String, Known> = BTreeMap::new();
-    for line in bytes.split(|&byte| byte == b'\n') {
-        let Ok(line) = serde_json::from_slice::<Line<'_>>(line) else { continue };
-        // A list that somebody wrote leads nowhere else.
-        let is_below = Path::new(&*line.file)
-            .components()
-            .all(|part| matches!(part, std::path::Component::Normal(_)));
-        if !is_below {
-            continue;
-        }
-        let known = files.entry(line.file.into_owned()).or_default();
-        known.hashes.extend(line.sha256);
-        known.grows |= line.grows;
-        known.of = line.of.map(std::borrow::Cow::into_owned).or(known.of.take());
-    }
-    files
 }
 
 fn temporary(name: &str) -> String {
@@ -467,6 +355,9 @@ fn hash(path: &Path) -> io::Result<String> {
 #[cfg(test)]
 #[expect(clippy::disallowed_methods, reason = "files of a test need not survive a power cut")]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write as _;
+
     use super::*;
 
     fn open(folder: &Path) -> Made {

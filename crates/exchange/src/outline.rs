@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::canvas::Canvas;
 use super::rle::Region;
 use reticle_domain::label_image::LabelImage;
+use reticle_domain::outline::{self, Step, rings};
 
 /// Corners as (x, y), each once; the last is joined to the first.
 pub(super) type Ring = Vec<(f64, f64)>;
@@ -21,53 +22,66 @@ pub(super) type Ring = Vec<(f64, f64)>;
 /// The outer ring, then the holes.
 pub(super) type Polygon = Vec<Ring>;
 
-/// East, south, west, north: to the right of each is its object's pixel.
-const STEPS: [(isize, isize); 4] = [(1, 0), (0, 1), (-1, 0), (0, -1)];
+/// The polygons of each object, one for each of its parts.
+pub(super) fn trace(labels: &LabelImage, regions: &[Region]) -> Vec<Vec<Polygon>> {
+    let mut walks: Vec<Vec<Walk>> = vec![Vec::new(); labels.count() as usize + 1];
+    for ring in rings(labels) {
+        walks[ring.label as usize].push(walk(&ring));
+    }
+    let polygons = |region: &Region| {
+        let mut walks = std::mem::take(&mut walks[region.label as usize]);
+        walks.sort_by_key(|walk| place(&walk[0]));
+        polygons(&walks, labels, region)
+    };
+    regions.iter().map(polygons).collect()
+}
 
-/// The polygons of one object, one for each of its parts.
-pub(super) fn trace(labels: &LabelImage, region: &Region) -> Vec<Polygon> {
+/// A ring by its corners, each with the step that leaves it.
+type Walk = Vec<((i64, i64), Step)>;
+
+/// The way round a ring from its first corner in reading order.
+fn walk(ring: &outline::Ring) -> Walk {
+    let mut at = (i64::from(ring.x), i64::from(ring.y));
+    let corners = ring.steps.iter().map(|step| {
+        let corner = at;
+        at = step.moved(corner);
+        (corner, *step)
+    });
+    let mut walk: Walk = corners.collect();
+    let first = (0..walk.len()).min_by_key(|at| place(&walk[*at])).unwrap_or(0);
+    walk.rotate_left(first);
+    walk
+}
+
+/// By which corners, and steps from one of them, have an order.
+fn place(((x, y), step): &((i64, i64), Step)) -> (i64, i64, Step) {
+    (*y, *x, *step)
+}
+
+fn polygons(walks: &[Walk], labels: &LabelImage, region: &Region) -> Vec<Polygon> {
     let mask = Mask::cut(labels, region);
     let parts = mask.parts();
-    let mut edges = mask.edges();
-    let stride = mask.width + 1;
     let mut polygons: BTreeMap<u32, (Polygon, Polygon)> = BTreeMap::new();
-    let mut path: Vec<(usize, usize)> = Vec::new();
+    let mut path = Walk::new();
     // Place of a corner in the path, plus one; 0 where it is not in it.
-    let mut places = vec![0_usize; edges.len()];
-    for start in 0..edges.len() {
-        while edges[start] != 0 {
-            let mut at = start;
-            let mut direction = edges[start].trailing_zeros() as usize;
-            let part = parts[mask.pixel_right_of(start, direction)];
-            loop {
-                edges[at] &= !(1 << direction);
-                path.push((at, direction));
-                places[at] = path.len();
-                let (dx, dy) = STEPS[direction];
-                at = at.wrapping_add_signed(dx + dy * stride as isize);
-                if places[at] != 0 {
-                    // The path has closed a ring: it goes off the path.
-                    let ring: Vec<_> = path.drain(places[at] - 1..).collect();
-                    for (corner, _) in &ring {
-                        places[*corner] = 0;
-                    }
-                    let ring = corners(&ring, stride, region);
-                    let (outer, holes) = polygons.entry(part).or_default();
-                    if area(&ring) > 0.0 {
-                        outer.push(ring)
-                    } else {
-                        holes.push(ring)
-                    }
-                    if path.is_empty() {
-                        break;
-                    }
+    let mut places = vec![0_usize; (mask.width + 1) * (mask.height + 1)];
+    let (left, top) = (i64::from(region.left), i64::from(region.top));
+    let index = |(x, y): (i64, i64)| (y - top) as usize * (mask.width + 1) + (x - left) as usize;
+    for walk in walks {
+        let part = parts[mask.pixel_right_of(index(walk[0].0), walk[0].1)];
+        for &(corner, step) in walk {
+            path.push((corner, step));
+            places[index(corner)] = path.len();
+            let next = index(step.moved(corner));
+            if places[next] != 0 {
+                // The path has closed a ring: it goes off the path.
+                let ring: Walk = path.drain(places[next] - 1..).collect();
+                for (corner, _) in &ring {
+                    places[index(*corner)] = 0;
                 }
-                // To the right first: that stays with the same pixel where two meet at a corner.
-                let turns = [direction + 1, direction, direction + 3].map(|turn| turn % 4);
-                direction = turns
-                    .into_iter()
-                    .find(|turn| edges[at] & (1 << turn) != 0)
-                    .expect("as many edges leave a corner as arrive");
+                let ring = corners(&ring);
+                let (outer, holes) = polygons.entry(part).or_default();
+                if area(&ring) > 0.0 { outer.push(ring) } else { holes.push(ring) }
             }
         }
     }
@@ -163,41 +177,14 @@ impl Mask {
         Self { pixels, width: right - left, height: (region.bottom - region.top) as usize }
     }
 
-    /// The edges that leave each corner of the pixels, as bits of the directions in [`STEPS`].
-    fn edges(&self) -> Vec<u8> {
-        let (width, stride) = (self.width, self.width + 1);
-        let mut edges = vec![0_u8; stride * (self.height + 1)];
-        for y in 0..self.height {
-            for x in 0..width {
-                let at = y * width + x;
-                if !self.pixels[at] {
-                    continue;
-                }
-                if y == 0 || !self.pixels[at - width] {
-                    edges[y * stride + x] |= 1;
-                }
-                if x + 1 == width || !self.pixels[at + 1] {
-                    edges[y * stride + x + 1] |= 1 << 1;
-                }
-                if y + 1 == self.height || !self.pixels[at + width] {
-                    edges[(y + 1) * stride + x + 1] |= 1 << 2;
-                }
-                if x == 0 || !self.pixels[at - 1] {
-                    edges[(y + 1) * stride + x] |= 1 << 3;
-                }
-            }
-        }
-        edges
-    }
-
-    /// The pixel to the right of the edge that leaves a corner.
-    fn pixel_right_of(&self, corner: usize, direction: usize) -> usize {
+    /// The pixel to the right of a step that leaves a corner.
+    fn pixel_right_of(&self, corner: usize, step: Step) -> usize {
         let (x, y) = (corner % (self.width + 1), corner / (self.width + 1));
-        match direction {
-            0 => y * self.width + x,
-            1 => y * self.width + x - 1,
-            2 => (y - 1) * self.width + x - 1,
-            _ => (y - 1) * self.width + x,
+        match step {
+            Step::Right => y * self.width + x,
+            Step::Down => y * self.width + x - 1,
+            Step::Left => (y - 1) * self.width + x - 1,
+            Step::Up => (y - 1) * self.width + x,
         }
     }
 
@@ -235,17 +222,10 @@ impl Mask {
 }
 
 /// The corners of the image at which a ring of steps turns.
-fn corners(steps: &[(usize, usize)], stride: usize, region: &Region) -> Ring {
-    let before = steps.iter().cycle().skip(steps.len() - 1);
-    steps
-        .iter()
-        .zip(before)
-        .filter(|((_, direction), (_, before))| direction != before)
-        .map(|((corner, _), _)| {
-            let (x, y) = (corner % stride, corner / stride);
-            (x as f64 + f64::from(region.left), y as f64 + f64::from(region.top))
-        })
-        .collect()
+fn corners(ring: &[((i64, i64), Step)]) -> Ring {
+    let before = ring.iter().cycle().skip(ring.len() - 1);
+    let turns = ring.iter().zip(before).filter(|((_, step), (_, before))| step != before);
+    turns.map(|(((x, y), _), _)| (*x as f64, *y as f64)).collect()
 }
 
 fn area(ring: &[(f64, f64)]) -> f64 {
@@ -266,8 +246,9 @@ mod tests {
     fn round_trip(labels: &LabelImage) -> LabelImage {
         let size = (labels.width(), labels.height());
         let mut drawn = Canvas::new(size);
-        for region in regions(labels) {
-            fill(&trace(labels, &region), region.label, &mut drawn).unwrap();
+        let regions = regions(labels);
+        for (region, polygons) in regions.iter().zip(trace(labels, &regions)) {
+            fill(&polygons, region.label, &mut drawn).unwrap();
         }
         drawn.finish().unwrap()
     }
@@ -280,8 +261,8 @@ mod tests {
 
         #[test]
         fn each_part_has_one_outer_ring_and_no_ring_touches_itself(labels in any_labels()) {
-            for region in regions(&labels) {
-                let polygons = trace(&labels, &region);
+            let regions = regions(&labels);
+            for (region, polygons) in regions.iter().zip(trace(&labels, &regions)) {
                 let covered: f64 = polygons.iter().flatten().map(|ring| area(ring)).sum();
                 prop_assert_eq!(covered, region.area as f64);
                 for polygon in polygons {
@@ -301,7 +282,7 @@ mod tests {
         let width = rows[0].len() as u32;
         let labels = rows.iter().flat_map(|row| row.bytes()).map(|byte| u32::from(byte == b'#'));
         let labels = LabelImage::new(width, rows.len() as u32, labels.collect()).unwrap();
-        trace(&labels, &regions(&labels)[0])
+        trace(&labels, &regions(&labels)).swap_remove(0)
     }
 
     #[test]

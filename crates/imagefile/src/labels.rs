@@ -107,15 +107,8 @@ fn not_labels(what: &str) -> Problem {
 }
 
 fn label_image(width: u32, height: u32, labels: Vec<u32>) -> Result<LabelImage, Problem> {
-    let mut labels = labels;
-    if labels.iter().any(|&label| label as usize > labels.len()) {
-        let mut numbers = std::collections::HashMap::new();
-        for label in labels.iter_mut().filter(|label| **label != 0) {
-            let next = u32::try_from(numbers.len() + 1).unwrap_or(u32::MAX);
-            *label = *numbers.entry(*label).or_insert(next);
-        }
-    }
-    LabelImage::new(width, height, labels).map_err(|error| Problem::Damaged(error.to_string()))
+    LabelImage::of_others(width, height, labels)
+        .map_err(|error| Problem::Damaged(error.to_string()))
 }
 
 /// Writes a label image durably and says where: at `path`, as PNG of 16 bits for `.png` and as

@@ -7,7 +7,7 @@
 
 mod decode;
 mod dialects;
-mod directory;
+pub(super) mod directory;
 mod layout;
 mod pages;
 
@@ -18,7 +18,7 @@ use super::meta::{Description, Resolution};
 use super::planes::{Axes, Chosen, Selection};
 use super::{Limits, Page, Problem};
 use decode::Decoded;
-pub(super) use directory::{Directory, Entry, Source, decode_text};
+use directory::{Directory, Source, decode_text};
 use layout::Layout;
 use pages::Listed;
 use reticle_domain::frame::Pixels;

@@ -31,6 +31,7 @@ mod connect;
 mod error;
 mod folder;
 mod multipart;
+mod part_size;
 mod s3;
 mod throttle;
 

@@ -27,7 +27,7 @@ use super::body::{self, Source, Unanswered};
 use super::classify::{Failed, refused, unanswered, words};
 use super::connect::{self, Keys};
 use super::error::StorageError;
-use super::multipart::{self, MULTIPART_FROM};
+use super::part_size::{MULTIPART_FROM, part_bytes};
 use super::throttle::Throttle;
 use super::{
     Copied, Found, Hashed, Listed, ObjectReceipt, OnState, Patience, Stat, UploadState, changed,
@@ -124,7 +124,7 @@ impl S3Archive {
         let file = File::open(path).map_err(|error| unreadable(&error))?;
         let bytes = file.metadata().map_err(|error| unreadable(&error))?.len();
         let file = Arc::new(file);
-        let part_bytes = multipart::part_bytes(bytes);
+        let part_bytes = part_bytes(bytes);
         let reader = Arc::clone(&file);
         let hashed = tokio::task::spawn_blocking(move || Hashed::read(&*reader, part_bytes))
             .await

@@ -95,7 +95,7 @@ pub(super) fn diameter_ratio(maps: &Maps, scale: Scale) -> Option<f32> {
     }
     Objects::of(maps)
         .filter(|seen| seen.sure >= UNSURE)
-        .map(|seen| seen.octaves.exp2() / scale.factor())
+        .map(|seen| libm::exp2f(seen.octaves) / scale.factor())
 }
 
 /// The same as the picture alone says it, looked at in every scale that takes.
@@ -109,7 +109,7 @@ pub(super) fn look_for_ratio(
     let (last, mut maps) = (Last::default(), Maps::default());
     let mut looks = Looks { network, native, maps: &mut maps, last, spare: Maps::default() };
     let found = looks.find()?;
-    Ok(found.map(|(tried, octaves)| octaves.exp2() / tried.factor()))
+    Ok(found.map(|(tried, octaves)| libm::exp2f(octaves) / tried.factor()))
 }
 
 struct Looks<'a> {
@@ -242,7 +242,7 @@ impl Objects {
             below >= half
         })?;
         let ratio = size::ratio_of((median as f32 + 0.5) / BINS as f32);
-        Some(Self { octaves: ratio.log2(), sure: sure / pixels })
+        Some(Self { octaves: libm::log2f(ratio), sure: sure / pixels })
     }
 }
 

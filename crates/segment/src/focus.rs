@@ -66,7 +66,7 @@ fn gradient(pixels: &Pixels, at: usize, width: usize) -> f64 {
         };
         (sum(at + 2 * step) - sum(at - 2 * step)) / 12.0
     };
-    along(1, width).hypot(along(width, 1))
+    libm::hypot(along(1, width), along(width, 1))
 }
 
 #[cfg(test)]
@@ -79,9 +79,9 @@ mod tests {
         let (mut labels, mut pixels) = (Vec::new(), Vec::new());
         for y in 0..64 {
             for x in 0..64 {
-                let distance = f64::hypot(f64::from(x) - 32.0, f64::from(y) - 32.0);
+                let distance = libm::hypot(f64::from(x) - 32.0, f64::from(y) - 32.0);
                 labels.push(u32::from(distance < 12.0));
-                let inside = 1.0 / (1.0 + ((distance - 12.0) * 4.0 / edge_px).exp());
+                let inside = 1.0 / (1.0 + libm::exp((distance - 12.0) * 4.0 / edge_px));
                 pixels.push((100.0 + gain * inside) as u16);
             }
         }

@@ -5,8 +5,8 @@
 //! [`instances`] reads objects from its maps, [`measure`] and [`focus`] put numbers on them.
 //! [`package`] is where models come from.
 //!
-//! Promises: the same frame and package give the same labels and numbers on the same machine,
-//! whatever the number of threads; memory depends on the frame's size, not on how many frames
+//! Promises: the same frame, package and parameters give the same labels and numbers, bit for bit,
+//! on every processor and whatever the number of threads ([`numerics`]); memory depends on the frame's size, not on how many frames
 //! there were; a frame that cannot be segmented is refused by name and the next one is fine.
 
 use std::num::NonZeroUsize;
@@ -27,12 +27,12 @@ pub mod evidence;
 pub mod focus;
 pub mod golden;
 mod hull;
-
 pub mod instances;
 pub mod measure;
 pub mod network;
 mod noise;
 pub mod normalise;
+pub mod numerics;
 pub mod package;
 pub mod scale;
 pub mod session;
@@ -232,8 +232,10 @@ impl Segmenter {
             .build()
             .map_err(|error| SetUpError::Threads { threads, reason: error.to_string() })?;
         let polarity = unlike::polarity_of(&package, &clock);
+        let numerics =
+            if network.is_exact() { &package.manifest().network.numerics } else { numerics::TRACT };
         Ok(Self {
-            model: Arc::new(package.reference(options.object_diameter_px)),
+            model: Arc::new(package.reference(numerics, options.object_diameter_px)),
             package,
             network,
             pool,

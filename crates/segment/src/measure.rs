@@ -181,7 +181,7 @@ impl Sums {
         let var_column = (self.column_column as f64 / area - mean_column * mean_column).max(0.0);
         let covariance = self.row_column as f64 / area - mean_row * mean_column;
         let middle = f64::midpoint(var_row, var_column);
-        let spread = ((var_row - var_column) / 2.0).hypot(covariance);
+        let spread = libm::hypot((var_row - var_column) / 2.0, covariance);
         let (large, small) = (middle + spread, (middle - spread).max(0.0));
         let [top, bottom, left, right] = self.bbox;
         shape.take(self.stretches(stretches), self.bbox);
@@ -215,7 +215,7 @@ fn orientation(var_row: f64, var_column: f64, covariance: f64) -> f64 {
         let quarter = std::f64::consts::FRAC_PI_4;
         return if covariance > 0.0 { quarter } else { -quarter };
     }
-    0.5 * (2.0 * covariance).atan2(var_row - var_column)
+    0.5 * libm::atan2(2.0 * covariance, var_row - var_column)
 }
 
 /// The shape of one object. Kept between objects so that nothing is allocated for each.
@@ -319,7 +319,7 @@ mod tests {
                 for (at, slot) in labels.iter_mut().enumerate() {
                     let dx = ((at % width) as f64 - x * width as f64) / wide;
                     let dy = ((at / width) as f64 - y * height as f64) / high;
-                    if dx.hypot(dy) < 1.0 {
+                    if libm::hypot(dx, dy) < 1.0 {
                         *slot = label;
                     }
                 }

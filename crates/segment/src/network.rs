@@ -104,6 +104,11 @@ impl Network {
         self.maps == *MAPS.end()
     }
 
+    /// Whether it gives the same bits on every processor, which tract does not promise.
+    pub fn is_exact(&self) -> bool {
+        matches!(self.runner, Runner::Ours { .. })
+    }
+
     /// From now on no tile is skipped: to measure what skipping saves, and that it changes nothing.
     pub(super) fn run_every_tile(&mut self) {
         self.runs_every_tile = true;

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use super::instances::Postprocessing;
 use super::normalise::Normalisation;
+use super::numerics;
 use reticle_base::foreign_file;
 use reticle_base::plain_text::is_active;
 use reticle_domain::segmentation::ModelRef;
@@ -103,6 +104,9 @@ pub struct NetworkFile {
     /// Edge of a pixel at its own scale, in µm, where objects of the kind have a known size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pixel_size_um: Option<f64>,
+    /// How it is computed, one of [`numerics::KNOWN`].
+    #[serde(default = "numerics::first")]
+    pub numerics: String,
 }
 
 /// Table `[training]`.
@@ -278,10 +282,11 @@ impl ModelPackage {
         self
     }
 
-    /// What goes into every record made with it, with the diameter of objects in pixels of the
-    /// frame where it was stated.
-    pub fn reference(&self, object_diameter_px: Option<f32>) -> ModelRef {
+    /// What goes into every record made with it by these numerics, with the diameter of objects in
+    /// pixels of the frame where it was stated.
+    pub fn reference(&self, numerics: &str, object_diameter_px: Option<f32>) -> ModelRef {
         let mut parameters = serde_json::json!({
+            "numerics": numerics,
             "normalisation": self.manifest.normalisation,
             "postprocessing": self.manifest.postprocessing,
         });
@@ -323,6 +328,14 @@ impl Manifest {
         }
         if network.sha256.len() != 64 || !network.sha256.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Some("`network.sha256` must be 64 hex digits".to_owned());
+        }
+        if !numerics::KNOWN.contains(&network.numerics.as_str()) {
+            return Some(format!(
+                "`network.numerics` is {:?}, and this program computes {}; use the version of \
+                 Reticle that the package was made with, or a newer one",
+                network.numerics,
+                numerics::KNOWN.join(", ")
+            ));
         }
         let part = 0.0..=1.0;
         let percent = 0.0..=100.0;
@@ -435,9 +448,20 @@ mod tests {
     #[test]
     fn records_tell_results_of_another_stated_diameter_apart() {
         let package = ModelPackage::find("nuclei").unwrap();
-        let (estimated, stated) = (package.reference(None), package.reference(Some(60.0)));
+        let reference = |diameter| package.reference(numerics::F32_FMA_1, diameter);
+        let (estimated, stated) = (reference(None), reference(Some(60.0)));
         assert_ne!(estimated, stated);
         assert!(stated.parameters.contains("\"object_diameter_px\":60.0"), "{stated:?}");
+    }
+
+    #[test]
+    fn records_state_their_numerics() {
+        let segmenter =
+            crate::Segmenter::new(&crate::Options::default(), reticle_base::clock::Clock::system())
+                .unwrap();
+        let parameters: serde_json::Value =
+            serde_json::from_str(&segmenter.model().parameters).unwrap();
+        assert_eq!(parameters["numerics"], numerics::F32_FMA_1);
     }
 
     #[test]
@@ -507,6 +531,20 @@ mod tests {
         for name in ["\"\"", "\"a\\u001b[2J\"", "\"a\\nb\""] {
             assert!(refusal("name", name).contains("`name` must be one line"), "{name}");
         }
+    }
+
+    #[test]
+    fn a_package_that_asks_for_numerics_of_another_program_is_refused() {
+        let said = refusal("numerics", "\"int8-1\"");
+        assert!(said.contains("`network.numerics` is \"int8-1\""), "{said}");
+        assert!(said.contains("this program computes f32-fma-1"), "{said}");
+        // Made before there was another.
+        let folder = copy_of_nuclei();
+        let path = folder.path().join(MANIFEST);
+        let text = fs::read_to_string(&path).unwrap().replace("numerics = \"f32-fma-1\"\n", "");
+        fs::write(&path, text).unwrap();
+        let package = ModelPackage::load(folder.path()).unwrap();
+        assert_eq!(package.manifest().network.numerics, numerics::F32_FMA_1);
     }
 
     /// What is said of a planted file, and how it is planted.

@@ -44,21 +44,21 @@ impl Scale {
 
     /// The scale at which objects of `diameter` pixels are nearest to the model's `own`.
     pub fn for_diameter(diameter: f32, own: f32) -> Self {
-        let octaves = (diameter / own).log2();
+        let octaves = libm::log2f(diameter / own);
         if octaves.is_finite() { Self::NATIVE.smaller_by(octaves) } else { Self::NATIVE }
     }
 
     /// The scale at which objects that are `octaves` doublings too large here are nearest to
     /// the model's.
     pub(super) fn smaller_by(self, octaves: f32) -> Self {
-        let wanted = self.factor().log2() - octaves;
-        let off = |step: &Self| (step.factor().log2() - wanted).abs();
+        let wanted = libm::log2f(self.factor()) - octaves;
+        let off = |step: &Self| (libm::log2f(step.factor()) - wanted).abs();
         Self::STEPS.into_iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(Self::NATIVE)
     }
 
     /// The scale that multiplies an edge by about `factor`.
     pub fn of_factor(factor: f32) -> Self {
-        Self::NATIVE.smaller_by(-factor.log2())
+        Self::NATIVE.smaller_by(-libm::log2f(factor))
     }
 
     /// How many times as long an edge gets.

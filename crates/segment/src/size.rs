@@ -8,12 +8,12 @@ const OCTAVES: f32 = 6.0;
 
 /// The map's value for an object whose diameter is `ratio` times that of the model's.
 pub fn value_of(ratio: f32) -> f32 {
-    (0.5 + ratio.log2() / OCTAVES).clamp(0.0, 1.0)
+    (0.5 + libm::log2f(ratio) / OCTAVES).clamp(0.0, 1.0)
 }
 
 /// The other way round.
 pub fn ratio_of(value: f32) -> f32 {
-    ((value - 0.5) * OCTAVES).exp2()
+    libm::exp2f((value - 0.5) * OCTAVES)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use reticle_domain::segmentation::{ModelRef, Segmentation, Timings};
 use reticle_domain::session::Session;
 
 /// Ellipses of about the size of nuclei, some touching, none hidden.
+#[expect(clippy::disallowed_methods, reason = "made-up objects are no results")]
 pub(crate) fn cells(width: u32, height: u32, count: u32, seed: u64) -> LabelImage {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut random = |below: f64| {

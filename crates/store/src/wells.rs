@@ -57,7 +57,7 @@ impl Reader {
                             objects_in_focus: unsigned(row, 4)?,
                             mean_area_px: row.get(5)?,
                             mean_intensity: row.get(6)?,
-                            confluence: row.get(7)?,
+                            area_fraction: row.get(7)?,
                             mean_focus: row.get(8)?,
                         })
                     })

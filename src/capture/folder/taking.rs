@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::arrival::{Arrival, version_of};
 use super::ledger::{Answer, Begun, Candidate, End, Ledger};
 use super::pages::{Found, Known};
-use super::watch::{Arrival, version_of};
 use super::whole::{Doubt, Scan};
 use super::{Event, Folder, Mode, SourceError};
 use reticle_base::ids::FrameId;
@@ -104,11 +104,12 @@ impl Drop for Entry {
 
 impl Folder {
     /// Begins to ask for a file.
-    pub(super) fn ask_for(&mut self, arrival: Arrival) -> Result<Asking, SourceError> {
+    pub(super) fn ask_for(&mut self, mut arrival: Arrival) -> Result<Asking, SourceError> {
         let Mode::Watching(watch) = &mut self.mode else {
             return Ok(Asking::Read(arrival, None));
         };
         std::thread::sleep(watch.reopened_within(&arrival));
+        watch.hear_of(&mut arrival)?;
         if !watch.is_unchanged(&arrival) {
             watch.wait_for(arrival);
             return Ok(Asking::Passed);
@@ -151,6 +152,7 @@ impl Folder {
         let (Mode::Watching(watch), Some(ledger)) = (&mut self.mode, &self.ledger) else {
             return Ok(Asking::Passed);
         };
+        watch.hear_of(&mut asked.arrival)?;
         let Some(version) = asked.arrival.facts().filter(|_| watch.is_unchanged(&asked.arrival))
         else {
             watch.wait_for(asked.arrival);
@@ -244,16 +246,6 @@ impl Folder {
             }
         }
     }
-}
-
-/// Size and time of change in nanoseconds, of a file.
-pub(super) fn facts_of(metadata: &std::fs::Metadata) -> (u64, i64) {
-    let modified_ns =
-        i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    // Years from 1677 to 2262; what is beyond is a file system's nonsense, and stays the same.
-    let bound = |edge: i64| i128::from(edge);
-    let modified_ns = modified_ns.clamp(bound(i64::MIN), bound(i64::MAX));
-    (metadata.size(), i64::try_from(modified_ns).unwrap_or(i64::MAX))
 }
 
 /// Which file it is, whatever its name.

@@ -197,6 +197,27 @@ fn a_file_written_again_is_a_new_image() {
 }
 
 #[test]
+fn a_file_written_again_with_its_old_time_of_change_is_a_new_image() {
+    let inbox = Inbox::new();
+    inbox.put_old("a.png", &png(1));
+    let path = inbox.folder.path();
+    let identity = Identity::of(path).unwrap();
+    let mut watch =
+        Watch::begin(path, identity, (Memory::default(), None), Clock::system()).unwrap();
+    let first = watch.next(LONG).unwrap().expect("it is there");
+    watch.was_read(&first);
+    let old = fs::metadata(inbox.at("a.png")).unwrap().modified().unwrap();
+    // As FTP's MDTM does it, between the end of the transfer and the reading.
+    inbox.put("a.png", &png(2));
+    let second = watch.next(LONG).unwrap().expect("it was written");
+    File::open(inbox.at("a.png")).unwrap().set_modified(old).unwrap();
+    assert!(!watch.is_unchanged(&second));
+    watch.wait_for(second);
+    assert!(watch.next(LONG).unwrap().is_some(), "what was written is looked at");
+    assert!(watch.next(SHORT).unwrap().is_none(), "and once");
+}
+
+#[test]
 fn a_writer_racing_the_first_listing_loses_no_file_and_gets_none_twice() {
     let inbox = Inbox::new();
     let path = inbox.folder.path().to_owned();

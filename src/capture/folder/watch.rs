@@ -21,9 +21,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::fs::Metadata;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,10 +29,10 @@ use std::time::Duration;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::{debug, info, warn};
 
+use super::arrival::{Arrival, Version, lasting_key};
 use super::events::{Notice, notices_of};
 use super::ledger::Ledger;
 use super::memory::{Memory, Remembered};
-use super::taking::facts_of;
 use super::whole::{Doubt, Left};
 use super::{Identity, SourceError, nanos};
 use reticle_base::clock::{Clock, Stamp};
@@ -58,71 +56,6 @@ const LISTING_SHARE: u32 = 50;
 /// Events that wait to be looked at. When this is full the kernel's queue fills, and when that
 /// is full the kernel says so and the folder is listed again: a bound without a loss.
 const EVENTS: usize = 1024;
-
-/// A file that is to be read.
-#[derive(Clone, Debug)]
-pub(super) struct Arrival {
-    pub(super) name: OsString,
-    /// Pages of it that were given before it grew.
-    pub(super) skip_pages: usize,
-    /// What it was when it was found whole; `None` when it is read as it is.
-    version: Option<Version>,
-    /// How its writer left it.
-    pub(super) left: Left,
-    /// Since when nobody has changed it, in monotonic nanoseconds: may be before the clock began.
-    still_since_ns: i128,
-}
-
-impl Arrival {
-    /// A file that is read as it is, in full.
-    pub(super) fn whole(name: OsString) -> Self {
-        let left = Left::Renamed;
-        Self { name, skip_pages: 0, version: None, left, still_since_ns: i128::MIN }
-    }
-
-    /// Size and time of change when it was found whole.
-    pub(super) fn facts(&self) -> Option<(u64, i64)> {
-        self.version.map(|version| (version.size, version.modified_ns))
-    }
-}
-
-/// Size and time of change of a file that is there.
-pub(super) fn version_of(path: &Path) -> Option<(u64, i64)> {
-    let metadata = std::fs::metadata(path).ok()?;
-    metadata.is_file().then(|| facts_of(&metadata))
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
-    inode: u64,
-    size: u64,
-    modified_ns: i64,
-}
-
-impl Version {
-    fn of(metadata: &Metadata) -> Self {
-        let (size, modified_ns) = facts_of(metadata);
-        Self { inode: metadata.ino(), size, modified_ns }
-    }
-
-    /// Stands for the version in a set: 8 bytes a file, however long its name.
-    fn key(&self, name: &OsStr) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (name, self.inode, self.size, self.modified_ns).hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// The same for [`Memory`]: a share that is mounted again may number its inodes anew.
-    fn lasting_key(&self, name: &OsStr) -> u64 {
-        lasting_key(name, self.size, self.modified_ns)
-    }
-}
-
-fn lasting_key(name: &OsStr, size: u64, modified_ns: i64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (name, size, modified_ns).hash(&mut hasher);
-    hasher.finish()
-}
 
 /// A file that is not known to be whole.
 struct Growing {
@@ -161,6 +94,9 @@ pub(super) struct Watch {
     /// What is known of those.
     arrivals: HashMap<OsString, Arrival>,
     growing: HashMap<OsString, Growing>,
+    /// The file that was handed out last, and whether somebody has written it since it was found
+    /// whole: it was closed and opened again.
+    asked: Option<(OsString, bool)>,
     /// Files that could not be read, which was said.
     unreadable: HashSet<OsString>,
     /// Versions that were handed out and are still in the folder.
@@ -204,6 +140,7 @@ impl Watch {
             waiting: VecDeque::new(),
             arrivals: HashMap::new(),
             growing: HashMap::new(),
+            asked: None,
             unreadable: HashSet::new(),
             given: HashSet::new(),
             memory,
@@ -244,15 +181,11 @@ impl Watch {
         let until = self.now_ns().saturating_add(nanos(patience));
         let mut looked = false;
         // A file is often closed, then touched, then closed again: what is known of it by now counts.
-        for _ in 0..EVENTS {
-            match self.notices.recv_timeout(Duration::ZERO) {
-                Received::Item(notice) => self.notice(notice)?,
-                Received::Timeout | Received::Closed => break,
-            }
-        }
+        self.hear()?;
         loop {
             if let Some(name) = self.waiting.pop_front() {
                 let Some(arrival) = self.arrivals.remove(&name) else { continue };
+                self.asked = Some((name, false));
                 return Ok(Some(arrival));
             }
             let now = self.now_ns();
@@ -282,6 +215,27 @@ impl Watch {
         }
     }
 
+    /// Takes all events that wait, as many as there may be at once.
+    fn hear(&mut self) -> Result<(), SourceError> {
+        for _ in 0..EVENTS {
+            match self.notices.recv_timeout(Duration::ZERO) {
+                Received::Item(notice) => self.notice(notice)?,
+                Received::Timeout | Received::Closed => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// What has been heard of a file since it was handed out: one that was written after it was closed
+    /// is open again, even if it was found in the state that it is in now.
+    pub(super) fn hear_of(&mut self, arrival: &mut Arrival) -> Result<(), SourceError> {
+        self.hear()?;
+        if self.asked.as_ref().is_some_and(|(name, written)| *name == arrival.name && *written) {
+            arrival.left = Left::Open;
+        }
+        Ok(())
+    }
+
     /// Whether the file is still the version that was found whole.
     pub(super) fn is_unchanged(&self, arrival: &Arrival) -> bool {
         arrival.version == self.version(&arrival.name)
@@ -303,9 +257,10 @@ impl Watch {
     /// The file changed after it was found whole: it is looked at again when its writer closes
     /// it or it stands still.
     pub(super) fn wait_for(&mut self, arrival: Arrival) {
-        if let Some(version) = self.version(&arrival.name)
-            && !self.given.contains(&version.key(&arrival.name))
-        {
+        if let Some(version) = self.version(&arrival.name) {
+            // Whoever wrote it may have put its old time of change back: then it looks like what was
+            // given before, and is not.
+            self.given.remove(&version.key(&arrival.name));
             let given = arrival.version.map(|version| (arrival.skip_pages, version));
             self.grows(arrival.name, version, (self.now_ns(), arrival.left), given);
         }
@@ -435,6 +390,7 @@ impl Watch {
                 Ok(())
             }
             Notice::Made(name) | Notice::Touched(name) => {
+                self.is_open_again(&name);
                 if let Some(version) = self.version(&name)
                     && !self.given.contains(&version.key(&name))
                 {
@@ -466,8 +422,26 @@ impl Watch {
         }
     }
 
+    /// A file was written, and not closed since. Events come in their order, so what waits to be read
+    /// was closed before, and is open again.
+    fn is_open_again(&mut self, name: &OsStr) {
+        if let Some(arrival) = self.arrivals.get_mut(name) {
+            arrival.left = Left::Open;
+        }
+        if let Some((asked, written)) = &mut self.asked
+            && asked == name
+        {
+            *written = true;
+        }
+    }
+
     /// Its writer is done with a file.
     fn is_whole(&mut self, name: OsString, left: Left) {
+        if let Some((asked, written)) = &mut self.asked
+            && *asked == name
+        {
+            *written = false;
+        }
         let growing = self.growing.remove(&name);
         if let Some(version) = self.version(&name) {
             let skip = growing.map_or(0, |growing| skip_pages(growing.given, version));

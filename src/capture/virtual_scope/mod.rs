@@ -25,8 +25,11 @@ use reticle_domain::frame::{Frame, Pixels, Place, Shot};
 use reticle_domain::label_image::LabelImage;
 use reticle_domain::pixel_size::PixelSizeSource;
 
+#[expect(clippy::disallowed_methods, reason = "pictures of a made-up plate are no results")]
 mod optics;
+#[expect(clippy::disallowed_methods, reason = "pictures of a made-up plate are no results")]
 mod population;
+#[expect(clippy::disallowed_methods, reason = "pictures of a made-up plate are no results")]
 mod stage;
 
 const USUAL_FPS: f64 = 5.0;

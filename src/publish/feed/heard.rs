@@ -102,14 +102,14 @@ impl Feed {
             let is_online = |said: &Presence| said.state == PresenceState::Online;
             self.contradict |= !said.as_ref().is_some_and(is_online);
         }
-        let Some(said) = said.filter(|said| said.life != self.life) else { return };
-        // Of our own last life there may be a late word, and one that comes again.
+        let Some(said) = said.filter(|said| said.instance != self.instance) else { return };
+        // Of our own last instance there may be a late word, and one that comes again.
         let settled = self.first_connected.is_some_and(|first| now.since(&first) >= SETTLING);
         let came_back = self.first_connected.is_some_and(|first| first != self.connected_at);
         let live = settled && !publish.dup && said.state == PresenceState::Online;
         if (publish.retain && came_back) || (!publish.retain && live) {
-            tracing::warn!(life = said.life, "another client speaks as this box");
-            self.namesake.heard(&said.life, said.sequence, now);
+            tracing::warn!(instance = said.instance, "another client speaks as this box");
+            self.namesake.heard(&said.instance, said.sequence, now);
         }
     }
 

@@ -284,6 +284,7 @@ fn picture(edge: u32) -> GrayImage {
 }
 
 /// A grey value of a field of round nuclei.
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 fn nucleus(x: u32, y: u32) -> u8 {
     let (x, y) = (f64::from(x % 32) - 16.0, f64::from(y % 32) - 16.0);
     (20.0 + 180.0 * (-(x * x + y * y) / 60.0).exp()) as u8

@@ -9,6 +9,7 @@
 
 mod faults;
 mod formats;
+#[expect(clippy::disallowed_methods, reason = "pictures of a test are no results")]
 mod looped;
 mod rig;
 mod settings;

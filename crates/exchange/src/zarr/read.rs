@@ -119,7 +119,10 @@ impl LabelArray {
         labels
             .and_then(|labels| {
                 labels
-                    .map(|labels| super::super::import::label_image(width, height, labels))
+                    .map(|labels| {
+                        LabelImage::of_others(width, height, labels)
+                            .map_err(|error| error.to_string())
+                    })
                     .transpose()
             })
             .map_err(|why| ReadError::new(&self.path, format!("position {position}: {why}")))

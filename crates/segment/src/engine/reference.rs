@@ -35,6 +35,7 @@ impl Plain {
 }
 
 /// The map of the last node.
+#[expect(clippy::disallowed_methods, reason = "the engine is compared with it within bounds")]
 pub(super) fn run(graph: &Graph, image: &Plain) -> Plain {
     let mut maps: Vec<Plain> = Vec::new();
     for node in graph.nodes() {

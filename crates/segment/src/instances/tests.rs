@@ -114,7 +114,7 @@ fn cells(width: usize, height: usize, cells: usize, noise: f32, seed: u64) -> Ma
             for x in 0..width {
                 let (dx, dy) =
                     ((x as f32 - centre[0]) / radii[0], (y as f32 - centre[1]) / radii[1]);
-                let inside = 1.0 - dx.hypot(dy);
+                let inside = 1.0 - libm::hypotf(dx, dy);
                 let at = y * width + x;
                 if inside > 0.0 && !(dark && inside > 0.8) {
                     if maps.foreground[at] > 0.0 {

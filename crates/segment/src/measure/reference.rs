@@ -95,7 +95,7 @@ impl Sums {
         let var_column = (self.column_column as f64 / area - mean_column * mean_column).max(0.0);
         let covariance = self.row_column as f64 / area - mean_row * mean_column;
         let middle = f64::midpoint(var_row, var_column);
-        let spread = ((var_row - var_column) / 2.0).hypot(covariance);
+        let spread = libm::hypot((var_row - var_column) / 2.0, covariance);
         let (large, small) = (middle + spread, (middle - spread).max(0.0));
         let [top, bottom, left, right] = self.bbox;
         shape.cut(labels, label, self.bbox);

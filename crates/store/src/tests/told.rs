@@ -308,7 +308,7 @@ fn a_well_is_told_as_it_stands() {
     assert_eq!(well.objects_in_focus, count(&sharp));
     let area: u32 = sharp.objects.iter().map(|object| object.area).sum();
     assert_eq!(well.mean_area_px, Some(f64::from(area) / count(&sharp) as f64));
-    assert_eq!(well.confluence, Some(f64::from(area) / f64::from(fixture::EDGE.pow(2))));
+    assert_eq!(well.area_fraction, Some(f64::from(area) / f64::from(fixture::EDGE.pow(2))));
     assert_eq!((well.mean_intensity, well.mean_focus), (Some(300.125), Some(0.5)));
     // The numbers that people read in the view.
     let view: (u64, f64, f64, f64) = bench
@@ -325,7 +325,7 @@ fn a_well_is_told_as_it_stands() {
             },
         )
         .unwrap();
-    let found = (well.mean_area_px, well.mean_intensity, well.confluence);
+    let found = (well.mean_area_px, well.mean_intensity, well.area_fraction);
     assert_eq!((well.objects, found), (view.0, (Some(view.1), Some(view.2), Some(view.3))));
     assert_eq!(bench.reader().wells_of(&results[2..]).unwrap(), []);
 }

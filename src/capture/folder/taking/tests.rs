@@ -1,6 +1,7 @@
 //! What a watched folder asks a ledger and tells it.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
@@ -10,6 +11,7 @@ use super::super::ledger::LedgerError;
 use super::super::*;
 use super::*;
 use crate::capture::{Opener, SourceSpec};
+use reticle_domain::frame::Pixels;
 use reticle_domain::label_image::LabelImage;
 use reticle_domain::taken::TakenPage;
 
@@ -245,6 +247,51 @@ fn what_is_known_is_passed_over_in_silence_and_what_ended_a_process_by_name() {
     // Somebody wants it tried again.
     bench.ledger.script().again.push("b.png".into());
     assert_eq!(frame(&mut *source).origin.as_deref(), Some("b.png"));
+}
+
+/// A TIFF of one uncompressed page of 32 × 32 grey values, its pixels last.
+fn tiff(value: u8) -> Vec<u8> {
+    let tags: [(u16, u16, u32); 9] = [
+        (256, 4, 32),
+        (257, 4, 32),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8 + 2 + 9 * 12 + 4),
+        (277, 3, 1),
+        (278, 4, 32),
+        (279, 4, 1024),
+    ];
+    let mut bytes = b"II*\0\x08\0\0\0\x09\0".to_vec();
+    for (tag, kind, of) in tags {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(of.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    bytes.extend([value; 1024]);
+    bytes
+}
+
+#[test]
+fn a_file_that_is_opened_again_before_anybody_looked_is_not_read_half_written() {
+    let bench = Bench::new();
+    let mut source = bench.open();
+    nothing_more(&mut *source);
+    // Its last size at once and closed, then opened again and half of it written: all of that before
+    // the watch comes to read what happened.
+    let (path, whole) = (bench.folder.path().join("a.tif"), tiff(9));
+    std::fs::write(&path, vec![0; whole.len()]).unwrap();
+    let mut writer = File::options().write(true).open(&path).unwrap();
+    writer.write_all(&whole[..whole.len() / 2]).unwrap();
+    nothing_more(&mut *source);
+    nothing_more(&mut *source);
+    writer.write_all(&whole[whole.len() / 2..]).unwrap();
+    drop(writer);
+    let frame = frame(&mut *source);
+    assert_eq!(frame.pixels, Pixels::U8(vec![9; 1024]));
+    nothing_more(&mut *source);
 }
 
 #[test]

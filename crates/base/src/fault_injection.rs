@@ -1,10 +1,10 @@
 //! Faults that a person orders to see what happens: the environment variable [`VARIABLE`].
 //!
 //! ```text
-//! RETICLE_DRILL=segment-panic:20,writer-stall:30:45,capture-hang:10:60,stuck-after:15
+//! RETICLE_INJECT=segment-panic:20,writer-stall:30:45,capture-hang:10:60,stuck-after:15
 //! ```
 //!
-//! | drill                 | what happens                                                     |
+//! | fault                 | what happens                                                     |
 //! |-----------------------|------------------------------------------------------------------|
 //! | `NAME-panic:N`        | the thread NAME panics at its N-th piece of work                 |
 //! | `NAME-panic:N:T`      | the same for T pieces of work in a row                           |
@@ -25,7 +25,7 @@
 //! | `web` | a second |
 //! | `otlp` | numbers that are sent |
 //!
-//! Off unless set; then a stage has no drills and pays nothing. A stall does not end when the
+//! Off unless set; then a stage has no faults and pays nothing. A stall does not end when the
 //! daemon is asked to stop, as a driver that hangs does not.
 
 use std::collections::BTreeMap;
@@ -33,10 +33,10 @@ use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::supervise::Thread;
+use super::thread::Thread;
 
-/// Environment variable that orders drills.
-pub const VARIABLE: &str = "RETICLE_DRILL";
+/// Environment variable that orders faults.
+pub const VARIABLE: &str = "RETICLE_INJECT";
 
 /// Longest stall that can be ordered: an hour is for ever, and a mistyped one ends.
 const LONGEST_STALL_S: u64 = 3600;
@@ -50,14 +50,14 @@ enum Fault {
 
 /// One fault in one stage.
 #[derive(Debug)]
-pub struct Drill {
+pub struct Injection {
     fault: Fault,
     /// At which piece of work, from 1.
     nth: u64,
     passed: AtomicU64,
 }
 
-impl Drill {
+impl Injection {
     fn new(fault: Fault, nth: u64) -> Self {
         Self { fault, nth, passed: AtomicU64::new(0) }
     }
@@ -67,13 +67,13 @@ impl Drill {
         let now = self.passed.fetch_add(1, Ordering::Relaxed) + 1;
         match self.fault {
             Fault::Panic { times } if now >= self.nth && now - self.nth < times => {
-                panic!("a drill: {stage} was ordered to panic here ({VARIABLE})");
+                panic!("injected fault: {stage} panics here ({VARIABLE})");
             }
             Fault::Stall(length) if now == self.nth => {
                 let seconds = length.as_secs();
-                tracing::warn!(stage, seconds, "a drill: the stage stands still");
+                tracing::warn!(stage, seconds, "injected fault: the stage stands still");
                 std::thread::sleep(length);
-                tracing::warn!(stage, "a drill: the stage goes on");
+                tracing::warn!(stage, "injected fault: the stage goes on");
             }
             _ => {}
         }
@@ -82,58 +82,58 @@ impl Drill {
 
 /// Everything that was ordered, by thread.
 #[derive(Debug, Default)]
-pub struct Drills {
-    by_thread: BTreeMap<Thread, Vec<Drill>>,
+pub struct Injections {
+    by_thread: BTreeMap<Thread, Vec<Injection>>,
     /// Limit of every stage instead of its own.
     pub stuck_after: Option<Duration>,
 }
 
-/// A text that orders no drill.
+/// A text that orders no fault.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{VARIABLE}: `{item}` is no drill; write THREAD-panic:NUMBER[:TIMES] (of control, capture, \
+    "{VARIABLE}: `{item}` is no fault that can be injected; write THREAD-panic:NUMBER[:TIMES] (of control, capture, \
      segment, writer, sync, sync-archive, sync-central, publish, web or otlp), \
      segment-stall:FRAME:SECONDS, writer-stall:BATCH:SECONDS, capture-hang:FRAME:SECONDS or \
      stuck-after:SECONDS (numbers from 1, seconds at most {LONGEST_STALL_S}), with commas between; \
-     or unset it to work without drills"
+     or unset it to work without faults"
 )]
-pub struct NoDrill {
+pub struct NoInjection {
     item: String,
 }
 
-impl Drills {
+impl Injections {
     /// What the environment orders; nothing where it is silent.
     ///
     /// # Errors
     /// When it says something else.
-    pub fn from_environment() -> Result<Self, NoDrill> {
+    pub fn from_environment() -> Result<Self, NoInjection> {
         let text = std::env::var_os(VARIABLE).unwrap_or_default();
         let text = text.to_string_lossy();
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
-        let drills = text.parse()?;
+        let injections = text.parse()?;
         tracing::warn!(
-            drills = &*text,
-            "A DRILL is ordered by {VARIABLE}: faults will be made on purpose. Never for real work"
+            injections = &*text,
+            "FAULT INJECTION is on ({VARIABLE}): faults will be made on purpose. Never for real work"
         );
-        Ok(drills)
+        Ok(injections)
     }
 }
 
-impl FromStr for Drills {
-    type Err = NoDrill;
+impl FromStr for Injections {
+    type Err = NoInjection;
 
-    fn from_str(text: &str) -> Result<Self, NoDrill> {
-        let mut drills = Self::default();
+    fn from_str(text: &str) -> Result<Self, NoInjection> {
+        let mut injections = Self::default();
         for item in text.split(',').map(str::trim) {
-            drills.add(item).ok_or_else(|| NoDrill { item: item.to_owned() })?;
+            injections.add(item).ok_or_else(|| NoInjection { item: item.to_owned() })?;
         }
-        Ok(drills)
+        Ok(injections)
     }
 }
 
-/// What a thread is called in a drill.
+/// What a thread is called here.
 fn word(thread: Thread) -> &'static str {
     match thread {
         Thread::StoreWriter => "writer",
@@ -141,14 +141,14 @@ fn word(thread: Thread) -> &'static str {
     }
 }
 
-impl Drills {
+impl Injections {
     /// Those of one thread, which are its own from now on.
-    pub fn take(&mut self, thread: Thread) -> Vec<Drill> {
+    pub fn take(&mut self, thread: Thread) -> Vec<Injection> {
         self.by_thread.remove(&thread).unwrap_or_default()
     }
 
     fn order(&mut self, thread: Thread, fault: Fault, nth: u64) {
-        self.by_thread.entry(thread).or_default().push(Drill::new(fault, nth));
+        self.by_thread.entry(thread).or_default().push(Injection::new(fault, nth));
     }
 
     fn add(&mut self, item: &str) -> Option<()> {
@@ -194,26 +194,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drills_are_read_by_stage() {
+    fn injections_are_read_by_stage() {
         let text = "segment-panic:20, writer-stall:30:45,capture-hang:10:60,stuck-after:5";
-        let mut drills: Drills = text.parse().unwrap();
+        let mut injections: Injections = text.parse().unwrap();
         let mut read = |thread| {
-            let drills = drills.take(thread);
-            drills.iter().map(|drill| (drill.nth, drill.fault)).collect::<Vec<_>>()
+            let injections = injections.take(thread);
+            injections.iter().map(|injection| (injection.nth, injection.fault)).collect::<Vec<_>>()
         };
         let stall = |seconds| Fault::Stall(Duration::from_secs(seconds));
         assert_eq!(read(Thread::Segment), [(20, Fault::Panic { times: 1 })]);
         assert_eq!(read(Thread::StoreWriter), [(30, stall(45))]);
         assert_eq!(read(Thread::Capture), [(10, stall(60))]);
-        assert_eq!(drills.stuck_after, Some(Duration::from_secs(5)));
+        assert_eq!(injections.stuck_after, Some(Duration::from_secs(5)));
     }
 
     #[test]
     fn a_thread_of_any_name_can_be_let_die() {
         for thread in Thread::ALL {
-            let mut drills: Drills = format!("{}-panic:3:2", word(thread)).parse().unwrap();
-            let drills = drills.take(thread);
-            assert_eq!((drills[0].nth, drills[0].fault), (3, Fault::Panic { times: 2 }));
+            let mut injections: Injections = format!("{}-panic:3:2", word(thread)).parse().unwrap();
+            let injections = injections.take(thread);
+            assert_eq!((injections[0].nth, injections[0].fault), (3, Fault::Panic { times: 2 }));
         }
     }
 
@@ -231,19 +231,19 @@ mod tests {
             "web-panic:0",
             "segment-panic:1,,",
         ] {
-            let error = bad.parse::<Drills>().expect_err(bad).to_string();
-            assert!(error.starts_with("RETICLE_DRILL: `"), "{error}");
+            let error = bad.parse::<Injections>().expect_err(bad).to_string();
+            assert!(error.starts_with("RETICLE_INJECT: `"), "{error}");
             assert!(error.contains("write THREAD-panic:NUMBER"), "{error}");
         }
     }
 
     #[test]
     fn a_panic_strikes_as_often_as_ordered_and_not_before() {
-        let mut drills: Drills = "segment-panic:2:2".parse().unwrap();
-        let drill = drills.take(Thread::Segment).remove(0);
+        let mut injections: Injections = "segment-panic:2:2".parse().unwrap();
+        let injection = injections.take(Thread::Segment).remove(0);
         let struck: Vec<bool> = (0..4)
             .map(|_| {
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drill.pass("segment")))
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| injection.pass("segment")))
                     .is_err()
             })
             .collect();

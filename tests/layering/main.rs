@@ -1,21 +1,24 @@
-//! The order of the modules, kept: who may name whom (`src/lib.rs` says it in words), and how
-//! long a file may get. Reads the sources; no compiler knows these rules.
+//! What Cargo cannot say of the program's order (`src/lib.rs` says it in words): which module may
+//! name which module and which crate, that no files name each other in a circle, how long a file may
+//! get, and what a crate must not link. Reads the sources; no compiler knows these rules.
+
+mod circles;
+mod crates;
+mod source;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Each top-level module with those that it may name. Everyone may name itself. Stages (capture,
-/// segment, store) never name each other: they meet in `app`, through queues.
+use circles::Sources;
+use source::{Token, rust_files, tokens};
+
+/// Each top-level module of the program with the modules and crates that it may name. Everyone may
+/// name itself. Stages (capture, segment, store) never name each other: they meet in `app`, through
+/// queues. What a crate may name is in its `Cargo.toml`.
 const MAY_NAME: &[(&str, &str)] = &[
-    ("base", ""),
-    ("domain", "base"),
     ("telemetry", "base domain"),
-    ("imagefile", "base domain"),
-    ("exchange", "base domain imagefile"),
     ("capture", "base domain imagefile"),
-    ("segment", "base domain imagefile"),
-    ("store", "base domain imagefile"),
-    ("sync", "base domain imagefile exchange store"),
+    ("sync", "base domain imagefile exchange object_storage store"),
     ("publish", "base domain store"),
     ("web", "base domain imagefile store telemetry"),
     ("learn", "base domain imagefile segment store"),
@@ -23,7 +26,7 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("config", "base domain imagefile capture segment store sync publish web learn telemetry"),
     (
         "check",
-        "base domain imagefile capture segment store sync publish web learn telemetry config",
+        "base domain imagefile object_storage capture segment store sync publish web learn telemetry config",
     ),
     ("app", "base domain imagefile capture segment store sync publish web learn telemetry config"),
     (
@@ -34,6 +37,13 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("main", "cli"),
     ("lib", ""),
 ];
+
+/// The crates below the program, as [`MAY_NAME`] names them.
+const CRATES: [&str; 7] =
+    ["base", "domain", "imagefile", "exchange", "object_storage", "segment", "store"];
+
+/// What their names begin with in the source.
+const CRATE: &str = "reticle_";
 
 /// From here on a file wants a reason; it is named on stderr.
 const LONG: usize = 500;
@@ -47,7 +57,7 @@ const LONG_FOR_A_REASON: &[(&str, &str)] = &[];
 #[test]
 fn no_module_names_one_that_it_may_not() {
     let mut found = Vec::new();
-    for file in rust_files("src") {
+    for file in rust_files(&root().join("src")) {
         let text = std::fs::read_to_string(&file).expect("a source file is UTF-8 text");
         let inside = file.strip_prefix(root().join("src")).expect("it was found there");
         match check(inside, &text) {
@@ -61,7 +71,10 @@ fn no_module_names_one_that_it_may_not() {
 #[test]
 fn no_file_is_too_long_without_a_reason() {
     let mut too_long = Vec::new();
-    for file in ["src", "tests", "benches"].into_iter().flat_map(rust_files) {
+    for file in ["src", "crates", "tests", "benches"]
+        .into_iter()
+        .flat_map(|folder| rust_files(&root().join(folder)))
+    {
         let lines = std::fs::read_to_string(&file).expect("a source file is text").lines().count();
         let name = file.strip_prefix(root()).expect("it was found there").display().to_string();
         let excused = LONG_FOR_A_REASON.iter().any(|(excused, _)| *excused == name);
@@ -78,18 +91,18 @@ fn no_file_is_too_long_without_a_reason() {
 fn a_planted_violation_is_found_in_every_way_of_writing_it() {
     let planted = [
         ("capture/v4l.rs", "use reticle_store::Store;"),
-        ("capture/v4l.rs", "pub use crate::{base::clock::Clock, store};"),
-        ("capture/v4l.rs", "use crate::{\n    domain::{frame::Frame, ids},\n    store::Store,\n};"),
-        ("capture/v4l.rs", "use super::super::store::Store;"),
-        ("capture/v4l.rs", "use super::{super::{store::Store}, Source};"),
-        ("capture/mod.rs", "use super::store;"),
-        ("capture/mod.rs", "fn f() { let s: crate :: store::Store = todo!(); }"),
-        ("capture/mod.rs", "mod tests { use super::super::store; }"),
+        ("capture/v4l.rs", "pub use crate::{capture::Source, web};"),
+        ("capture/v4l.rs", "use crate::{\n    capture::{frame::Frame, ids},\n    web::Store,\n};"),
+        ("capture/v4l.rs", "use super::super::web::Store;"),
+        ("capture/v4l.rs", "use super::{super::{web::Store}, Source};"),
+        ("capture/mod.rs", "use super::web;"),
+        ("capture/mod.rs", "fn f() { let s: crate :: web::Store = todo!(); }"),
+        ("capture/mod.rs", "mod tests { use super::super::web; }"),
         ("capture/mod.rs", "const C: char = '\"'; use reticle_store; const D: char = '\"';"),
         ("capture/mod.rs", "fn f<'a>(a: &'a str) -> &'a str { reticle_store::f(a) }"),
         ("capture/mod.rs", "const S: &str = r#\"a \" b\"#; use reticle_store;"),
-        ("capture/mod.rs", "macro_rules! m { () => { $crate::store::f() } }"),
-        ("base/mod.rs", "use reticle_domain;"),
+        ("capture/mod.rs", "macro_rules! m { () => { $crate::web::f() } }"),
+        ("telemetry/mod.rs", "use reticle_store as records;"),
         ("web/live.rs", "use reticle_segment::Options;"),
         ("app.rs", "use crate::cli;"),
         ("main.rs", "fn main() { reticle_store::open() }"),
@@ -118,13 +131,25 @@ fn what_is_allowed_is_let_through() {
             "capture/mod.rs",
             "fn f(a: &str) { a.store(); other::store::f(); tokio::store::crate_(); }",
         ),
-        ("lib.rs", "pub mod base;\npub mod store;"),
+        ("lib.rs", "pub mod capture;\npub mod web;"),
         ("main.rs", "fn main() { reticle::cli::main() }"),
     ];
     for (file, text) in sound {
         let found = check(Path::new(file), text).expect("the module is known");
         assert!(found.is_empty(), "{file}: {text}\nfound {found:?}");
     }
+}
+
+#[test]
+fn no_files_name_each_other_in_a_circle() {
+    let mut circles = Vec::new();
+    for src in crates::source_folders(root()) {
+        for circle in Sources::read(&src).circles() {
+            let src = src.strip_prefix(root()).expect("it was found there").display();
+            circles.push(format!("{src}: {}", circle.join(", ")));
+        }
+    }
+    assert!(circles.is_empty(), "modules that name each other:\n{}", circles.join("\n"));
 }
 
 #[test]
@@ -135,25 +160,6 @@ fn a_module_that_the_table_does_not_know_is_an_error() {
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// All `.rs` files below a folder of the repository, sorted; none where it does not exist.
-fn rust_files(folder: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders = vec![root().join(folder)];
-    while let Some(folder) = folders.pop() {
-        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
-        for entry in entries {
-            let path = entry.expect("a folder of the repository can be listed").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    files
 }
 
 /// A module that names another which it may not.
@@ -190,7 +196,9 @@ fn check(file: &Path, text: &str) -> Result<Vec<Violation>, String> {
     let mut names = Names { tokens: tokens(text), module, found: Vec::new() };
     names.collect(from == "main");
     let named = names.found.into_iter();
-    let is_module = |name: &String| MAY_NAME.iter().any(|(known, _)| known == name);
+    let is_module = |name: &String| {
+        MAY_NAME.iter().any(|(known, _)| known == name) || CRATES.contains(&name.as_str())
+    };
     Ok(named
         .filter(|(_, named)| *named != from && is_module(named))
         .filter(|(_, named)| !allowed.split(' ').any(|allowed| allowed == named))
@@ -198,7 +206,7 @@ fn check(file: &Path, text: &str) -> Result<Vec<Violation>, String> {
         .collect())
 }
 
-/// The top-level modules that a file names, with the line of each.
+/// The top-level modules and the crates that a file names, with the line of each.
 struct Names {
     tokens: Vec<Token>,
     /// Where we are: the path of the module that the token stands in.
@@ -236,6 +244,12 @@ impl Names {
                 "reticle" if is_main && starts_path && self.is(at + 1, "::") => {
                     at = self.path(at + 2, Vec::new());
                     continue;
+                }
+                word if starts_path => {
+                    if let Some(named) = word.strip_prefix(CRATE) {
+                        let named = named.to_owned();
+                        self.found.push((self.tokens[at].line, named));
+                    }
                 }
                 _ => {}
             }
@@ -282,101 +296,4 @@ impl Names {
     fn is(&self, at: usize, text: &str) -> bool {
         self.text(at) == text
     }
-}
-
-/// A word, `::`, or one other character, and the line that it stands in.
-struct Token {
-    text: String,
-    line: usize,
-}
-
-/// The tokens of Rust source, without comments and without what is in quotes.
-fn tokens(text: &str) -> Vec<Token> {
-    let chars: Vec<char> = text.chars().collect();
-    let peek = |at: usize| chars.get(at).copied().unwrap_or('\0');
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut tokens = Vec::new();
-    let mut line = 1;
-    let mut at = 0;
-    while at < chars.len() {
-        let start = at;
-        match chars[at] {
-            '/' if peek(at + 1) == '/' => {
-                while at < chars.len() && peek(at) != '\n' {
-                    at += 1;
-                }
-            }
-            '/' if peek(at + 1) == '*' => {
-                let mut nested = 0;
-                loop {
-                    match (peek(at), peek(at + 1)) {
-                        ('/', '*') => (nested, at) = (nested + 1, at + 2),
-                        ('*', '/') => (nested, at) = (nested - 1, at + 2),
-                        _ => at += 1,
-                    }
-                    if nested == 0 || at >= chars.len() {
-                        break;
-                    }
-                }
-            }
-            '"' => at = end_of_string(&chars, at),
-            'r' | 'b' | 'c' if raw_hashes(&chars, at).is_some() => {
-                let (hashes, body) = raw_hashes(&chars, at).expect("the guard saw it");
-                at = body;
-                while at < chars.len()
-                    && !(peek(at) == '"' && (1..=hashes).all(|n| peek(at + n) == '#'))
-                {
-                    at += 1;
-                }
-                at += 1 + hashes;
-            }
-            // A character, not a lifetime: '\…' or 'x'.
-            '\'' if peek(at + 1) == '\\' => {
-                at += 3;
-                while at < chars.len() && peek(at) != '\'' {
-                    at += 1;
-                }
-                at += 1;
-            }
-            '\'' if peek(at + 2) == '\'' => at += 3,
-            c if is_word(c) => {
-                while is_word(peek(at)) {
-                    at += 1;
-                }
-                tokens.push(Token { text: chars[start..at].iter().collect(), line });
-            }
-            ':' if peek(at + 1) == ':' => {
-                tokens.push(Token { text: "::".to_owned(), line });
-                at += 2;
-            }
-            c => {
-                if !c.is_whitespace() {
-                    tokens.push(Token { text: c.to_string(), line });
-                }
-                at += 1;
-            }
-        }
-        at = at.min(chars.len());
-        line += chars[start..at].iter().filter(|c| **c == '\n').count();
-    }
-    tokens
-}
-
-fn end_of_string(chars: &[char], open: usize) -> usize {
-    let mut at = open + 1;
-    while at < chars.len() && chars[at] != '"' {
-        at += if chars[at] == '\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// For `r"`, `r##"`, `br"`, `cr"`: how many hashes, and where the text begins.
-fn raw_hashes(chars: &[char], at: usize) -> Option<(usize, usize)> {
-    let after_r = match (chars.get(at)?, chars.get(at + 1)?) {
-        ('r', _) => at + 1,
-        ('b' | 'c', 'r') => at + 2,
-        _ => return None,
-    };
-    let hashes = chars[after_r..].iter().take_while(|c| **c == '#').count();
-    (chars.get(after_r + hashes) == Some(&'"')).then_some((hashes, after_r + hashes + 1))
 }
