@@ -6,7 +6,8 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
-use reticle_base::supervise::{Life, Policy};
+use reticle_base::supervise::Life;
+use reticle_base::thread::Policy;
 use reticle_domain::{alarm, look, pixel_size};
 use reticle_store as store;
 
