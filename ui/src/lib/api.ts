@@ -31,11 +31,13 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Start, pause or stop
-         * @description Idempotent: a command names a state, so the same one again changes nothing. `start` begins
-         *     a session or goes on after a pause, `pause` holds capture in the open session, `stop` ends
-         *     the session. The answer comes when the command was taken; the status shows its effect. After sixty
-         *     at once, one a second is taken. A command that was refused was not and will not be carried out.
+         * Give a command
+         * @description Idempotent: `start`, `pause` and `stop` name a state, so the same one again changes nothing.
+         *     `start` begins a session or goes on after a pause, `pause` holds capture in the open session,
+         *     `stop` ends the session; they are answered with 202 when they were taken, and the status shows
+         *     their effect. The others are about what waits to be delivered or read, and are answered with 200
+         *     when that is on the disk. After sixty at once, one a second is taken. A command that was not taken
+         *     (503) will not be carried out. Who gave which command, and why, is recorded.
          */
         post: operations["command"];
         delete?: never;
@@ -351,14 +353,24 @@ export interface components {
          */
         AlarmKind: "source_lost" | "stage_stuck" | "thread_died" | "saving_fails" | "store_unlinked" | "no_room" | "disk_low" | "delivery_fails" | "quarantined" | "name_taken" | "archive_ahead" | "image_quarantined" | "model_differs" | "clock_untrusted" | "too_hot" | "throttled" | "memory_low" | "open_network";
         /**
-         * @description What a person asked for.
+         * @description A command that takes nothing but its name.
          * @enum {string}
          */
-        Command: "start" | "pause" | "stop";
+        Command: "start" | "pause" | "stop" | "deliver" | "retry_deliveries" | "deliver_again" | "retry_images";
+        /** @description What may come with a command. */
+        CommandBody: {
+            /** @description Why, for the record: a sentence or two, 500 bytes at most. */
+            reason?: string | null;
+        };
         /** @description A command that was taken. */
         CommandReply: {
             /** @description Which. */
             command: components["schemas"]["Command"];
+            /**
+             * Format: int64
+             * @description How many deliveries or images get another chance, where the command is about them.
+             */
+            retried?: number | null;
             /** @description The run state when it was taken; the status tells when it has changed. */
             run: components["schemas"]["RunState"];
         };
@@ -1123,13 +1135,27 @@ export interface operations {
                 "Idempotency-Key"?: string | null;
             };
             path: {
-                /** @description start, pause or stop */
+                /** @description what to do */
                 command: components["schemas"]["Command"];
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["CommandBody"] | null;
+            };
+        };
         responses: {
+            /** @description it is done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CommandReply"];
+                };
+            };
+            /** @description it was taken */
             202: {
                 headers: {
                     [name: string]: unknown;
@@ -1138,7 +1164,16 @@ export interface operations {
                     "application/json": components["schemas"]["CommandReply"];
                 };
             };
-            /** @description from a page of another origin */
+            /** @description the body, the reason in it, or the key */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Problem"];
+                };
+            };
+            /** @description not allowed, or from a page of another origin */
             403: {
                 headers: {
                     [name: string]: unknown;
