@@ -61,7 +61,11 @@ fn image_and_overlay_are_of_one_frame_for_100_frames_beside_a_slow_viewer() {
     assert!(slowly.is_sorted(), "it never goes back either: {slowly:?}");
     assert!(slowly.len() < 100, "it holds nobody back: it saw {} frames", slowly.len());
     let viewed = daemon.json("/api/v1/status");
-    eprintln!("capture to screen: {} beside {} slow frames", viewed["screen"], slowly.len());
+    eprintln!(
+        "capture to screen: {} beside {} slow frames",
+        viewed["capture_to_screen"],
+        slowly.len()
+    );
     assert_eq!(browser.problems(), [""; 0]);
 }
 

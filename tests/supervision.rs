@@ -242,7 +242,7 @@ const NOTICED: Duration = Duration::from_secs(5);
 
 /// Waits until the thread has died of its fault, and for all that must be told of it.
 fn wait_until_told_of_death(daemon: &Daemon, name: &str, policy: &str) {
-    daemon.wait_for_log("was ordered to panic here");
+    daemon.wait_for_log("panics here");
     let died = now();
     let health = wait_for("the death to be in the status and an alarm", || {
         let status = daemon.try_json("/api/v1/status").ok()?;
@@ -258,7 +258,7 @@ fn wait_until_told_of_death(daemon: &Daemon, name: &str, policy: &str) {
     eprintln!("{name}: in the status and an alarm {took:?} after its death");
     assert!(took < NOTICED, "{took:?}");
     assert_eq!(health["policy"], policy);
-    assert!(health["reason"].as_str().unwrap().contains("was ordered to panic here"), "{health}");
+    assert!(health["reason"].as_str().unwrap().contains("panics here"), "{health}");
     let log = daemon.log();
     let line = log.lines().find(|line| line.contains("a thread died")).expect(&log);
     assert!(line.contains(name) && line.contains(policy), "{line}");

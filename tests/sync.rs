@@ -342,7 +342,7 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
         let status = daemon.json("/api/v1/status");
         (status["counters"]["unrecorded"].as_u64()? > 5).then_some(status)
     });
-    let reason = status["hold"].as_str().unwrap();
+    let reason = status["recording_paused"].as_str().unwrap();
     assert!(reason.contains("wait for the archive"), "{reason}");
     assert_eq!(status["counters"]["evicted"], 0, "nothing that was promised is gone");
     let recorded = daemon.json("/api/v1/totals")["frames"].as_u64().unwrap();
@@ -355,7 +355,7 @@ fn without_room_the_live_view_goes_on_and_recording_resumes_by_itself() {
 
     proxy.clear();
     wait_for("frames to be taken again", || {
-        let held = daemon.json("/api/v1/status")["hold"].is_string();
+        let held = daemon.json("/api/v1/status")["recording_paused"].is_string();
         let frames = daemon.json("/api/v1/totals")["frames"].as_u64()?;
         (!held && frames > recorded).then_some(())
     });

@@ -1,6 +1,8 @@
 //! Carries out orders, whoever gives them: asks whether the actor may, and hands each to whoever does
 //! it. The control loop does most; what needs neither it nor the store is done on the spot.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -8,10 +10,16 @@ use serde_json::{Value, json};
 use super::intake::Intake;
 use crate::capture::Exposure;
 use crate::web::LiveFeed;
-use reticle_base::queue::{Sender, Sent};
+use reticle_base::queue::Sender;
 use reticle_domain::actor::Access;
 use reticle_domain::order::{Command, Done, Executor, NotTaken, Order};
 use reticle_store::{Ask, Change};
+
+/// How long an order may wait for the control loop to take it.
+const TAKEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two looks whether it does.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Longer edge of a snapshot in pixels: some 200 kB, which every broker takes.
 const SNAPSHOT_PX: u32 = 1024;
@@ -80,14 +88,25 @@ impl Executor for Orders {
                 return Ok(());
             }
         };
-        match self.to_control.send(Submitted { order, work, done }) {
-            Sent::Closed(_) => Err(NotTaken::Stopping),
-            Sent::Queued | Sent::Displaced(_) => Ok(()),
-        }
+        self.hand_on(Submitted { order, work, done })
     }
 }
 
 impl Orders {
+    /// Hands an order to the control loop. One that is not taken in time never will be: nothing is
+    /// left behind that hands it on later, when somebody may have ordered otherwise.
+    fn hand_on(&self, mut submitted: Submitted) -> Result<(), NotTaken> {
+        for _ in 0..TAKEN_WITHIN.as_millis() / LOOK.as_millis() {
+            match self.to_control.offer(submitted) {
+                Ok(()) => return Ok(()),
+                Err(_) if self.to_control.is_closed() => return Err(NotTaken::Stopping),
+                Err(back) => submitted = back,
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err(NotTaken::Busy)
+    }
+
     fn snapshot(&self) -> Result<Value, String> {
         let snapshot = self.live.snapshot(SNAPSHOT_PX).ok_or("there is no frame to show yet")?;
         let segmentation = &snapshot.frame.segmentation;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Link;
+use super::options::Options;
 use crate::telemetry::metrics::{Metrics, Refusal};
 use reticle_base::descriptors;
 
@@ -42,7 +43,7 @@ pub(super) struct Bounds {
 
 impl Bounds {
     /// What is configured, as far as descriptors allow.
-    pub(super) fn new(options: &super::Options) -> Self {
+    pub(super) fn new(options: &Options) -> Self {
         let bounds = Self::within(options, descriptors::left());
         if bounds.all < options.max_connections as usize {
             tracing::warn!(
@@ -55,7 +56,7 @@ impl Bounds {
         bounds
     }
 
-    fn within(options: &super::Options, descriptors: u64) -> Self {
+    fn within(options: &Options, descriptors: u64) -> Self {
         let left = descriptors.saturating_sub(RESERVED + SPARE as u64);
         let left = usize::try_from(left).unwrap_or(usize::MAX);
         let all = (options.max_connections as usize).min(left).max(FEWEST);
@@ -181,7 +182,6 @@ impl Drop for Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::web::Options;
 
     const BOUNDS: Bounds = Bounds { all: 6, per_address: 2, per_loopback: 4 };
 

@@ -1,6 +1,7 @@
 //! Bounds on what one request may make this process hold: the body that it sends, and the answer
 //! that it gets and does not read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
@@ -8,11 +9,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
-use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::Shared;
 use super::problem::Problem;
+use super::shared::{ANSWERS_KIB, Shared};
 use crate::telemetry::metrics::Refusal;
 
 /// Most bytes of a request's body; no request needs one today.
@@ -20,14 +20,6 @@ pub(super) const LONGEST_BODY: usize = 16 * 1024;
 
 /// Answers up to this size are not counted: at most 4 MB over all connections.
 const SMALL: u64 = 16 * 1024;
-
-/// Memory of answers that are on their way, in KiB. A larger one is taken when it is alone.
-const ANSWERS_KIB: u32 = 24 * 1024;
-
-/// What all answers that are on their way may take.
-pub(super) fn answers() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(ANSWERS_KIB as usize))
-}
 
 /// Marks an answer whose bytes are part of the program, so that it takes no memory.
 #[derive(Clone, Copy)]

@@ -12,23 +12,16 @@
 //! byte holds for it; a WebSocket has its own ([`super::live`]).
 //!
 //! Memory: a request's header has 16 kB (`server.rs`), an answer is counted where it is made
-//! (`answers.rs`), and the kernel's buffers are small (`server.rs`).
+//! (`bounded.rs`), and the kernel's buffers are small (`server.rs`).
 
-use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
-
-use super::admission::Place;
 
 /// How long a connection in a spare place may take for everything.
 pub(super) const CROWDED: Duration = Duration::from_secs(2);
@@ -151,14 +144,14 @@ impl Link {
     }
 
     /// Hyper has all of the answer.
-    fn handed_on(&self) {
+    pub(super) fn handed_on(&self) {
         if let Phase::Answered { handed_on, .. } = &mut self.state().phase {
             *handed_on = true;
         }
     }
 
     /// Bytes have come.
-    fn heard(&self) {
+    pub(super) fn heard(&self) {
         let mut state = self.state();
         if state.phase == Phase::Idle {
             (state.phase, state.since) = (Phase::Header, Instant::now());
@@ -166,13 +159,13 @@ impl Link {
     }
 
     /// The client has taken bytes, or the socket takes none.
-    fn wrote(&self, blocked: bool) {
+    pub(super) fn wrote(&self, blocked: bool) {
         let mut state = self.state();
         state.blocked = blocked.then(|| state.blocked.unwrap_or_else(Instant::now));
     }
 
     /// Everything that there was to be sent is with the kernel.
-    fn flushed(&self) {
+    pub(super) fn flushed(&self) {
         let mut state = self.state();
         state.blocked = None;
         if matches!(state.phase, Phase::Answered { handed_on: true, .. }) {
@@ -241,107 +234,4 @@ pub(super) enum Over {
     Late,
     /// Somebody else needed its place.
     Displaced,
-}
-
-/// A socket that tells its [`Link`] what happens on it, and holds its place until it is closed,
-/// also as a WebSocket.
-pub(super) struct Socket {
-    stream: TcpStream,
-    link: Arc<Link>,
-    _place: Place,
-}
-
-impl Socket {
-    pub(super) fn new(stream: TcpStream, link: Arc<Link>, place: Place) -> Self {
-        Self { stream, link, _place: place }
-    }
-}
-
-impl AsyncRead for Socket {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if buffer.filled().len() > before {
-            self.link.heard();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Socket {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.link.wrote(written.is_pending());
-        written
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.link.wrote(written.is_pending());
-        written
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.link.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
-}
-
-/// An answer's body that tells the link when hyper has all of it.
-pub(super) struct Watched {
-    body: axum::body::Body,
-    link: Arc<Link>,
-}
-
-impl Watched {
-    pub(super) fn new(body: axum::body::Body, link: Arc<Link>) -> Self {
-        Self { body, link }
-    }
-}
-
-impl Body for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.link.handed_on();
-    }
 }

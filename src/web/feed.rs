@@ -8,19 +8,8 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use tokio::sync::{OnceCell, watch};
 
-use super::wire;
-use reticle_domain::segmentation::Segmentation;
-
-/// A frame with its segmentation, as the live view shows it.
-#[derive(Clone, Debug)]
-pub struct LiveFrame {
-    /// The answer; it holds its frame.
-    pub segmentation: Segmentation,
-    /// AP at IoU 0.5 against the truth, where the source knows it.
-    pub ap50: Option<f64>,
-    /// Objects in the truth, where the source knows it.
-    pub true_objects: Option<u32>,
-}
+use super::frame_message::{self, MessageError};
+use super::live_frame::{Encoding, LiveFrame};
 
 /// The newest frame for the live view. Cheap to clone.
 #[derive(Clone)]
@@ -46,20 +35,20 @@ impl LiveFeed {
     /// The newest frame as a JPEG with its outlines burnt in, at most `longest` pixels along its
     /// longer edge. `None` before the first frame, or for one that cannot be shown.
     pub fn snapshot(&self, longest: u32) -> Option<Snapshot> {
-        let (frame, jpeg) = self.encoded(longest, wire::snapshot)?;
+        let (frame, jpeg) = self.encoded(longest, frame_message::snapshot)?;
         Some(Snapshot { frame, jpeg })
     }
 
     /// The newest frame as the message that the live page gets, its picture at most `longest`
     /// pixels along its longer edge. `None` as for [`LiveFeed::snapshot`].
     pub fn message(&self, longest: u32) -> Option<Vec<u8>> {
-        Some(self.encoded(longest, wire::message)?.1)
+        Some(self.encoded(longest, frame_message::message)?.1)
     }
 
     fn encoded(
         &self,
         longest: u32,
-        encode: impl FnOnce(&LiveFrame, Encoding) -> Result<Vec<u8>, wire::WireError>,
+        encode: impl FnOnce(&LiveFrame, Encoding) -> Result<Vec<u8>, MessageError>,
     ) -> Option<(Arc<LiveFrame>, Vec<u8>)> {
         let frame = Arc::clone(&self.newest()?.frame);
         let encoding = Encoding { longest, quality: SNAPSHOT_QUALITY };
@@ -89,15 +78,6 @@ pub struct Snapshot {
 /// JPEG quality of a snapshot: that of the live image, unless configured.
 const SNAPSHOT_QUALITY: u8 = 85;
 
-/// How pictures are made for people.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Encoding {
-    /// Longest edge in pixels.
-    pub(crate) longest: u32,
-    /// JPEG quality, 1 to 100.
-    pub(crate) quality: u8,
-}
-
 /// A published frame and what it was encoded to so far.
 pub(crate) struct Slot {
     pub(crate) frame: Arc<LiveFrame>,
@@ -112,18 +92,18 @@ impl Slot {
 
     /// The message of the live channel. `None` if the frame cannot be shown, which is logged.
     pub(crate) async fn message(&self, encoding: Encoding) -> Option<Bytes> {
-        self.once(&self.message, move |frame| wire::message(frame, encoding)).await
+        self.once(&self.message, move |frame| frame_message::message(frame, encoding)).await
     }
 
     /// A JPEG with the outlines burnt in. `None` as for [`Slot::message`].
     pub(crate) async fn snapshot(&self, encoding: Encoding) -> Option<Bytes> {
-        self.once(&self.snapshot, move |frame| wire::snapshot(frame, encoding)).await
+        self.once(&self.snapshot, move |frame| frame_message::snapshot(frame, encoding)).await
     }
 
     async fn once(
         &self,
         cell: &OnceCell<Option<Bytes>>,
-        encode: impl FnOnce(&LiveFrame) -> Result<Vec<u8>, wire::WireError> + Send + 'static,
+        encode: impl FnOnce(&LiveFrame) -> Result<Vec<u8>, MessageError> + Send + 'static,
     ) -> Option<Bytes> {
         let made = cell.get_or_init(|| async {
             let frame = Arc::clone(&self.frame);

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
-
+use super::wire::ScreenTime;
 use reticle_base::quantile::Recent;
 
 /// Number of newest frames that the figures are taken over.
@@ -12,17 +11,6 @@ const WINDOW: usize = 200;
 /// Times of the last frames that were seen on a screen.
 #[derive(Debug, Default)]
 pub(crate) struct Latency(Recent<WINDOW>);
-
-/// Percentiles over the last frames.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, utoipa::ToSchema)]
-pub(crate) struct ScreenTime {
-    /// Half of the frames were on the screen within this time, in milliseconds.
-    pub(crate) p50_ms: f32,
-    /// 95 of 100 were.
-    pub(crate) p95_ms: f32,
-    /// Number of frames this was taken from, 200 at most.
-    pub(crate) frames: usize,
-}
 
 impl Latency {
     /// A frame was on the screen `took` after it was captured.

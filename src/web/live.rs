@@ -1,7 +1,7 @@
 //! The live channel: a WebSocket that brings frames as fast as this client draws them.
 //!
 //! ```text
-//! box → page   binary: a frame with its segmentation (see [`super::wire`])
+//! box → page   binary: a frame with its segmentation (see [`super::frame_message`])
 //!              text:   {"type":"status", …}, at least every 500 ms
 //! page → box   text:   {"shown":"<frame id>"}   it is on the screen; the next one may come
 //!                      {"failed":"<frame id>"}  it could not be drawn; the next one may come
@@ -23,15 +23,16 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::response::{IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::Shared;
 use super::feed::Slot;
 use super::latency::Latency;
 use super::problem::Problem;
-use super::routes::StatusReply;
+use super::shared::{Shared, stopped};
+use super::status;
+use super::wire::StatusMessage;
 use reticle_base::clock::Stamp;
 use reticle_base::ids::FrameId;
 
@@ -57,14 +58,18 @@ enum Word {
     Hidden(bool),
 }
 
-/// The text message: what `/api/v1/status` answers, with `screen` for this client alone.
-#[derive(Serialize)]
-struct StatusMessage {
-    r#type: &'static str,
-    #[serde(flatten)]
-    reply: StatusReply,
-}
-
+/// The live channel, a WebSocket
+///
+/// Frames with their outlines as binary messages, the status as text; docs/design/live.md says how
+/// they are read.
+#[utoipa::path(
+    get, path = "/api/v1/live", tag = "live",
+    responses(
+        (status = 101, body = StatusMessage, description = "the text messages from here on"),
+        (status = 400, body = Problem, description = "no WebSocket"),
+        (status = 503, body = Problem, description = "too many live views")
+    )
+)]
 pub(super) async fn upgrade(
     State(shared): State<Arc<Shared>>,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
@@ -155,7 +160,7 @@ impl Client {
         loop {
             let ready = self.pending.is_none() && self.watching;
             let step = tokio::select! {
-                () = super::stopped(&mut stop) => {
+                () = stopped(&mut stop) => {
                     self.say_goodbye(close_code::AWAY, "the box is stopping").await;
                     return End::Shutdown;
                 }
@@ -229,8 +234,7 @@ impl Client {
     }
 
     async fn send_status(&mut self) -> Result<(), End> {
-        let reply = StatusReply::new(&self.shared, self.latency.summary());
-        let message = StatusMessage { r#type: "status", reply };
+        let message = StatusMessage::from(status::now(&self.shared, self.latency.summary()));
         let text = serde_json::to_string(&message).expect("a status has string keys only");
         self.send(Message::Text(text.into())).await
     }

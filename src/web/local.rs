@@ -94,7 +94,7 @@ impl Local {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = super::stopped(&mut self.stop) => return,
+                () = super::shared::stopped(&mut self.stop) => return,
                 taken = self.listener.accept(), if connections.len() < MOST => match taken {
                     Ok((stream, _)) => {
                         connections.spawn(serve(stream, self.routes.clone()));

@@ -1,6 +1,6 @@
 //! The page, the HTTP API and the live channel.
 //!
-//! Owns: everything that leaves the box over HTTP. It reads the [`StatusBoard`], the
+//! Owns: everything that leaves the box over HTTP. It reads the status board, the
 //! [`LiveFeed`] and the store, and hands [`Order`]s on; it changes nothing by itself.
 //!
 //! Promises:
@@ -16,30 +16,30 @@
 //! 4. Nothing is encoded while nobody watches; a frame is encoded once, whoever watches.
 //! 5. A page of another site can neither command the box nor read from it ([`guard`]), and
 //!    our page loads nothing from anywhere but the box.
+//! 6. Every route is registered once, with its action and its entry in the OpenAPI document
+//!    ([`routes`]); what it answers is a type of the wire ([`wire`]), never the store's.
+//! 7. A command that is sent again under its `Idempotency-Key` is carried out once
+//!    ([`idempotency`]).
 //!
 //! [`Order`]: reticle_domain::order::Order
 //!
 //! It has threads of its own and a tokio runtime in them; nobody else in the daemon is async.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use axum::body::Bytes;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::telemetry::metrics::Metrics;
 use reticle_base::clock::Clock;
-use reticle_base::rate::RateLimit;
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::Watched;
-use reticle_domain::order::Executor;
-use reticle_domain::status::StatusBoard;
 
+mod access;
 mod admission;
 mod assets;
 mod bounded;
@@ -48,16 +48,26 @@ mod commands;
 mod connection;
 mod contours;
 mod cursor;
+mod documents;
 mod feed;
+mod frame_message;
 mod guard;
+mod idempotency;
 mod latency;
 mod live;
+mod live_frame;
 pub mod local;
-mod openapi;
+mod names;
+mod options;
 mod preview;
+mod probes;
 mod problem;
+mod results;
 mod routes;
 mod server;
+mod shared;
+mod socket;
+mod status;
 mod streams;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -65,111 +75,21 @@ pub(crate) mod testing;
 mod tests;
 mod wire;
 
-pub use feed::{LiveFeed, LiveFrame, Snapshot};
+pub use feed::{LiveFeed, Snapshot};
+pub use live_frame::LiveFrame;
+pub use options::{Options, WebError, open_to_network};
+pub use shared::{Ports, Seats};
+
+use shared::Shared;
 
 /// Threads that answer requests.
 const WORKERS: usize = 2;
 /// Most threads that encode frames and wait for the store.
 const BLOCKING: usize = 8;
-/// When it is worth asking again after all connections were in use.
-const CROWDED_RETRY: Duration = Duration::from_secs(4);
 /// How often the server's task is looked after.
 const LOOK: Duration = Duration::from_millis(500);
-/// Questions to the store at a time. More would keep its threads from encoding live frames, and
-/// each holds a picture and two descriptors or three.
-const QUESTIONS: usize = 4;
-/// Commands that are taken at once, and how long each further one takes to be allowed. People press
-/// a button, programs name a state; whoever sends more fills the logbook.
-const COMMANDS: (u32, Duration) = (60, Duration::from_secs(1));
-/// Lines in the log about refused requests, likewise. The metric counts all of them.
-const REFUSAL_LINES: (u32, Duration) = (5, Duration::from_secs(1));
 /// How long connections may take to finish when the daemon stops.
 const GRACE: Duration = Duration::from_secs(2);
-
-/// `[web]`: the page and the HTTP API.
-#[derive(Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Options {
-    /// Address and port to listen on. Whoever reaches it may watch and command the box, so
-    /// the default is this machine alone.
-    pub listen: SocketAddr,
-    /// Host names under which browsers may call the box, besides `localhost` and addresses
-    /// written as numbers: `["scope-3.lab.example"]`. Any other name is refused, so that a
-    /// foreign page cannot reach the box through a name it controls. Behind a proxy that speaks
-    /// TLS, the address as browsers see it: `["https://scope-3.lab.example"]`.
-    pub hosts: Vec<String>,
-    /// Connections at a time; fewer where the limit of file descriptors is low. Beyond it the
-    /// one that has waited longest for a request is closed.
-    #[schemars(range(min = 4, max = 4096))]
-    pub max_connections: u32,
-    /// Connections at a time from one address. Programs on this machine, a proxy among them,
-    /// may have three quarters of all.
-    #[schemars(range(min = 1, max = 4096))]
-    pub max_connections_per_address: u32,
-    /// Longest edge of the image on the live page, in pixels; larger frames are averaged
-    /// down for the page (never for segmentation or for the store).
-    pub preview_px: u32,
-    /// JPEG quality of the live image, 1 to 100.
-    #[schemars(range(min = 1, max = 100))]
-    pub preview_quality: u8,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            hosts: Vec::new(),
-            max_connections: 256,
-            max_connections_per_address: 64,
-            preview_px: 1536,
-            preview_quality: 85,
-        }
-    }
-}
-
-/// Why the page cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum WebError {
-    /// Somebody else has the port.
-    #[error(
-        "port {} on {} is already in use, perhaps by another reticle: stop that one, or set \
-         `listen` in [web] (or --listen) to a free port",
-        .0.port(), .0.ip()
-    )]
-    PortInUse(SocketAddr),
-    /// Any other reason.
-    #[error(
-        "cannot listen on {address}: {error}; set `listen` in [web] to an address of this machine"
-    )]
-    CannotListen {
-        /// What was asked for.
-        address: SocketAddr,
-        /// What the kernel said.
-        error: io::Error,
-    },
-}
-
-/// What the web side is given to work with.
-pub struct Ports {
-    /// How the daemon is doing; `app` writes it.
-    pub status: StatusBoard,
-    /// The newest segmented frame; `app` publishes it.
-    pub live: LiveFeed,
-    /// Who carries out orders.
-    pub executor: Arc<dyn Executor>,
-    /// Where the command line calls, where there is such a socket.
-    pub local: Option<UnixListener>,
-    /// What is saved.
-    pub reader: reticle_store::Reader,
-    /// What `/metrics` tells beside the status.
-    pub metrics: Metrics,
-    /// What the box says over MQTT: an AsyncAPI document as JSON.
-    pub asyncapi: String,
-    /// How many look at the live view; the page counts them.
-    pub viewers: Seats,
-    /// The daemon's time, with which capture-to-screen latency is measured.
-    pub clock: Clock,
-}
 
 /// Takes the port, so that a port in use is known before anything else starts.
 ///
@@ -183,21 +103,6 @@ pub fn bind(options: &Options) -> Result<TcpListener, WebError> {
     })?;
     server::bound_buffers(&listener).map_err(|error| WebError::CannotListen { address, error })?;
     Ok(listener)
-}
-
-/// Why a page that listens there is not this machine's own, and what to do; there are no accounts
-/// yet. `None` on loopback.
-pub fn open_to_network(address: SocketAddr) -> Option<String> {
-    let ip = address.ip().to_canonical();
-    let from = if ip.is_unspecified() { "every network of this box" } else { "the network" };
-    (!ip.is_loopback()).then(|| {
-        format!(
-            "the page listens on {address}, so whoever reaches it from {from} may watch and command \
-             the box, without an account; set `listen` in [web] to 127.0.0.1:{} and let a reverse \
-             proxy or an SSH tunnel ask who it is, or let a firewall choose who reaches it",
-            address.port()
-        )
-    })
 }
 
 /// Serves until `shutdown`, in threads of its own; the one that is returned ends last. It begins
@@ -324,105 +229,5 @@ impl Drop for InBackground {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_timeout(GRACE);
         }
-    }
-}
-
-/// What every request can see.
-struct Shared {
-    status: StatusBoard,
-    live: LiveFeed,
-    executor: Arc<dyn Executor>,
-    asyncapi: Bytes,
-    reader: reticle_store::Reader,
-    metrics: Metrics,
-    clock: Clock,
-    names: guard::Names,
-    encoding: feed::Encoding,
-    viewers: Seats,
-    streams: Seats,
-    times: connection::Times,
-    /// Room for answers that are on their way.
-    answers: Arc<Semaphore>,
-    questions: Arc<Semaphore>,
-    command_rate: RateLimit,
-    refusal_lines: RateLimit,
-    /// Capture to screen over all live views.
-    screen: Mutex<latency::Latency>,
-    /// Turns true when the daemon stops.
-    stop: watch::Receiver<bool>,
-}
-
-impl Shared {
-    fn new(
-        address: SocketAddr,
-        times: connection::Times,
-        options: &Options,
-        ports: Ports,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            status: ports.status,
-            live: ports.live,
-            executor: ports.executor,
-            asyncapi: ports.asyncapi.into(),
-            reader: ports.reader,
-            metrics: ports.metrics,
-            clock: ports.clock,
-            names: guard::Names::new(address, &options.hosts),
-            encoding: feed::Encoding {
-                longest: options.preview_px,
-                quality: options.preview_quality,
-            },
-            viewers: ports.viewers,
-            streams: Seats::default(),
-            times,
-            answers: bounded::answers(),
-            questions: Arc::new(Semaphore::new(QUESTIONS)),
-            command_rate: RateLimit::new(COMMANDS.0, COMMANDS.1),
-            refusal_lines: RateLimit::new(REFUSAL_LINES.0, REFUSAL_LINES.1),
-            screen: Mutex::default(),
-            stop,
-        }
-    }
-
-    fn note_shown(&self, took: Duration) {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).add(took);
-    }
-
-    fn screen_time(&self) -> Option<latency::ScreenTime> {
-        self.screen.lock().unwrap_or_else(PoisonError::into_inner).summary()
-    }
-}
-
-/// Comes back when the daemon stops.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error says that the server is gone, which is a stop too.
-    stop.wait_for(|stop| *stop).await.ok();
-}
-
-/// Counts who is connected, so that there is a bound. Cheap to clone; all clones are one.
-#[derive(Clone, Default)]
-pub struct Seats(Arc<AtomicUsize>);
-
-/// One connection's place; free again when dropped.
-struct Seat(Seats);
-
-impl Seats {
-    /// A seat, unless `most` are taken.
-    fn take(&self, most: usize) -> Option<Seat> {
-        let one_more = |taken| (taken < most).then_some(taken + 1);
-        self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some(Seat(self.clone()))
-    }
-
-    /// How many are taken.
-    pub fn taken(&self) -> usize {
-        self.0.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

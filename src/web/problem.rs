@@ -74,6 +74,18 @@ impl Problem {
         Self::new(status, "urn:reticle:problem:forbidden", "Not allowed", detail)
     }
 
+    /// The same request is being answered already.
+    pub(crate) fn being_answered(detail: impl Into<String>) -> Self {
+        let status = StatusCode::CONFLICT;
+        Self::new(status, "urn:reticle:problem:being-answered", "Still being answered", detail)
+    }
+
+    /// The key of this request is that of another one.
+    pub(crate) fn key_reused(detail: impl Into<String>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        Self::new(status, "urn:reticle:problem:key-reused", "Key of another request", detail)
+    }
+
     /// The request is larger than any request needs to be.
     pub(crate) fn too_large(detail: impl Into<String>) -> Self {
         let status = StatusCode::PAYLOAD_TOO_LARGE;

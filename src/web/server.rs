@@ -26,7 +26,9 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::admission::{Admission, Place};
-use super::connection::{Link, Over, Socket, Times, Watched};
+use super::connection::{Link, Over, Times};
+use super::shared::stopped;
+use super::socket::{Socket, Watched};
 use crate::telemetry::metrics::{Metrics, Refusal};
 use reticle_base::clock::Clock;
 use reticle_base::rate::RateLimit;
@@ -76,7 +78,7 @@ impl Server {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
-                () = super::stopped(&mut stop) => break,
+                () = stopped(&mut stop) => break,
                 (stream, actor, link, place) = self.next(&complaints) => {
                     let one = Connection {
                         actor,
@@ -204,7 +206,7 @@ impl Connection {
                     }
                     return;
                 }
-                () = super::stopped(&mut stop), if !is_stopping => {
+                () = stopped(&mut stop), if !is_stopping => {
                     is_stopping = true;
                     connection.as_mut().graceful_shutdown();
                 }

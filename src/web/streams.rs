@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::feed::Slot;
 use super::problem::Problem;
-use super::{Seat, Shared};
+use super::shared::{Seat, Shared, stopped};
 
 const BOUNDARY: &str = "reticle-frame";
 /// Most streams at a time.
@@ -94,7 +94,7 @@ impl Viewer {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
             tokio::select! {
-                () = super::stopped(&mut self.stop) => return None,
+                () = stopped(&mut self.stop) => return None,
                 changed = self.frames.changed() => changed.ok()?,
             }
             let newest = self.frames.borrow_and_update().clone();

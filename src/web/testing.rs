@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::LiveFrame;
+use super::live_frame::LiveFrame;
 use reticle_base::clock::Clock;
 use reticle_base::ids::SessionId;
 use reticle_base::queue::{self, WhenFull};

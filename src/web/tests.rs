@@ -20,17 +20,29 @@ use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::Watched;
 use reticle_base::thread::Thread;
 use reticle_domain::actor::Actor;
-use reticle_domain::order::{Command, Done, Executor, NotTaken, Order};
+use reticle_domain::order::{Done, Executor, NotTaken, Order};
 use reticle_domain::status::{SaveState, SourceState, StatusBoard};
 use reticle_store::Store;
 
+mod commands;
 mod limits;
+mod surface;
+
+/// Orders that are taken before somebody asks for them.
+const ROOM: usize = 4;
 
 /// Whoever carries out orders, as a list of what was ordered. What is awaited is done at once.
 #[derive(Default)]
 struct Taken {
     orders: Mutex<Vec<Order>>,
     is_stopping: AtomicBool,
+}
+
+impl Taken {
+    /// What was ordered since this was last asked.
+    fn take(&self) -> Vec<Order> {
+        std::mem::take(&mut self.orders.lock().unwrap())
+    }
 }
 
 impl Executor for Taken {
@@ -41,7 +53,11 @@ impl Executor for Taken {
         if order.reason.as_deref() == Some("forbid me") {
             return Err(NotTaken::Forbidden);
         }
-        self.orders.lock().unwrap().push(order);
+        let mut orders = self.orders.lock().unwrap();
+        if orders.len() >= ROOM {
+            return Err(NotTaken::Busy);
+        }
+        orders.push(order);
         done(Ok(serde_json::json!({ "retried": 3 })));
         Ok(())
     }
@@ -274,8 +290,8 @@ fn latency_is_capture_to_shown_by_the_boxs_clock_and_old_frames_do_not_count() {
     viewer.shown(id);
     let screen = loop {
         let status = viewer.status();
-        if !status["screen"].is_null() {
-            break status["screen"].clone();
+        if !status["capture_to_screen"].is_null() {
+            break status["capture_to_screen"].clone();
         }
     };
     assert_eq!(screen["frames"], 1);
@@ -307,61 +323,6 @@ fn a_client_that_talks_nonsense_is_sent_away_with_a_reason() {
         }
     };
     assert!(reason.contains("shown"), "{reason}");
-}
-
-#[test]
-fn a_command_reaches_the_daemon_and_a_wrong_one_is_told_what_there_is() {
-    let server = Server::start();
-    let answer = server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]);
-    assert_eq!((answer.status, &answer.json()["command"]), (202, &"pause".into()));
-    let order = server.orders.orders.lock().unwrap().pop().unwrap();
-    assert_eq!((order.actor, order.command), (Actor::Local, Command::Pause));
-    let unknown = server.ask("POST", "/api/v1/commands/fly", &[("Content-Length", "0")]);
-    assert_eq!(unknown.status, 404);
-    assert!(unknown.problem().contains("there are start, pause, stop, deliver"));
-    let wrong = server.get("/api/v1/commands/pause");
-    assert_eq!(wrong.status, 405);
-    wrong.problem();
-}
-
-#[test]
-fn a_command_says_why_it_is_given_and_whoever_may_not_is_told_so() {
-    let server = Server::start();
-    let post = |body: &str| {
-        let length = body.len().to_string();
-        let headers = [("Content-Length", &*length), ("Content-Type", "application/json")];
-        server.send("POST", "/api/v1/commands/stop", &headers, body)
-    };
-    assert_eq!(post(r#"{"reason":" the lamp failed "}"#).status, 202);
-    let order = server.orders.orders.lock().unwrap().pop().unwrap();
-    assert_eq!(order.reason.as_deref(), Some("the lamp failed"));
-    assert_eq!(post(r#"{"reason":"forbid me"}"#).status, 403);
-    assert_eq!(post(r#"{"because":"of it"}"#).status, 400);
-    let long = format!(r#"{{"reason":"{}"}}"#, "x".repeat(501));
-    assert!(post(&long).problem().contains("500 bytes"));
-}
-
-#[test]
-fn the_command_line_calls_over_the_socket_under_any_name_and_is_the_user_that_the_kernel_names() {
-    let server = Server::start();
-    let mut socket = super::local::connect(server.data.path()).unwrap();
-    let request = "POST /api/v1/commands/retry_deliveries HTTP/1.1\r\nHost: whatever.example\r\n\
-                   Connection: close\r\nContent-Length: 0\r\n\r\n";
-    socket.write_all(request.as_bytes()).unwrap();
-    let answer = read_answer(&mut socket);
-    assert_eq!((answer.status, &answer.json()["retried"]), (200, &3.into()));
-    let order = server.orders.orders.lock().unwrap().pop().unwrap();
-    let uid = rustix::process::getuid().as_raw();
-    assert_eq!((order.actor, order.command), (Actor::User { uid }, Command::RetryDeliveries));
-}
-
-#[test]
-fn a_daemon_that_is_stopping_says_so_to_a_command() {
-    let server = Server::start();
-    server.orders.is_stopping.store(true, Ordering::SeqCst);
-    let answer = server.ask("POST", "/api/v1/commands/stop", &[("Content-Length", "0")]);
-    assert_eq!(answer.status, 503);
-    assert!(answer.problem().contains("stopping"));
 }
 
 #[test]
@@ -474,21 +435,6 @@ fn ready_means_that_frames_come_and_results_are_saved() {
     assert!(!foreign.problem().contains("/data"), "a foreign name is told no path");
     server.status.update(|status| status.hold = None);
     assert_eq!(server.ask("GET", "/readyz", &[("Host", "evil.example")]).status, 200);
-}
-
-#[test]
-fn the_page_is_in_the_program_and_may_load_nothing_from_elsewhere() {
-    let server = Server::start();
-    let page = server.get("/");
-    assert_eq!(page.status, 200, "run `make ui` before building");
-    assert!(page.head.contains("content-security-policy: default-src 'self'"), "{}", page.head);
-    assert!(page.head.contains("cache-control: no-cache"));
-    let html = String::from_utf8(page.body.clone()).unwrap();
-    let script = html.split("src=\"").nth(1).unwrap().split('"').next().unwrap();
-    let asset = server.get(script);
-    assert!(asset.head.contains("immutable"), "{}", asset.head);
-    let etag = page.head.split("etag: ").nth(1).unwrap().lines().next().unwrap().to_owned();
-    assert_eq!(server.ask("GET", "/", &[("If-None-Match", &etag)]).status, 304);
 }
 
 #[test]

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 
 import { type Seen, describe, duration, focusWord } from '../src/lib/describe';
 import { doubtOf } from '../src/lib/doubt';
-import type { Status } from '../src/lib/protocol';
+import type { Status } from '../src/lib/client';
 
 const LOOKED = { model: 'nuclei', scale_from: 'stated', size_ratio: null, unlike: null } as const;
 
@@ -11,7 +11,7 @@ const STATUS: Status = {
   now: '2026-01-02T03:04:13Z',
   version: '0.1.0',
   newest_age_ms: 40,
-  screen: null,
+  capture_to_screen: null,
   viewers: 1,
   run: 'running',
   source: { state: 'ready' },
@@ -23,8 +23,8 @@ const STATUS: Status = {
   segment_fps: 10,
   save_ms: null,
   save: { state: 'saved' },
-  keep_fails: null,
-  hold: null,
+  frame_files_failing: null,
+  recording_paused: null,
   sync: [],
   last_saved: null,
   counters: {
@@ -141,7 +141,7 @@ test('durations are short', () => {
 
 test('without room it says that frames are only shown, and never "saved"', () => {
   const counters = { ...STATUS.counters, unrecorded: 12 };
-  const { save, notice, stale } = see({ hold: 'the disk has too little room: free some', counters });
+  const { save, notice, stale } = see({ recording_paused: 'the disk has too little room: free some', counters });
   assert.deepEqual([save.word, save.tone, stale], ['Not recording', 'act', false]);
   assert.match(notice!.title, /No room/);
   assert.match(notice!.lines.join(' '), /The disk has too little room.*12 frames were only shown/s);
@@ -149,7 +149,7 @@ test('without room it says that frames are only shown, and never "saved"', () =>
 
 test('pixels that cannot be kept are told apart from results that are saved', () => {
   const counters = { ...STATUS.counters, not_saved: 0, not_kept: 12 };
-  const { save, notice } = see({ keep_fails: 'too many open files', counters });
+  const { save, notice } = see({ frame_files_failing: 'too many open files', counters });
   assert.deepEqual([save.word, save.tone], ['Saved without pixels', 'act']);
   assert.match(notice!.title, /Pixels of frames are not kept: 12/);
   assert.match(notice!.lines.join(' '), /Too many open files.*Results are saved/s);
@@ -158,7 +158,7 @@ test('pixels that cannot be kept are told apart from results that are saved', ()
 test('results that wait for the network say how many, how old, and why', () => {
   const waits = {
     destination: 'archive' as const,
-    place: 's3://lab/box-1',
+    location: 's3://lab/box-1',
     waiting: 1234,
     quarantined: 0,
     oldest: '2026-01-02T01:04:13Z',
@@ -186,7 +186,7 @@ test('an urgent alarm is a line over the image, unless another line tells it alr
 
 test('what waits for the broker is said as such', () => {
   const sync = [{
-    destination: 'broker' as const, place: 'mqtts://lab', waiting: 12, quarantined: 0, oldest: '2026-01-02T03:00:13Z',
+    destination: 'broker' as const, location: 'mqtts://lab', waiting: 12, quarantined: 0, oldest: '2026-01-02T03:00:13Z',
     reason: 'connect: timed out',
   }];
   assert.equal(see({ sync }).remarks[0]!.title, '12 wait for the broker, the oldest for 4 min');

@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { ALARM_KINDS, alarmWords } from '../src/lib/alarms';
 import { alarmLines, boxMark, bytes, destinationRows, healthAge, machineRows, span, stageRows } from '../src/lib/health';
-import type { Alarm, AlarmKind, Health, Status, SyncState } from '../src/lib/protocol';
+import type { Alarm, AlarmKind, Health, Status, SyncState } from '../src/lib/client';
 
 const NOW = '2026-01-02T03:04:13Z';
 const NOW_MS = Date.parse(NOW);
@@ -26,7 +26,7 @@ function status(alarms: Alarm[] = [], health: Partial<Health> = {}, sync: SyncSt
 const alarm = (kind: AlarmKind, since = NOW): Alarm => ({ kind, since, reason: 'it was seen' });
 
 test('the page knows the alarms of the box, no more, no fewer, and which of them are urgent', () => {
-  const rust = readFileSync('../src/domain/alarm.rs', 'utf8');
+  const rust = readFileSync('../crates/domain/src/alarm.rs', 'utf8');
   const words = new Map([...rust.matchAll(/Self::(\w+) => "(\w+)"/g)].map(([, name, word]) => [name!, word!]));
   assert.deepEqual([...words.values()], ALARM_KINDS);
   const urgent = rust.slice(rust.indexOf('fn is_urgent')).split('\n    }')[0]!;
@@ -102,7 +102,7 @@ test('stages and destinations say what they do and for how long', () => {
     [['capture', 'waits for work', ''], ['segment', 'stuck', 'at one piece for 31 s']],
   );
   const broker: SyncState = {
-    destination: 'broker', place: 'mqtts://lab', waiting: 1200, quarantined: 2, oldest: '2026-01-02T02:00:00Z',
+    destination: 'broker', location: 'mqtts://lab', waiting: 1200, quarantined: 2, oldest: '2026-01-02T02:00:00Z',
     reason: 'publish: the broker refuses: not authorised',
   };
   const [row] = destinationRows(status([], {}, [broker]), NOW_MS);

@@ -134,6 +134,11 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Whether the receiver is gone, so that nothing will ever be taken.
+    pub fn is_closed(&self) -> bool {
+        !self.0.lock().receiver_alive
+    }
+
     /// Figures of this queue.
     pub fn gauge(&self) -> Gauge<T> {
         Gauge(Arc::clone(&self.0))

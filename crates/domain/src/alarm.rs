@@ -12,7 +12,6 @@
     Hash,
     serde::Serialize,
     serde::Deserialize,
-    utoipa::ToSchema,
     schemars::JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
@@ -119,14 +118,7 @@ impl AlarmKind {
 
 /// An alarm that is on.
 #[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-    schemars::JsonSchema,
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Alarm {
     /// What is wrong.

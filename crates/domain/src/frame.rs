@@ -77,9 +77,7 @@ impl Pixels {
 }
 
 /// Where on the plate a frame was taken. What a source does not know is `None`.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place {
     /// Name of the plate or slide.
     pub plate: Option<String>,

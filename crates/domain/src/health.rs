@@ -2,14 +2,7 @@
 
 /// Measured a few times a minute. What this machine does not tell is `None`.
 #[derive(
-    Clone,
-    Debug,
-    Default,
-    PartialEq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-    schemars::JsonSchema,
+    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct Health {
     /// When it was measured, RFC 3339 UTC; empty before the first time.
@@ -44,15 +37,7 @@ pub struct Health {
 }
 
 /// One stage of the daemon.
-#[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-    schemars::JsonSchema,
-)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 pub struct StageHealth {
     /// `capture`, `segment` or `store-writer`.
     pub name: String,
@@ -64,14 +49,7 @@ pub struct StageHealth {
 
 /// One thread of the daemon.
 #[derive(
-    Clone,
-    Debug,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-    schemars::JsonSchema,
+    Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 pub struct ThreadHealth {
     /// As `store-writer`.

@@ -4,7 +4,7 @@
 ///
 /// `centroid_0` is the row and `centroid_1` the column, as in scikit-image; the bounding box
 /// is half open: rows `bbox_0..bbox_2`, columns `bbox_1..bbox_3`.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Object {
     /// Value in the label image, from 1.
     pub label: u32,

@@ -119,6 +119,8 @@ pub enum NotTaken {
     Forbidden,
     /// The box is stopping.
     Stopping,
+    /// Nobody takes it now; it will not be carried out later.
+    Busy,
 }
 
 impl fmt::Display for NotTaken {
@@ -126,6 +128,7 @@ impl fmt::Display for NotTaken {
         f.write_str(match self {
             Self::Forbidden => "you may not do this on this box",
             Self::Stopping => "the box is stopping",
+            Self::Busy => "the daemon has taken no order for 2 s",
         })
     }
 }

@@ -34,9 +34,7 @@ pub const MAX_NOTE: usize = 300;
 const MAX_QUOTED: usize = 24;
 
 /// Who stated a pixel size. The words are stable: they are stored, sent and exported.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PixelSizeSource {
     /// `[source] pixel_size_um`, or the simulated microscope.

@@ -25,17 +25,7 @@ pub struct ModelRef {
 }
 
 /// Where the time went, in microseconds of wall time.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timings {
     /// Percentiles and scaling.
     pub normalise_us: u64,

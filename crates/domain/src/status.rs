@@ -8,17 +8,7 @@ use super::health::Health;
 use reticle_base::ids::{FrameId, SessionId};
 
 /// Whether frames are being taken.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     /// No session yet, or it was stopped.
@@ -31,9 +21,7 @@ pub enum RunState {
 }
 
 /// State of the source.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SourceState {
     /// Being opened for the first time.
@@ -53,9 +41,7 @@ pub enum SourceState {
 }
 
 /// Whether results reach the disk.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum SaveState {
     /// Nothing had to be saved yet.
@@ -73,7 +59,7 @@ pub enum SaveState {
 }
 
 /// How far one destination is.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SyncState {
     /// `archive`, `central` or `broker`.
     pub destination: String,
@@ -94,17 +80,7 @@ pub struct SyncState {
 }
 
 /// Counters since the daemon started. They only grow.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    serde::Serialize,
-    serde::Deserialize,
-    utoipa::ToSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Counters {
     /// Frames the source gave.
     pub captured: u64,
@@ -138,7 +114,7 @@ pub struct Counters {
 }
 
 /// The newest segmented frame, in one glance.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Newest {
     /// Which frame.
     pub frame: FrameId,
@@ -159,9 +135,7 @@ pub struct Newest {
 }
 
 /// Everything a status line needs. One writer (`app`), many readers.
-#[derive(
-    Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, utoipa::ToSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Status {
     /// Whether frames are being taken.
     pub run: RunState,

@@ -259,6 +259,7 @@ fn more_commands_than_people_give_are_told_when_to_come_again() {
         || -> Answer { server.ask("POST", "/api/v1/commands/pause", &[("Content-Length", "0")]) };
     for _ in 0..60 {
         assert_eq!(pause().status, 202);
+        assert_eq!(server.orders.take().len(), 1);
     }
     let refused = pause();
     assert_eq!(refused.status, 429);

@@ -36,7 +36,7 @@ pub(super) fn full_disk(bench: &mut Bench) {
         take_the_rest(&mut taken);
         bench.status().filter(|status| !is_saving(status))
     });
-    eprintln!("  the daemon says: {} {}", seen["save"], seen["hold"]);
+    eprintln!("  the daemon says: {} {}", seen["save"], seen["recording_paused"]);
     bench.pause();
     let dies = one_in(&mut bench.random, 3);
     if dies {
@@ -57,7 +57,7 @@ fn take_the_rest(file: &mut File) {
 }
 
 fn is_saving(status: &Value) -> bool {
-    status["save"]["state"] != "failing" && status["hold"].is_null()
+    status["save"]["state"] != "failing" && status["recording_paused"].is_null()
 }
 
 pub(super) fn damage(bench: &mut Bench) {

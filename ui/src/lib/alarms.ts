@@ -1,7 +1,7 @@
 // What each alarm is called, what it means and what to do, in one short line each. The long
 // form is docs/runbook.md.
 
-import type { AlarmKind } from './protocol';
+import type { AlarmKind } from './client';
 
 export interface AlarmWords {
   title: string;

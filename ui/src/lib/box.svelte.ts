@@ -1,11 +1,12 @@
 // What the page knows of the box, and what it asks of it: the one place where the live
 // channel, the renderer and the components meet.
 
+import { type Command, Refused, type Status, command } from './client';
 import { type Mark, describe } from './describe';
 import { type Doubt, doubtOf } from './doubt';
 import { boxMark } from './health';
 import { LiveChannel } from './live';
-import { type Command, type FrameHeader, OtherVersion, type Status, decode } from './protocol';
+import { type FrameHeader, OtherVersion, decode } from './protocol';
 import type { Renderer } from './renderer';
 
 const FOCUS_HISTORY = 60;
@@ -95,17 +96,12 @@ class Box {
     setInterval(() => (this.#tick = performance.now()), 250);
   }
 
-  async command(command: Command): Promise<void> {
-    this.pending = command;
+  async command(name: Command): Promise<void> {
+    this.pending = name;
     try {
-      const reply = await fetch(`/api/v1/commands/${command}`, { method: 'POST' });
-      if (!reply.ok) {
-        const problem = (await reply.json()) as { detail?: string };
-        this.say(problem.detail ?? `The box answered ${reply.status}.`, 'act');
-        this.pending = null;
-      }
-    } catch {
-      this.say(`“${command}” did not reach the box.`, 'act');
+      await command(name);
+    } catch (error) {
+      this.say(error instanceof Refused ? error.message : `“${name}” did not reach the box.`, 'act');
       this.pending = null;
     }
   }

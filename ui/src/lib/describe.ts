@@ -3,7 +3,7 @@
 
 import { alarmWords } from './alarms';
 import { type Doubt, lasting } from './doubt';
-import type { Command, Place, Status, SyncState } from './protocol';
+import type { Command, Place, Status, SyncState } from './client';
 
 /** `act`: a hand is needed now; `soon`: look at it; `live`: all is as it should be. */
 export type Tone = 'live' | 'fine' | 'soon' | 'act' | 'dim';
@@ -209,12 +209,12 @@ function running(
 }
 
 function saving(status: Status): Mark {
-  if (status.hold !== null && status.save.state !== 'failing') {
+  if (status.recording_paused !== null && status.save.state !== 'failing') {
     return { word: 'Not recording', shape: 'triangle', tone: 'act' };
   }
   switch (status.save.state) {
     case 'saved':
-      if (status.keep_fails !== null) {
+      if (status.frame_files_failing !== null) {
         return { word: 'Saved without pixels', shape: 'triangle', tone: 'act' };
       }
       return { word: 'Saved', shape: 'check', tone: 'fine' };
@@ -227,10 +227,10 @@ function saving(status: Status): Mark {
 
 function saveNotice(status: Status): Notice | null {
   if (status.save.state !== 'failing') {
-    if (status.keep_fails === null) return null;
+    if (status.frame_files_failing === null) return null;
     return {
       title: `Pixels of frames are not kept: ${count(status.counters.not_kept)}`,
-      lines: [sentence(status.keep_fails), 'Results are saved all the same.'],
+      lines: [sentence(status.frame_files_failing), 'Results are saved all the same.'],
       tone: 'act',
       shape: 'triangle',
     };
@@ -245,11 +245,11 @@ function saveNotice(status: Status): Notice | null {
 }
 
 function holdNotice(status: Status): Notice | null {
-  if (status.hold === null) return null;
+  if (status.recording_paused === null) return null;
   return {
     title: 'No room: frames are shown, not recorded',
     lines: [
-      sentence(status.hold),
+      sentence(status.recording_paused),
       `${count(status.counters.unrecorded)} frames were only shown. Recording goes on by itself when there is room.`,
     ],
     tone: 'act',
@@ -279,7 +279,7 @@ export function destinationWord(destination: SyncState['destination']): string {
 /** Results that wait for a destination, once that is worth a word. */
 function deliveries(status: Status): Notice[] {
   const remarks: Notice[] = [];
-  for (const { destination, place, waiting, quarantined, oldest, reason, conflict } of status.sync) {
+  for (const { destination, location, waiting, quarantined, oldest, reason, conflict } of status.sync) {
     const name = destinationWord(destination);
     if (quarantined > 0) {
       remarks.push({
@@ -294,7 +294,7 @@ function deliveries(status: Status): Notice[] {
       const age = oldest === null ? '' : `, the oldest for ${duration(since(status.now, oldest))}`;
       remarks.push({
         title: `${count(waiting)} wait for the ${name}${age}`,
-        lines: [`Nothing is lost; ${place} is tried again and again: ${brief(reason)}.`],
+        lines: [`Nothing is lost; ${location} is tried again and again: ${brief(reason)}.`],
         tone: 'soon',
         shape: 'ring',
       });
@@ -323,7 +323,7 @@ function remarksOn(status: Status, seen: Seen): Notice[] {
     remark(doubt.title, doubt.line);
   }
   // While there is no room nothing is recorded, skipped or not; that is said already.
-  if (seen.skippedPerSecond > 0.2 && status.hold === null) {
+  if (seen.skippedPerSecond > 0.2 && status.recording_paused === null) {
     remark(
       'Segmentation is behind',
       `${status.segment_fps.toFixed(1)} of ${status.capture_fps.toFixed(1)} frames a second; ` +

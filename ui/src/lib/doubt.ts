@@ -2,7 +2,8 @@
 // objects are not of the size that was stated. A word beside the count, and a line over the image while
 // it goes on. Nothing is stopped by it: the person decides.
 
-import type { FrameHeader, Unlike } from './protocol';
+import type { Unlike } from './client';
+import type { FrameHeader } from './protocol';
 
 export interface Doubt {
   /** Beside the count. */

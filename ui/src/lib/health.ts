@@ -4,7 +4,7 @@
 
 import { alarmWords } from './alarms';
 import { type Mark, type Shape, type Tone, brief, clockTime, count, destinationWord, sentence } from './describe';
-import type { AlarmKind, Status } from './protocol';
+import type { AlarmKind, Status } from './client';
 
 /** Measured a few times a minute; what is older than this is not of now. */
 export const STALE_MS = 15_000;
@@ -138,11 +138,11 @@ export function stageRows(status: Status): Row[] {
 }
 
 export function destinationRows(status: Status, nowMs: number): Row[] {
-  return status.sync.map(({ destination, place, waiting, quarantined, oldest, reason }) => {
+  return status.sync.map(({ destination, location, waiting, quarantined, oldest, reason }) => {
     const notes: string[] = [];
     if (waiting > 0 && oldest !== null) notes.push(`oldest ${span((nowMs - Date.parse(oldest)) / 1000)}`);
     if (quarantined > 0) notes.push(`${count(quarantined)} never taken`);
-    notes.push(reason === null ? place : `${place}: ${brief(reason)}`);
+    notes.push(reason === null ? location : `${location}: ${brief(reason)}`);
     return {
       name: sentence(destinationWord(destination)),
       value: waiting === 0 ? 'nothing waits' : `${count(waiting)} wait`,

@@ -1,6 +1,6 @@
 // The live channel: connects, notices silence, connects again. Knows nothing of drawing.
 
-import type { Status } from './protocol';
+import type { Status, StatusMessage } from './client';
 
 /** The box sends its status four times a second; silence for this long means it is lost. */
 const SILENCE_MS = 1300;
@@ -63,7 +63,7 @@ export class LiveChannel {
         this.#reportedLost = false;
         this.#listener.connected();
       }
-      if (typeof data === 'string') this.#listener.status(JSON.parse(data) as Status);
+      if (typeof data === 'string') this.#listener.status(JSON.parse(data) as StatusMessage);
       else this.#listener.frame(data);
     };
     socket.onclose = () => {

@@ -1,25 +1,10 @@
-// What the box says on the live channel, and how to read it. The layout is described in
-// docs/design/live.md; `src/web/wire.rs` writes it.
+// The binary message of the live channel, and how to read it. The layout is described in
+// docs/design/live.md; `src/web/frame_message.rs` writes it. What the box says in JSON beside it is
+// in client.ts.
+
+import type { Place, ScaleFrom, Timings, Unlike } from './client';
 
 export const VERSION = 1;
-
-export interface Place {
-  plate: string | null;
-  well: string | null;
-  field: number | null;
-}
-
-/** The words of `crates/domain/src/look.rs`. */
-export type ScaleFrom = 'configured' | 'stated' | 'session' | 'picture' | 'model';
-export type Unlike =
-  | 'dark-on-bright'
-  | 'bright-on-dark'
-  | 'stripes'
-  | 'fixed-pattern'
-  | 'soft'
-  | 'dim-beside-bright'
-  | 'debris'
-  | 'strange';
 
 export interface FrameHeader {
   version: number;
@@ -48,7 +33,7 @@ export interface FrameHeader {
   size_ratio: number | null;
   /** In which way the picture is unlike what the model knows; null if it is not. */
   unlike: Unlike | null;
-  timings: Record<'normalise_us' | 'network_us' | 'instances_us' | 'measure_us', number>;
+  timings: Timings;
   preview: {
     bytes: number;
     width: number;
@@ -57,153 +42,6 @@ export interface FrameHeader {
     stretch: [number, number];
   };
   contours: { bytes: number };
-}
-
-export interface Counters {
-  captured: number;
-  missed: number;
-  kept: number;
-  segmented: number;
-  skipped: number;
-  /** Shown and not recorded, because there was no room. */
-  unrecorded: number;
-  /** Frame files deleted to make room, by the written rule. */
-  evicted: number;
-  saved: number;
-  /** Results that could not be saved. */
-  not_saved: number;
-  /** Frames whose pixels could not be written; their results may be saved. */
-  not_kept: number;
-  refused: number;
-  gaps: number;
-  name_taken: number;
-}
-
-export type SourceState =
-  | { state: 'opening' }
-  | { state: 'ready' }
-  | { state: 'lost'; reason: string; since: string }
-  | { state: 'ended' };
-
-export type SaveState =
-  | { state: 'idle' }
-  | { state: 'saved' }
-  | { state: 'failing'; reason: string; since: string };
-
-/** How far one destination is. */
-export interface SyncState {
-  destination: 'archive' | 'central' | 'broker';
-  place: string;
-  /** Frames and results that it does not have yet. */
-  waiting: number;
-  quarantined: number;
-  /** When the oldest that waits came, RFC 3339 UTC. */
-  oldest: string | null;
-  /** Why the last attempt failed, while it does. */
-  reason: string | null;
-  /** What was found there that this box does not know. */
-  conflict?: string | null;
-}
-
-/** The words of `crates/domain/src/alarm.rs`; each has its section in docs/runbook.md. */
-export type AlarmKind =
-  | 'source_lost'
-  | 'stage_stuck'
-  | 'thread_died'
-  | 'saving_fails'
-  | 'store_unlinked'
-  | 'no_room'
-  | 'disk_low'
-  | 'delivery_fails'
-  | 'quarantined'
-  | 'name_taken'
-  | 'archive_ahead'
-  | 'image_quarantined'
-  | 'model_differs'
-  | 'clock_untrusted'
-  | 'too_hot'
-  | 'throttled'
-  | 'memory_low'
-  | 'open_network';
-
-export interface Alarm {
-  kind: AlarmKind;
-  /** RFC 3339 UTC. */
-  since: string;
-  /** What was seen, for a person. */
-  reason: string;
-}
-
-/** One stage of the daemon. */
-export interface StageHealth {
-  name: string;
-  /** Seconds that it has been at the same piece of work; null while it waits for some. */
-  busy_s: number | null;
-  stuck: boolean;
-}
-
-/** What the box itself is like. What this machine does not tell is null. */
-export interface Health {
-  /** When it was measured, RFC 3339 UTC; empty before the first time. */
-  at: string;
-  uptime_s: number;
-  /** Of the daemon, in percent of one core. */
-  cpu_percent: number;
-  resident_bytes: number;
-  memory_total_bytes: number;
-  memory_available_bytes: number;
-  storage_total_bytes: number;
-  storage_free_bytes: number;
-  temperature_c: number | null;
-  temperature_limit_c: number | null;
-  throttled: boolean | null;
-  clock_trusted: boolean;
-  stages: StageHealth[];
-  threads: ThreadHealth[];
-}
-
-/** One thread of the daemon. */
-export interface ThreadHealth {
-  name: string;
-  policy: 'restart' | 'end_the_process';
-  state: 'works' | 'pauses' | 'dead' | 'ended';
-  /** Since the daemon started. */
-  deaths: number;
-  /** RFC 3339 UTC. */
-  died: string | null;
-  reason: string | null;
-  lately: boolean;
-}
-
-export type RunState = 'stopped' | 'running' | 'paused';
-export type Command = 'start' | 'pause' | 'stop';
-
-export interface Status {
-  now: string;
-  version: string;
-  newest_age_ms: number | null;
-  screen: { p50_ms: number; p95_ms: number; frames: number } | null;
-  viewers: number;
-  run: RunState;
-  source: SourceState;
-  source_name: string;
-  model: string;
-  session: string | null;
-  session_name: string | null;
-  capture_fps: number;
-  segment_fps: number;
-  save_ms: [number, number] | null;
-  save: SaveState;
-  /** Why the pixels of frames cannot be written at the moment. */
-  keep_fails: string | null;
-  /** Why frames are not taken at the moment, while there is no room for them. */
-  hold: string | null;
-  sync: SyncState[];
-  last_saved: string | null;
-  counters: Counters;
-  last_refusal: string | null;
-  alarms: Alarm[];
-  health: Health;
 }
 
 /** Outlines of one frame, in pixels of the frame; corners of pixels are whole numbers. */

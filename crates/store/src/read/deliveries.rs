@@ -12,7 +12,7 @@ use reticle_base::clock::rfc3339;
 use reticle_base::ids::{FrameId, SessionId, StoreId};
 
 /// How far one destination is. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Delivery {
     /// Which.
     pub destination: Destination,
@@ -38,7 +38,7 @@ pub struct Delivery {
 }
 
 /// A delivery that was never taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Quarantined {
     /// Where to.
     pub destination: Destination,
@@ -57,7 +57,7 @@ pub struct Quarantined {
 }
 
 /// A frame or result that was never taken.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Refused {
     /// Where to.
     pub destination: Destination,

@@ -30,7 +30,7 @@ pub struct StoredEvent {
 }
 
 /// How far one stream was published.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct PublishCursor {
     /// Which.
     pub stream: Stream,

@@ -18,7 +18,7 @@ use reticle_domain::pixel_size::PixelSizeSource;
 use reticle_domain::segmentation::Timings;
 
 /// A saved result, without its pixels and labels. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct SavedFrame {
     /// Place in the order of commits, within one epoch of the store.
     pub cursor: u64,
@@ -79,7 +79,7 @@ pub struct SavedFrame {
 }
 
 /// A session and what it holds. Times are RFC 3339 in UTC.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct SessionSummary {
     /// Which.
     pub id: SessionId,
@@ -119,7 +119,7 @@ pub struct StoredPixels {
 }
 
 /// The store in a few numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Totals {
     /// Sessions.
     pub sessions: u64,

@@ -13,7 +13,7 @@
 use jpeg_encoder::EncodingError;
 use serde::Serialize;
 
-use super::feed::{Encoding, LiveFrame};
+use super::live_frame::{Encoding, LiveFrame};
 use super::preview::Preview;
 use super::{colours, contours};
 use reticle_base::ids::FrameId;
@@ -27,7 +27,7 @@ pub(crate) const VERSION: u32 = 1;
 
 /// Why a frame cannot be made into a message.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum WireError {
+pub(crate) enum MessageError {
     #[error("cannot encode the preview: {0}")]
     Jpeg(#[from] EncodingError),
     #[error("cannot write the header: {0}")]
@@ -88,7 +88,7 @@ struct ContoursHeader {
 }
 
 /// The message for `live`.
-pub(crate) fn message(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, WireError> {
+pub(crate) fn message(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, MessageError> {
     check_sizes(live)?;
     let segmentation = &live.segmentation;
     let frame = &*segmentation.frame;
@@ -137,21 +137,21 @@ pub(crate) fn message(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, W
 }
 
 /// The picture of `live` with its outlines burnt in, as JPEG.
-pub(crate) fn snapshot(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, WireError> {
+pub(crate) fn snapshot(live: &LiveFrame, encoding: Encoding) -> Result<Vec<u8>, MessageError> {
     check_sizes(live)?;
     let segmentation = &live.segmentation;
     let preview = Preview::of(&segmentation.frame, encoding.longest);
     Ok(preview.jpeg_with_outlines(&segmentation.labels, encoding.quality)?)
 }
 
-fn check_sizes(live: &LiveFrame) -> Result<(), WireError> {
+fn check_sizes(live: &LiveFrame) -> Result<(), MessageError> {
     let (frame, labels) = (&live.segmentation.frame, &live.segmentation.labels);
     let (frame, labels) = ([frame.width, frame.height], [labels.width(), labels.height()]);
-    if frame == labels { Ok(()) } else { Err(WireError::SizesDiffer { frame, labels }) }
+    if frame == labels { Ok(()) } else { Err(MessageError::SizesDiffer { frame, labels }) }
 }
 
-fn length(length: usize) -> Result<u32, WireError> {
-    u32::try_from(length).map_err(|_too_long| WireError::TooLarge)
+fn length(length: usize) -> Result<u32, MessageError> {
+    u32::try_from(length).map_err(|_too_long| MessageError::TooLarge)
 }
 
 #[cfg(test)]
