@@ -19,7 +19,6 @@ use reticle_base::ids::FrameId;
 use reticle_base::shutdown::Shutdown;
 use reticle_base::supervise::Watched;
 use reticle_base::thread::Thread;
-use reticle_domain::actor::Actor;
 use reticle_domain::order::{Done, Executor, NotTaken, Order};
 use reticle_domain::status::{SaveState, SourceState, StatusBoard};
 use reticle_store::Store;
