@@ -384,6 +384,7 @@ impl<'a> Running<'a> {
         drop(self.orders);
         self.control.finish();
         ending.hand_over(&mut self.control, &self.writer);
+        ending.end_orders(&mut self.control, &self.writer);
         drop(self.control);
         ending.join(self.capturing, Thread::Capture);
         ending.join(self.segmenting, Thread::Segment);

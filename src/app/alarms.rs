@@ -85,14 +85,14 @@ pub(super) fn holding(status: &Status, limits: Limits) -> Vec<Seen> {
     }
     if let SaveState::Failing { reason, .. } = &status.save {
         seen.push((AlarmKind::SavingFails, reason.clone()));
-    } else if let Some(reason) = &status.keep_fails {
+    } else if let Some(reason) = &status.frame_files_failing {
         let reason = format!("the pixels of frames cannot be written: {reason}");
         seen.push((AlarmKind::SavingFails, reason));
     }
-    if let Some(reason) = &status.hold {
+    if let Some(reason) = &status.recording_paused {
         seen.push((AlarmKind::NoRoom, reason.clone()));
     }
-    let named = |of: &SyncState, why: &str| format!("{} ({}): {why}", of.destination, of.place);
+    let named = |of: &SyncState, why: &str| format!("{} ({}): {why}", of.destination, of.location);
     let failing = status.sync.iter().filter(|of| of.waiting > 0 && of.conflict.is_none());
     let failing = failing.filter_map(|of| Some(named(of, of.reason.as_deref()?)));
     push_joined(&mut seen, AlarmKind::DeliveryFails, failing);
@@ -313,10 +313,10 @@ mod tests {
         let mut status = well();
         status.source = SourceState::Lost { reason: "unplugged".to_owned(), since: String::new() };
         status.save = SaveState::Failing { reason: "disk".to_owned(), since: String::new() };
-        status.hold = Some("full".to_owned());
+        status.recording_paused = Some("full".to_owned());
         let destination = |name: &str| SyncState {
             destination: name.to_owned(),
-            place: "there".to_owned(),
+            location: "there".to_owned(),
             waiting: 3,
             quarantined: 1,
             oldest: None,
@@ -363,7 +363,7 @@ mod tests {
         let mut status = well();
         status.sync = vec![SyncState {
             destination: "central".to_owned(),
-            place: String::new(),
+            location: String::new(),
             waiting: 0,
             quarantined: 0,
             oldest: None,

@@ -259,12 +259,13 @@ impl<'a> Control<'a> {
     }
 
     /// Ends the orders that the store has carried out.
-    fn end_orders(&mut self) {
+    pub(super) fn end_orders(&mut self) -> bool {
         for ended in self.granting.ended() {
             // What was given another chance is looked at now.
             self.sync.wake();
             self.end(ended);
         }
+        self.granting.is_empty()
     }
 
     fn end(&mut self, Ended { order, done, result }: Ended) {

@@ -70,6 +70,17 @@ impl<'a> Ending<'a> {
         }
     }
 
+    /// Lets the store end the orders that it was given, so that each is answered and recorded.
+    pub(super) fn end_orders(&mut self, control: &mut Control<'_>, writer: &JoinHandle<()>) {
+        let mut is_over = || {
+            let has_ended = control.end_orders();
+            (control.hand_over() && has_ended) || writer.is_finished()
+        };
+        if !self.wait(&mut is_over) {
+            tracing::error!("the store does not end the last orders; they may have been done");
+        }
+    }
+
     /// Waits for a thread that was asked to end.
     pub(super) fn join(&mut self, thread: JoinHandle<()>, which: Thread) {
         let has_ended = self.wait(|| thread.is_finished());

@@ -54,6 +54,11 @@ impl Granting {
         Ok(jobs)
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Those that the store has answered since.
     pub(super) fn ended(&mut self) -> Vec<Ended> {
         let is_over = |under_way: &mut UnderWay| under_way.is_over();

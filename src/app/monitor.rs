@@ -376,10 +376,10 @@ impl Monitor {
     pub(super) fn outcome(&self, outcome: &Outcome) {
         match outcome {
             Outcome::Kept { .. } => {
-                let failed = self.board.read().keep_fails.is_some();
+                let failed = self.board.read().frame_files_failing.is_some();
                 self.board.update(|status| {
                     status.counters.kept += 1;
-                    status.keep_fails = None;
+                    status.frame_files_failing = None;
                 });
                 if failed {
                     tracing::info!("pixels of frames are kept again");
@@ -387,14 +387,14 @@ impl Monitor {
             }
             // Nothing is said of the frame's result: that is its own outcome.
             Outcome::KeepFailed { frame, error } => {
-                if self.board.read().keep_fails.is_none() {
+                if self.board.read().frame_files_failing.is_none() {
                     tracing::error!(%frame, %error, "pixels of frames cannot be kept");
                 }
                 self.board.update(|status| {
                     status.counters.not_kept += 1;
                     // Without room it is not one file that fails; what is held says why.
-                    if status.hold.is_none() {
-                        status.keep_fails = Some(error.to_string());
+                    if status.recording_paused.is_none() {
+                        status.frame_files_failing = Some(error.to_string());
                     }
                 });
             }
@@ -455,11 +455,11 @@ impl Monitor {
             }
             Outcome::Held { reason } => {
                 self.board.update(|status| {
-                    status.hold = Some(reason.clone());
-                    status.keep_fails = None;
+                    status.recording_paused = Some(reason.clone());
+                    status.frame_files_failing = None;
                 });
             }
-            Outcome::Resumed => self.board.update(|status| status.hold = None),
+            Outcome::Resumed => self.board.update(|status| status.recording_paused = None),
             Outcome::Unlinked { reason } => {
                 let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
                 watch.keeper.stands(AlarmKind::StoreUnlinked, reason.clone());
@@ -529,7 +529,7 @@ impl Monitor {
 fn sync_state(delivery: &Delivery) -> SyncState {
     SyncState {
         destination: delivery.destination.word().to_owned(),
-        place: delivery.location.clone(),
+        location: delivery.location.clone(),
         waiting: delivery.waiting_rows,
         quarantined: delivery.quarantined + delivery.refused,
         oldest: delivery.oldest.clone(),
@@ -566,7 +566,7 @@ mod tests {
         assert!(matches!(&seen[..], [(AlarmKind::SavingFails, why)] if why.contains("pixels")));
 
         monitor.outcome(&Outcome::Kept { frame });
-        assert_eq!(board.read().keep_fails, None);
+        assert_eq!(board.read().frame_files_failing, None);
         monitor.outcome(&Outcome::Failed { frame: Some(frame), error });
         assert_eq!(board.read().counters.not_saved, 1);
     }

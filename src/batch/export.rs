@@ -154,6 +154,15 @@ struct Done {
     failed: Vec<String>,
 }
 
+/// What ends an export at once, apart from a person who wants it to end: then the tables that were
+/// begun are written to their end first.
+fn or_cancelled(ended: anyhow::Result<()>) -> anyhow::Result<anyhow::Result<()>> {
+    match ended {
+        Err(error) if !error.is::<Cancelled>() => Err(error),
+        ended => Ok(ended),
+    }
+}
+
 struct Export<'a> {
     reader: Reader,
     session: SessionFacts,
@@ -291,12 +300,13 @@ impl Export<'_> {
         let [model] = self.models.as_slice() else { return Ok(()) };
         let output = self.made.begin("coco.json")?;
         let mut coco = CocoWriter::new(output, &self.session, model)?;
-        self.each_result(|this, result| {
+        let ended = self.each_result(|this, result| {
             let Some(labels) = this.labels(result)? else { return Ok(()) };
             Ok(coco.add(&result.frame, &labels)?)
-        })?;
+        });
+        let ended = or_cancelled(ended)?;
         coco.finish()?;
-        Ok(())
+        ended
     }
 
     fn geojson(&mut self) -> anyhow::Result<()> {
@@ -313,14 +323,14 @@ impl Export<'_> {
         let mut objects = CsvTable::<Objects>::new(self.made.begin("objects.csv")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
         let mut results = CsvTable::<Results>::new(self.made.begin("results.csv")?)?;
-        self.each_model_result(
+        let ended = or_cancelled(self.each_model_result(
             |row| Ok(objects.push(&row)?),
             |model, result| Ok(results.push(&(model, result))?),
-        )?;
+        ))?;
         frames.finish()?;
         objects.finish()?;
         results.finish()?;
-        Ok(())
+        ended
     }
 
     fn parquet(&mut self) -> anyhow::Result<()> {
@@ -328,14 +338,14 @@ impl Export<'_> {
         let mut objects = ParquetTable::<Objects>::new(self.made.begin("objects.parquet")?)?;
         self.each_frame(|frame| Ok(frames.push(&(None, frame))?))?;
         let mut results = ParquetTable::<Results>::new(self.made.begin("results.parquet")?)?;
-        self.each_model_result(
+        let ended = or_cancelled(self.each_model_result(
             |row| Ok(objects.push(&row)?),
             |model, result| Ok(results.push(&(model, result))?),
-        )?;
+        ))?;
         frames.finish()?;
         objects.finish()?;
         results.finish()?;
-        Ok(())
+        ended
     }
 
     fn each_frame(

@@ -104,6 +104,9 @@ impl Import {
         let mut importing = Importing { reader, save, observer, frames, model, seen, done };
         let mut stopped = None;
         for source in &sources {
+            if stopped.is_some() {
+                break;
+            }
             exchange::read(source, session.frames, &mut |found| {
                 if stopped.is_none() {
                     stopped = importing.one(found).err();

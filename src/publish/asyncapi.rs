@@ -157,7 +157,7 @@ fn messages() -> (Value, Value) {
         &mut generator,
         &mut messages,
         "TwinSession",
-        json!({"run": "running", "session": "0199…", "name": "plate 7", "hold": null, "at": at}),
+        json!({"run": "running", "session": "0199…", "name": "plate 7", "recording_paused": null, "at": at}),
     );
     add::<Said<TwinSync>>(&mut generator, &mut messages, "TwinSync", Value::Null);
     add::<Said<TwinSource>>(&mut generator, &mut messages, "TwinSource", Value::Null);

@@ -164,7 +164,7 @@ impl PublishState {
     pub fn as_destination(&self) -> SyncState {
         SyncState {
             destination: DESTINATION.to_owned(),
-            place: self.place.clone(),
+            location: self.place.clone(),
             waiting: self.waiting,
             quarantined: 0,
             oldest: self.oldest.clone(),

@@ -97,7 +97,7 @@ pub(super) struct TwinSession {
     /// Its name.
     pub(super) name: Option<String>,
     /// Why frames are not taken, while there is no room for them.
-    pub(super) hold: Option<String>,
+    pub(super) recording_paused: Option<String>,
 }
 
 /// Where results go. Retained.
@@ -166,7 +166,7 @@ impl TwinSession {
             run: run.to_owned(),
             session: status.session.map(|session| session.to_string()),
             name: status.session_name.clone(),
-            hold: status.hold.clone(),
+            recording_paused: status.recording_paused.clone(),
         }
     }
 }
@@ -177,7 +177,7 @@ impl TwinSync {
         let others = status.sync.iter().filter(|sync| sync.destination != super::DESTINATION);
         let destinations = others.map(|sync| TwinDestination {
             destination: sync.destination.clone(),
-            location: sync.place.clone(),
+            location: sync.location.clone(),
             waiting: sync.waiting,
             quarantined: sync.quarantined,
             oldest: sync.oldest.clone(),

@@ -351,7 +351,7 @@ mod tests {
     fn outbox(oldest: Option<&str>) -> Status {
         let archive = SyncState {
             destination: "archive".into(),
-            place: "s3://lab/box-1".into(),
+            location: "s3://lab/box-1".into(),
             waiting: 7,
             quarantined: 2,
             oldest: oldest.map(ToOwned::to_owned),

@@ -27,7 +27,8 @@ const DONE_WITHIN: Duration = Duration::from_secs(120);
 /// `start` begins a session or goes on after a pause, `pause` holds capture in the open session,
 /// `stop` ends the session; they are answered with 202 when they were taken, and the status shows
 /// their effect. The others are about what waits to be delivered or read, and are answered with 200
-/// when that is on the disk. After sixty at once, one a second is taken. A command that was not taken
+/// when that is on the disk, or with 202 when it was taken and the store, which stands still, has not
+/// done it within two minutes. After sixty at once, one a second is taken. A command that was not taken
 /// (503) will not be carried out. Who gave which command, and why, is recorded.
 #[utoipa::path(
     post, path = "/api/v1/commands/{command}", tag = "live",
@@ -102,11 +103,8 @@ pub(super) async fn command(
         }
         Ok(Ok(Err(why))) => Err(Problem::store(why)),
         Ok(Err(_)) => Err(stopping()),
-        Err(_) => Err(Problem::unavailable(format!(
-            "the store has not done `{name}` for {} s; it does when it goes on, unless the daemon is \
-             stopped before",
-            DONE_WITHIN.as_secs()
-        ))),
+        // It was taken and is still to be done: not the answer to something that was not.
+        Err(_) => Ok((StatusCode::ACCEPTED, Json(CommandReply { command, run, retried: None }))),
     }
 }
 

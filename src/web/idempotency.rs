@@ -8,8 +8,8 @@
 //! - Only what was taken (2xx) is remembered. Whatever was refused may be tried again under its key.
 //! - The last [`MOST`] keys are remembered for [`KEPT`], in memory: a daemon that starts again knows
 //!   none. Commands name a state, so the same one again does no harm then.
-//! - A request that breaks off before its answer leaves no key behind; what it ordered may be carried
-//!   out. Commands name a state, or what is to be looked at again, so the same one again does no harm.
+//! - A key is its caller's: two who use the same text do not hear each other's answers.
+//! - A client that breaks off is answered all the same, and hears it when it asks again.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::problem::Problem;
 use reticle_base::clock::{Clock, Stamp};
+use reticle_domain::actor::Actor;
 
 /// Keys that are remembered. One command a second is taken, so at the very least those of the last
 /// 17 minutes.
@@ -83,9 +84,9 @@ impl IntoResponse for Answer {
 }
 
 /// What is known of a request that comes with a key.
-enum Known<'a> {
+enum Known {
     /// Nothing: it is this one's to answer.
-    New(Open<'a>),
+    New(Open),
     Answered(Answer),
     BeingAnswered,
     AnotherRequest,
@@ -93,8 +94,8 @@ enum Known<'a> {
 
 /// A key whose request is being answered. Dropped without an answer, it is as if the request had
 /// never come.
-struct Open<'a> {
-    answers: &'a Answers,
+struct Open {
+    answers: Arc<Answers>,
     key: String,
 }
 
@@ -104,7 +105,7 @@ impl Answers {
         Self { clock, remembered: Mutex::default() }
     }
 
-    fn begin(&self, key: &str, request: [u8; 32]) -> Known<'_> {
+    fn begin(self: &Arc<Self>, key: &str, request: [u8; 32]) -> Known {
         let now = self.clock.now();
         let mut known = self.lock();
         known.forget(&now);
@@ -117,7 +118,7 @@ impl Answers {
         }
         known.by_key.insert(key.to_owned(), Entry { request, since: now, answer: None });
         known.order.push_back(key.to_owned());
-        Known::New(Open { answers: self, key: key.to_owned() })
+        Known::New(Open { answers: Arc::clone(self), key: key.to_owned() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Remembered> {
@@ -142,7 +143,7 @@ impl Remembered {
     }
 }
 
-impl Open<'_> {
+impl Open {
     fn answered(self, answer: Answer) {
         if let Some(entry) = self.answers.lock().by_key.get_mut(&self.key) {
             entry.answer = Some(answer);
@@ -150,7 +151,7 @@ impl Open<'_> {
     }
 }
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
         let mut known = self.answers.lock();
         if known.by_key.get(&self.key).is_some_and(|entry| entry.answer.is_none()) {
@@ -172,8 +173,18 @@ pub(super) async fn answer_once(
     match key(request.headers()) {
         Ok(None) => next.run(request).await,
         Ok(Some(key)) => {
-            let answer = once(&answers, &key, request, next).await;
-            answer.unwrap_or_else(IntoResponse::into_response)
+            let caller = request.extensions().get::<Actor>().map(ToString::to_string);
+            let key = format!("{} {key}", caller.unwrap_or_default());
+            // By itself, so that a client that goes away does not take the answer along.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "its end is awaited here, its panic seen"
+            )]
+            let answering = tokio::spawn(once(answers, key, request, next));
+            match answering.await {
+                Ok(answer) => answer.unwrap_or_else(IntoResponse::into_response),
+                Err(_) => Problem::store("the request ended without an answer").into_response(),
+            }
         }
         Err(problem) => problem.into_response(),
     }
@@ -194,8 +205,8 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 async fn once(
-    answers: &Answers,
-    key: &str,
+    answers: Arc<Answers>,
+    key: String,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
@@ -205,18 +216,19 @@ async fn once(
     which.update(parts.uri.to_string());
     which.update([0]);
     which.update(&body);
-    let open = match answers.begin(key, which.finalize().into()) {
+    let shown = key.split_once(' ').map_or("", |(_, key)| key);
+    let open = match answers.begin(&key, which.finalize().into()) {
         Known::New(open) => open,
         Known::Answered(answer) => return Ok(answer.into_response()),
         Known::BeingAnswered => {
             return Err(Problem::being_answered(format!(
-                "the first request with `Idempotency-Key: {key}` is still being answered; ask again"
+                "the first request with `Idempotency-Key: {shown}` is still being answered; ask again"
             ))
             .retry_after(Duration::ZERO));
         }
         Known::AnotherRequest => {
             return Err(Problem::key_reused(format!(
-                "`Idempotency-Key: {key}` came with another request before; give each command a \
+                "`Idempotency-Key: {shown}` came with another request before; give each command a \
                  key of its own"
             )));
         }
@@ -244,8 +256,8 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 mod tests {
     use super::*;
 
-    fn answers() -> Answers {
-        Answers::new(Clock::manual(1_700_000_000_000_000_000))
+    fn answers() -> Arc<Answers> {
+        Arc::new(Answers::new(Clock::manual(1_700_000_000_000_000_000)))
     }
 
     fn answer() -> Answer {

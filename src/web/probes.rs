@@ -45,10 +45,10 @@ fn not_ready(status: &Status) -> Option<String> {
     if let SaveState::Failing { reason, since } = &status.save {
         return Some(format!("results are not saved since {since}: {reason}"));
     }
-    if let Some(reason) = &status.keep_fails {
+    if let Some(reason) = &status.frame_files_failing {
         return Some(format!("the pixels of frames cannot be written: {reason}"));
     }
-    if let Some(reason) = &status.hold {
+    if let Some(reason) = &status.recording_paused {
         return Some(format!("frames are shown and not recorded: {reason}"));
     }
     match &status.source {

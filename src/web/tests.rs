@@ -424,7 +424,7 @@ fn ready_means_that_frames_come_and_results_are_saved() {
     assert!(server.get("/readyz").problem().contains("no room"));
     server.status.update(|status| {
         status.save = SaveState::Saved;
-        status.hold = Some("nothing may be deleted in /data".into());
+        status.recording_paused = Some("nothing may be deleted in /data".into());
     });
     let held = server.get("/readyz");
     assert_eq!(held.status, 503, "frames are not recorded");
@@ -432,7 +432,7 @@ fn ready_means_that_frames_come_and_results_are_saved() {
     let foreign = server.ask("GET", "/readyz", &[("Host", "evil.example")]);
     assert_eq!(foreign.status, 503);
     assert!(!foreign.problem().contains("/data"), "a foreign name is told no path");
-    server.status.update(|status| status.hold = None);
+    server.status.update(|status| status.recording_paused = None);
     assert_eq!(server.ask("GET", "/readyz", &[("Host", "evil.example")]).status, 200);
 }
 

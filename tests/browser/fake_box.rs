@@ -172,7 +172,7 @@ impl FakeBox {
         };
         let broker = SyncState {
             destination: "broker".into(),
-            place: "mqtt://lab:1883".into(),
+            location: "mqtt://lab:1883".into(),
             waiting: 0,
             quarantined: 0,
             oldest: None,

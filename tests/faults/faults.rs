@@ -140,12 +140,14 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("the data folder can be listed") {
         let entry = entry.expect("the data folder can be listed");
         let to = to.join(entry.file_name());
-        let copied = match entry.file_type().map(|kind| kind.is_dir()) {
-            Ok(true) => {
+        let copied = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => {
                 copy_folder(&entry.path(), &to);
                 continue;
             }
-            Ok(false) => fs::copy(entry.path(), &to).map(drop),
+            // A socket has no contents, and its daemon makes it anew.
+            Ok(kind) if !kind.is_file() => continue,
+            Ok(_) => fs::copy(entry.path(), &to).map(drop),
             Err(error) => Err(error),
         };
         match copied {

@@ -31,8 +31,8 @@ const MAY_NAME: &[(&str, &str)] = &[
     ("app", "base domain imagefile capture segment store sync publish web learn telemetry config"),
     (
         "cli",
-        "base domain imagefile exchange capture segment store sync publish web learn batch telemetry \
-         config app check",
+        "base domain imagefile exchange nn capture segment store sync publish web learn batch \
+         telemetry config app check",
     ),
     ("main", "cli"),
     ("lib", ""),

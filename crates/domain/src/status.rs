@@ -64,7 +64,7 @@ pub struct SyncState {
     /// `archive`, `central` or `broker`.
     pub destination: String,
     /// Where it is, as `s3://lab/box-1`.
-    pub place: String,
+    pub location: String,
     /// Frames and results that it does not have yet.
     pub waiting: u64,
     /// Deliveries, and single frames and results, that it never took.
@@ -161,10 +161,10 @@ pub struct Status {
     pub save: SaveState,
     /// Why the pixels of frames cannot be written at the moment.
     #[serde(default)]
-    pub keep_fails: Option<String>,
+    pub frame_files_failing: Option<String>,
     /// Why frames are not taken at the moment, while there is no room for them. They are taken
     /// again by themselves.
-    pub hold: Option<String>,
+    pub recording_paused: Option<String>,
     /// How far each destination is.
     pub sync: Vec<SyncState>,
     /// The last frame whose result is committed.

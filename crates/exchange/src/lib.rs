@@ -20,6 +20,7 @@ pub mod geojson;
 pub mod import;
 pub mod layout;
 pub mod made;
+mod made_list;
 pub mod manifest;
 pub mod ome_tiff;
 mod outline;

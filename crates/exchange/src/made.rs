@@ -15,8 +15,6 @@
 //! A copy of the folder takes its list along; without the list (as `cp out/* …` leaves it behind)
 //! all files are a person's. So are those of versions before the list.
 
-pub(crate) mod list;
-
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -26,8 +24,8 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-pub use list::LIST;
-use list::{Known, List};
+pub use super::made_list::LIST;
+use super::made_list::{self, Known, List};
 
 use super::output::{Output, WriteError};
 use reticle_base::durable;
@@ -118,7 +116,7 @@ impl Made {
         }
         let path = folder.join(LIST);
         let known = match foreign_file::read_no_link(&path, LIST_BYTES) {
-            Ok(bytes) => list::parse(&bytes),
+            Ok(bytes) => made_list::parse(&bytes),
             Err(ForeignFileError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => {
                 BTreeMap::new()
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::made::list::List;
+use super::made_list::List;
 
 use reticle_base::durable::{self, Access, Draft, TEMPORARY};
 

@@ -18,6 +18,7 @@
 //!
 //! What is small or empty but well formed is given out; the segmenter decides about it.
 
+mod directory;
 mod error;
 mod foreign;
 mod frame_tiff;

@@ -24,7 +24,7 @@ pub(super) use density::{Resolution, of_jpeg, of_png};
 use self::imagej::ImageJ;
 use self::ome::Ome;
 use super::Problem;
-use super::tiff::directory::{Directory, Source};
+use super::directory::{Directory, Source};
 use reticle_domain::pixel_size::{self, PixelSize, Stated};
 
 /// What a whole TIFF file says.

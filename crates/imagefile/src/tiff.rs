@@ -7,18 +7,17 @@
 
 mod decode;
 mod dialects;
-pub(super) mod directory;
 mod layout;
 mod pages;
 
 use std::io::{Read, Seek};
 
+use super::directory::{Directory, Source, decode_text};
 use super::grey::{Channels, one_channel};
 use super::meta::{Description, Resolution};
 use super::planes::{Axes, Chosen, Selection};
 use super::{Limits, Page, Problem};
 use decode::Decoded;
-use directory::{Directory, Source, decode_text};
 use layout::Layout;
 use pages::Listed;
 use reticle_domain::frame::Pixels;

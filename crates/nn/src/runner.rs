@@ -165,6 +165,44 @@ mod tests {
         onnx::write(&graph, &onnx::Output { image: "image", maps: "maps", size })
     }
 
+    /// What a file that was made to take all memory holds: few bytes, and sizes without a bound.
+    #[test]
+    fn a_network_that_wants_endless_memory_is_refused() {
+        let refused = |graph: &Graph| {
+            let engine = Engine::new(graph);
+            let error = match engine.and_then(|engine| engine.workspace(256, 256).map(drop)) {
+                Err(error) => error.to_string(),
+                Ok(()) => panic!("it is taken"),
+            };
+            assert!(error.contains("too"), "{error}");
+        };
+        let mut doubled = Graph::new(1);
+        let mut last = 0;
+        for _ in 0..40 {
+            last = doubled.push(Node::Double(last));
+        }
+        refused(&doubled);
+        let conv = |inputs: usize, outputs: usize| Conv {
+            name: "conv".to_owned(),
+            inputs,
+            outputs,
+            window: Window { size: 1, stride: 1, pad: 0 },
+            weights: vec![1.0; inputs * outputs],
+            bias: vec![0.0; outputs],
+        };
+        let mut many = Graph::new(1_000_000);
+        many.push(Node::Conv(0, conv(1_000_000, 1)));
+        refused(&many);
+        let mut wide = Graph::new(1);
+        wide.push(Node::Conv(0, conv(1, 1_000_000)));
+        refused(&wide);
+        let mut long = Graph::new(1);
+        for _ in 0..20_000 {
+            long.push(Node::Relu(0));
+        }
+        refused(&long);
+    }
+
     #[cfg(feature = "tract")]
     #[test]
     fn the_engine_gives_what_tract_gives() {

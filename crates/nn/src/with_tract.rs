@@ -36,10 +36,11 @@ impl WithTract {
             .plan(edge)?
             .run(tvec![TValue::from(input.into_tensor())])
             .map_err(|error| failed(&error))?;
-        let &[1, channels, height, width] = output[0].shape() else {
-            return Err(failed(&format!("it gives a tensor of shape {:?}", output[0].shape())));
+        let output = output.first().ok_or_else(|| failed(&"it gives nothing"))?;
+        let &[1, channels, height, width] = output.shape() else {
+            return Err(failed(&format!("it gives a tensor of shape {:?}", output.shape())));
         };
-        let values = output[0].to_plain_array_view::<f32>().map_err(|error| failed(&error))?;
+        let values = output.to_plain_array_view::<f32>().map_err(|error| failed(&error))?;
         let shape = Shape { channels, height, width };
         Ok(Planes::from_values(shape, &values.iter().copied().collect::<Vec<f32>>()))
     }
@@ -51,10 +52,17 @@ impl WithTract {
             return Ok(Arc::clone(plan));
         }
         let fact = InferenceFact::dt_shape(DatumType::F32, [1, 1, edge, edge]);
-        let plan = tract_onnx::onnx()
-            .model_for_read(&mut Cursor::new(&self.onnx))
-            .and_then(|model| model.with_input_fact(0, fact)?.into_optimized()?.into_runnable())
-            .map_err(|error| RunError::prepare(format!("{error:?}")))?;
+        let refused = |error| RunError::prepare(format!("{error:?}"));
+        let model =
+            tract_onnx::onnx().model_for_read(&mut Cursor::new(&self.onnx)).map_err(refused)?;
+        // tract would index the first of each without looking.
+        if model.input_outlets().is_ok_and(<[_]>::is_empty) {
+            return Err(RunError::prepare("it takes no image".to_owned()));
+        }
+        let plan = model
+            .with_input_fact(0, fact)
+            .and_then(|model| model.into_optimized()?.into_runnable())
+            .map_err(refused)?;
         plans.insert(edge, Arc::clone(&plan));
         Ok(plan)
     }

@@ -5,11 +5,11 @@ use std::sync::mpsc::SyncSender;
 
 use crate::delivery::{Claim, Item, Report};
 use crate::error::StoreError;
+use crate::gap::{Gap, NoFile};
 use crate::record::Record;
 use crate::sql::commands::{Noted, Noting};
 use crate::sql::cursor::Stream;
 use crate::sql::intake::{self, Change};
-use crate::words::words;
 use reticle_base::clock::Stamp;
 use reticle_base::ids::{FrameId, SessionId};
 use reticle_domain::event::Event;
@@ -86,23 +86,6 @@ pub struct Imported {
     pub focus: f32,
 }
 
-/// A stretch without frames.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
-    /// Session it happened in.
-    pub session: SessionId,
-    /// Last moment before it.
-    pub from: Stamp,
-    /// First moment after it.
-    pub to: Stamp,
-    /// Frames missed, where the source can tell.
-    pub missed: Option<u64>,
-    /// Why, for machines.
-    pub reason: GapReason,
-    /// What was seen, for people.
-    pub detail: String,
-}
-
 /// What is asked of the outbox, through the writer's queue.
 #[derive(Clone, Debug)]
 pub enum Ask {
@@ -160,39 +143,6 @@ pub enum Answer {
     Intake(i64),
     /// The day that stays.
     ArchiveDate(String),
-}
-
-words! {
-    /// Why frames are missing.
-    GapReason {
-        /// The source was lost and came back.
-        SourceLost = "source_lost",
-        /// The source's own count jumped.
-        SequenceJump = "sequence_jump",
-        /// Capture could not hand frames on in time.
-        Overrun = "overrun",
-    }
-}
-
-words! {
-    /// Why a frame has no file.
-    NoFile {
-        /// The retention rule (`keep`) does not include it.
-        Rule = "rule",
-        /// It alone is larger than `max_bytes`, nothing could be evicted for it, or the file of
-        /// which it is a page has its share of the room.
-        MaxBytes = "max_bytes",
-        /// There was too little free room (`min_free_bytes`) and nothing to evict.
-        MinFree = "min_free",
-        /// The file could not be written; the failure was reported.
-        WriteFailed = "write_failed",
-        /// It was evicted to stay within `max_bytes`.
-        EvictedMaxBytes = "evicted_max_bytes",
-        /// It was evicted to leave `min_free_bytes` free.
-        EvictedMinFree = "evicted_min_free",
-        /// Its row came back from a backup or from the archive, and its file did not.
-        NotRestored = "not_restored",
-    }
 }
 
 /// What became of a [`Job`]. Sent only after the fact is committed and fsynced.

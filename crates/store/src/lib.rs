@@ -39,6 +39,7 @@ mod error;
 mod fixture;
 mod frames;
 mod fsck;
+mod gap;
 mod job;
 mod lock;
 mod options;
@@ -63,7 +64,8 @@ pub use backup::{Backup, Contents, backup, check as check_backup};
 pub use delivery::{Claim, Deliveries, Destination, Item, Kind, PartRef, Receipt, Report};
 pub use error::StoreError;
 pub use fsck::{Checked, Depth, Finding, FsckReport, Invariant, fsck};
-pub use job::{Answer, Ask, Gap, GapReason, Imported, Job, NoFile, Outcome};
+pub use gap::{Gap, GapReason, NoFile};
+pub use job::{Answer, Ask, Imported, Job, Outcome};
 pub use options::{FrameRetention, Keep, Options, UnknownKeep};
 pub use read::{
     Delivery, IntakeEntry, IntakeRow, PublishCursor, Quarantined, Reader, Refused, RefusedKeys,

@@ -11,7 +11,7 @@ use rusqlite::{Connection, params};
 
 use crate::error::StoreError;
 use crate::frames;
-use crate::job::NoFile;
+use crate::gap::NoFile;
 use crate::recovery::ORPHANS;
 use crate::sql::schema::damaged_or;
 use reticle_base::crash;

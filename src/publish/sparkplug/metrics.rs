@@ -57,7 +57,7 @@ pub(super) fn of(status: &Status) -> Vec<Reading> {
         text("Acquisition/State", session.run),
         text("Acquisition/Session", session.session),
         text("Acquisition/Name", session.name),
-        text("Acquisition/Hold", session.hold),
+        text("Acquisition/Hold", session.recording_paused),
         text("Source/Name", source.source),
         text("Source/State", source.state),
         text("Source/Reason", source.reason),
@@ -162,7 +162,7 @@ mod tests {
         });
         let waits = |destination: &str| SyncState {
             destination: destination.to_owned(),
-            place: "somewhere".to_owned(),
+            location: "somewhere".to_owned(),
             waiting: 4,
             quarantined: 1,
             oldest: None,

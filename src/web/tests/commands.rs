@@ -91,6 +91,19 @@ fn a_command_that_is_sent_again_under_its_key_is_carried_out_once() {
 }
 
 #[test]
+fn two_callers_with_the_same_key_do_not_hear_each_others_answers() {
+    let server = Server::start();
+    send(&server, "stop", Some("1"));
+    let mut socket = crate::web::local::connect(server.data.path()).unwrap();
+    let request = "POST /api/v1/commands/stop HTTP/1.1\r\nHost: box\r\nIdempotency-Key: 1\r\n\
+                   Connection: close\r\nContent-Length: 0\r\n\r\n";
+    socket.write_all(request.as_bytes()).unwrap();
+    let answer = read_answer(&mut socket);
+    assert!(!answer.head.contains("idempotency-replayed"), "{}", answer.head);
+    assert_eq!(taken(&server), [Command::Stop, Command::Stop]);
+}
+
+#[test]
 fn a_key_is_of_one_command_and_has_a_form() {
     let server = Server::start();
     assert_eq!(send(&server, "start", Some("a key")).status, 202);

@@ -121,8 +121,8 @@ impl From<status::Status> for Status {
             save_ms: status.save_ms,
             newest: status.newest.map(Newest::from),
             save: status.save.into(),
-            frame_files_failing: status.keep_fails,
-            recording_paused: status.hold,
+            frame_files_failing: status.frame_files_failing,
+            recording_paused: status.recording_paused,
             sync: status.sync.into_iter().map(SyncState::from).collect(),
             last_saved: status.last_saved.map(|id| id.to_string()),
             counters: status.counters.into(),
@@ -301,7 +301,7 @@ impl From<status::SyncState> for SyncState {
     fn from(sync: status::SyncState) -> Self {
         Self {
             destination: sync.destination,
-            location: sync.place,
+            location: sync.location,
             waiting: sync.waiting,
             quarantined: sync.quarantined,
             oldest: sync.oldest,

@@ -6,7 +6,7 @@
 use std::io::{Read, Seek};
 
 use crate::Problem;
-use crate::tiff::directory::{Directory, Entry, Source};
+use crate::directory::{Directory, Entry, Source};
 
 /// Largest private tag that is looked at.
 const MAX_PRIVATE_BYTES: u64 = 4 << 20;

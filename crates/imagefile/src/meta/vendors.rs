@@ -5,7 +5,7 @@
 
 use super::tags::{self, Tags, le_f64, le_u32};
 use super::{number, units};
-use crate::tiff::directory::decode_text;
+use crate::directory::decode_text;
 use reticle_domain::pixel_size::{PixelSizeSource as Source, Said, Stated};
 
 /// What the private tags say.

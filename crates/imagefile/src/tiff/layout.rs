@@ -5,7 +5,7 @@
 
 use std::io::{Read, Seek};
 
-use super::directory::{Directory, Source};
+use crate::directory::{Directory, Source};
 use crate::grey::Samples;
 use crate::{Limits, Problem, jpeg};
 

@@ -12,8 +12,8 @@
 use std::collections::HashMap;
 use std::io::{Read, Seek};
 
-use super::directory::{Directory, Source};
 use super::layout::{self, Layout};
+use crate::directory::{Directory, Source};
 use crate::{Limits, Problem};
 
 const NEW_SUBFILE_TYPE: u16 = 254;

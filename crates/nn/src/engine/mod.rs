@@ -67,6 +67,10 @@ pub struct Layer {
     pub multiply_adds_done: u64,
 }
 
+/// Most nodes of a network: the largest that are in use for images have some hundred, and what is
+/// kept between steps is found in time that grows with the square of them.
+const MOST_NODES: usize = 10_000;
+
 /// A network ready to run.
 #[derive(Debug)]
 pub struct Engine {
@@ -86,6 +90,9 @@ impl Engine {
 
     /// As [`Self::new`], for a vector extension that may not be the widest one.
     fn with_arch(graph: &Graph, arch: Arch) -> Result<Self, Unfit> {
+        if graph.nodes().len() > MOST_NODES {
+            return Err(Unfit { node: MOST_NODES, reason: "it has too many nodes" });
+        }
         let Node::Image(channels) = graph.nodes()[0] else {
             unreachable!("a graph begins with its input, by construction");
         };

@@ -3,7 +3,8 @@
 use super::program::{Kernel, Step, Unfit};
 use super::stem::Phases;
 use super::winograd::Scratch;
-use crate::planes::{Planes, Shape};
+use crate::block::CHANNELS;
+use crate::planes::{Planes, Shape, TILE};
 
 /// Everything a run writes to, for one size of image. A run allocates nothing.
 #[derive(Debug)]
@@ -26,9 +27,29 @@ pub(super) struct Route {
     pub(super) pooled: Option<usize>,
 }
 
+/// Most bytes of one map: a network that wants more is not one for tiles of some hundred pixels, but
+/// a file that was made to take all memory.
+const LARGEST_MAP: usize = 1 << 30;
+
+/// Whether a map of this shape, filled up to blocks and tiles, is one that there is memory for.
+fn is_bounded(shape: Shape, margin: usize) -> bool {
+    let edge = |pixels: usize| pixels.checked_add(TILE)?.checked_add(2 * margin);
+    let channels = shape.channels.checked_add(CHANNELS);
+    let bytes = || {
+        channels?
+            .checked_mul(edge(shape.height)?)?
+            .checked_mul(edge(shape.width)?)?
+            .checked_mul(size_of::<f32>())
+    };
+    bytes().is_some_and(|bytes| bytes <= LARGEST_MAP)
+}
+
 impl Workspace {
     pub(super) fn new(steps: &[Step], image: Shape) -> Result<Self, Unfit> {
         let margin = steps.iter().map(|step| step.window.pad).max().unwrap_or(0);
+        if !is_bounded(image, margin) {
+            return Err(Unfit { node: 0, reason: "it wants an image of too many channels" });
+        }
         let mut workspace = Self {
             image: vec![0.0; image.channels * image.height * image.width],
             phases: None,
@@ -48,6 +69,9 @@ impl Workspace {
                 return Err(unfit("its weights are for another number of channels"));
             }
             let shape = output_shape(step, input).ok_or(unfit("its input is too small"))?;
+            if !is_bounded(shape, margin) {
+                return Err(unfit("it makes a map that is too large"));
+            }
             if add.is_some_and(|add| workspace.maps[add].shape() != shape) {
                 return Err(unfit("it adds maps of different shapes"));
             }
@@ -116,7 +140,7 @@ impl Workspace {
 
 fn output_shape(step: &Step, input: Shape) -> Option<Shape> {
     let factor = if step.tail.doubled { 2 } else { 1 };
-    let length = |length| step.window.output_length(length).map(|length| factor * length);
+    let length = |length| step.window.output_length(length)?.checked_mul(factor);
     Some(Shape {
         channels: step.channels.map_or(input.channels, |(_, channels)| channels),
         height: length(input.height)?,

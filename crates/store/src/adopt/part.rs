@@ -7,7 +7,7 @@ use crate::adopt::given::{
     Refusal, When,
 };
 use crate::delivery::{Kind, PartRef, Receipt};
-use crate::job::NoFile;
+use crate::gap::NoFile;
 use crate::sql::requests::{self, Request};
 use crate::sql::rows::{self, NewResult};
 use crate::sql::{aggregates, claims, keys};

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::error::StoreError;
-use crate::job::NoFile;
+use crate::gap::NoFile;
 use crate::read::columns;
 use crate::read::reader::{MAX_ROWS, Reader};
 use crate::sql::identity::{self, Identity};

@@ -1,6 +1,6 @@
--- Not released: what a later Reticle may add, for the tests that show the way back from an update
+-- Not a migration of this program: what a later Reticle may add, for the tests that show the way back from an update
 -- (cargo feature next-migration, `make prove-way-back`). It only adds, and leaves
--- compatibility.oldest_reader as it is.
+-- compatibility.oldest_reader as it is. When a real V2 comes, this one takes the next number.
 
 -- Something new that the later program writes.
 CREATE TABLE next_note (

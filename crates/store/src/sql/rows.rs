@@ -5,7 +5,7 @@
 use rusqlite::{Connection, OptionalExtension, named_params, params};
 
 use crate::delivery::{Deliveries, Kind, PartRef};
-use crate::job::{Gap, NoFile};
+use crate::gap::{Gap, NoFile};
 use crate::sql::requests::{self, Request};
 use crate::sql::{aggregates, keys};
 use reticle_base::clock::Stamp;

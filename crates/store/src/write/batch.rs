@@ -32,7 +32,8 @@ use std::time::Duration;
 use rusqlite::TransactionBehavior;
 
 use crate::error::StoreError;
-use crate::job::{Answer, Ask, Job, NoFile, Outcome};
+use crate::gap::NoFile;
+use crate::job::{Answer, Ask, Job, Outcome};
 use crate::record::Record;
 use crate::sql::intake::{self, Change};
 use crate::sql::rows::{self, Answered, Pixels};

@@ -5,7 +5,8 @@ use std::sync::mpsc::SyncSender;
 
 use crate::error::StoreError;
 use crate::frames;
-use crate::job::{Answer, Ask, Gap, Imported};
+use crate::gap::Gap;
+use crate::job::{Answer, Ask, Imported};
 use crate::record::Record;
 use crate::sql::intake::Change;
 use crate::sql::rows::{Answered, Pixels};

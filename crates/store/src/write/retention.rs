@@ -41,7 +41,8 @@ use rusqlite::{TransactionBehavior, params};
 
 use crate::error::StoreError;
 use crate::frames;
-use crate::job::{NoFile, Outcome};
+use crate::gap::NoFile;
+use crate::job::Outcome;
 use crate::sql::schema;
 use crate::write::writer::{Stack, Writer};
 use reticle_base::crash;
