@@ -36,7 +36,8 @@ export interface paths {
          *     `start` begins a session or goes on after a pause, `pause` holds capture in the open session,
          *     `stop` ends the session; they are answered with 202 when they were taken, and the status shows
          *     their effect. The others are about what waits to be delivered or read, and are answered with 200
-         *     when that is on the disk. After sixty at once, one a second is taken. A command that was not taken
+         *     when that is on the disk, or with 202 when it was taken and the store, which stands still, has not
+         *     done it within two minutes. After sixty at once, one a second is taken. A command that was not taken
          *     (503) will not be carried out. Who gave which command, and why, is recorded.
          */
         post: operations["command"];
