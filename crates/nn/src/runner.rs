@@ -176,12 +176,6 @@ mod tests {
             };
             assert!(error.contains("too"), "{error}");
         };
-        let mut doubled = Graph::new(1);
-        let mut last = 0;
-        for _ in 0..40 {
-            last = doubled.push(Node::Double(last));
-        }
-        refused(&doubled);
         let conv = |inputs: usize, outputs: usize| Conv {
             name: "conv".to_owned(),
             inputs,
@@ -190,6 +184,12 @@ mod tests {
             weights: vec![1.0; inputs * outputs],
             bias: vec![0.0; outputs],
         };
+        let mut doubled = Graph::new(1);
+        let mut last = doubled.push(Node::Conv(0, conv(1, 1)));
+        for _ in 0..40 {
+            last = doubled.push(Node::Double(last));
+        }
+        refused(&doubled);
         let mut many = Graph::new(1_000_000);
         many.push(Node::Conv(0, conv(1_000_000, 1)));
         refused(&many);
