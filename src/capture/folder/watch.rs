@@ -257,6 +257,10 @@ impl Watch {
     /// The file changed after it was found whole: it is looked at again when its writer closes
     /// it or it stands still.
     pub(super) fn wait_for(&mut self, arrival: Arrival) {
+        // What is newer waits to be read already.
+        if self.arrivals.contains_key(&arrival.name) {
+            return;
+        }
         if let Some(version) = self.version(&arrival.name) {
             // Whoever wrote it may have put its old time of change back: then it looks like what was
             // given before, and is not.

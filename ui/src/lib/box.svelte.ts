@@ -32,6 +32,9 @@ declare global {
   }
 }
 
+/** The run state that a command of the page leads to. */
+const RUN_AFTER: Partial<Record<Command, Status['run']>> = { start: 'running', pause: 'paused', stop: 'stopped' };
+
 class Box {
   status = $state.raw<Status | null>(null);
   header = $state.raw<FrameHeader | null>(null);
@@ -153,7 +156,7 @@ class Box {
 
   #hear(status: Status): void {
     const now = performance.now();
-    if (this.pending !== null && status.run === { start: 'running', pause: 'paused', stop: 'stopped' }[this.pending]) {
+    if (this.pending !== null && status.run === RUN_AFTER[this.pending]) {
       this.pending = null;
     }
     this.status = status;

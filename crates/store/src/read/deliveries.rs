@@ -180,7 +180,7 @@ impl Reader {
         })
     }
 
-    /// Deliveries that somebody asked for at once ([`Ask::DeliverNow`](super::Ask::DeliverNow)) and that
+    /// Deliveries that somebody asked for at once ([`Ask::DeliverNow`](crate::Ask::DeliverNow)) and that
     /// are not made yet, where there may be any.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ pub struct PublishCursor {
 
 impl Reader {
     /// Up to `limit` events (10,000 at most) that the broker has not acknowledged, in the order
-    /// of commits; none where no broker is known ([`super::Store::publish_to`]).
+    /// of commits; none where no broker is known ([`crate::Store::publish_to`]).
     ///
     /// An event that cannot be read (written by a newer version before a step back, or damaged) is
     /// left out and logged once; the cursor passes it with the next one.
