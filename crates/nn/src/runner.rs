@@ -86,11 +86,6 @@ impl Runner {
         Self(By::Tract(WithTract::new(onnx)))
     }
 
-    /// Whether the engine runs it.
-    pub fn is_by_engine(&self) -> bool {
-        matches!(self.0, By::Engine { .. })
-    }
-
     /// Runs one image of `edge × edge` that `fill` writes; `read` gets the maps that come out.
     ///
     /// # Errors
@@ -144,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_shipped_network_is_run_by_the_engine() {
-        assert!(Runner::new(shipped()).unwrap().is_by_engine());
+        assert!(Runner::new(shipped()).unwrap().is_exact());
     }
 
     /// A network whose image two convolutions read, which the engine refuses.
@@ -229,7 +224,7 @@ mod tests {
     #[test]
     fn tract_runs_what_the_engine_does_not_know() {
         let runner = Runner::new(foreign()).unwrap();
-        assert!(!runner.is_by_engine());
+        assert!(!runner.is_exact());
         let first = runner.run(16, |image| image.fill(1.0), |maps| maps.row(0, 0)[0].0[0]);
         assert_eq!(first.unwrap(), 5.0);
     }
